@@ -1,0 +1,142 @@
+//! One error type and one table of codes.
+//!
+//! An [`Error`] is a [`Code`] with a sentence for the caller. It knows no HTTP framework: the status in the table is a
+//! number, and `http/problem.rs` is the only place that turns it into a response (RFC 9457).
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// What went wrong, as a closed set. The text of [`Code::as_str`] is stable: clients, logs and metrics rely on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// No route has this path.
+    RouteNotFound,
+    /// The route exists, what it was asked for does not.
+    NotFound,
+    /// The path exists, with other methods.
+    MethodNotAllowed,
+    /// The path or the query is not well-formed.
+    UriInvalid,
+    /// A parameter does not parse, or is out of its bounds.
+    ParamInvalid,
+    /// A parameter that the route does not declare.
+    ParamUnknown,
+    /// A parameter without a default was not given.
+    ParamMissing,
+    /// A scalar parameter was given more than once.
+    ParamRepeated,
+    /// A GET, HEAD or OPTIONS request came with a body.
+    BodyNotAllowed,
+    /// The body is longer than `limits.body_bytes_max`.
+    BodyTooLarge,
+    /// The body did not arrive in time, or broke off.
+    BodyIncomplete,
+    /// The request target is longer than `limits.uri_bytes_max`.
+    UriTooLong,
+    /// The headers are more, or longer, than the limits allow.
+    HeadersTooLarge,
+    /// The origin secret is missing or wrong.
+    OriginForbidden,
+    /// A `row` route found a second row.
+    RowNotUnique,
+    /// The source produced more rows or bytes than the limits allow.
+    ResponseTooLarge,
+    /// The query failed for a reason that another node would repeat.
+    QueryFailed,
+    /// The query ran into its statement timeout, or the request into its deadline.
+    SourceTimeout,
+    /// No node that may answer can be reached.
+    DatabaseUnavailable,
+    /// A strong read cannot be served: the primary is out of reach or its cap is reached.
+    StrongUnavailable,
+    /// A limit on concurrent work is reached.
+    Overloaded,
+    /// The server is shutting down.
+    Draining,
+    /// A defect: a panic, or a state that should not be.
+    Internal,
+}
+
+/// One row of the table of codes.
+pub struct CodeInfo {
+    /// Stable machine-readable name, the `code` member of a problem document.
+    pub name: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// The `title` member: the same for every occurrence.
+    pub title: &'static str,
+    /// Whether the same request may succeed later, or on another node: such errors carry `Retry-After`,
+    /// and a stale answer may be served in their place.
+    pub retryable: bool,
+}
+
+const fn info(name: &'static str, status: u16, title: &'static str, retryable: bool) -> CodeInfo {
+    CodeInfo { name, status, title, retryable }
+}
+
+impl Code {
+    /// The table of codes. Every code stands here once.
+    pub const fn info(self) -> CodeInfo {
+        match self {
+            Self::RouteNotFound => info("route_not_found", 404, "No such route", false),
+            Self::NotFound => info("not_found", 404, "Not found", false),
+            Self::MethodNotAllowed => info("method_not_allowed", 405, "Method not allowed", false),
+            Self::UriInvalid => info("uri_invalid", 400, "Malformed request target", false),
+            Self::ParamInvalid => info("param_invalid", 400, "Invalid parameter", false),
+            Self::ParamUnknown => info("param_unknown", 400, "Unknown parameter", false),
+            Self::ParamMissing => info("param_missing", 400, "Missing parameter", false),
+            Self::ParamRepeated => info("param_repeated", 400, "Repeated parameter", false),
+            Self::BodyNotAllowed => info("body_not_allowed", 400, "Body not allowed", false),
+            Self::BodyTooLarge => info("body_too_large", 413, "Body too large", false),
+            Self::BodyIncomplete => info("body_incomplete", 408, "Body incomplete", false),
+            Self::UriTooLong => info("uri_too_long", 414, "Request target too long", false),
+            Self::HeadersTooLarge => info("headers_too_large", 431, "Request headers too large", false),
+            Self::OriginForbidden => info("origin_forbidden", 403, "Origin secret required", false),
+            Self::RowNotUnique => info("row_not_unique", 500, "More than one row", false),
+            Self::ResponseTooLarge => info("response_too_large", 500, "Response too large", false),
+            Self::QueryFailed => info("query_failed", 500, "Query failed", false),
+            Self::SourceTimeout => info("source_timeout", 503, "Source timed out", true),
+            Self::DatabaseUnavailable => info("database_unavailable", 503, "Database unavailable", true),
+            Self::StrongUnavailable => info("strong_unavailable", 503, "Strong read unavailable", true),
+            Self::Overloaded => info("overloaded", 503, "Overloaded", true),
+            Self::Draining => info("draining", 503, "Shutting down", true),
+            Self::Internal => info("internal", 500, "Internal error", false),
+        }
+    }
+
+    /// The stable name, for logs, metrics and problem documents.
+    pub const fn as_str(self) -> &'static str {
+        self.info().name
+    }
+
+    /// Whether the source failed, in contrast to a request that was wrong: only then may a stale answer stand in.
+    pub const fn is_source_failure(self) -> bool {
+        self.info().status >= 500
+    }
+}
+
+/// A failure on the way of a request: a code, and a sentence for the caller that names the culprit.
+///
+/// The detail goes to the client, so it never carries SQL, addresses or secrets; those go to the log, where the error arises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What went wrong.
+    pub code: Code,
+    /// A sentence for the caller.
+    pub detail: Cow<'static, str>,
+}
+
+impl Error {
+    /// An error with a sentence for the caller.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,2 @@
+//! Mainstay.
+pub mod error;
