@@ -1,2 +1,6 @@
 //! Mainstay.
 pub mod error;
+pub mod config;
+pub mod mode;
+pub mod database;
+pub mod source;

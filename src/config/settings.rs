@@ -1,0 +1,429 @@
+//! How the server runs: the layers compiled-in defaults < `DIR/mainstay.toml` < environment < flags, checked as a whole.
+//!
+//! `config/default.toml` is the reference: it holds every key with its unit and the reason it exists.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use config::{Config, Environment, File, FileFormat};
+use serde::Deserialize;
+
+use super::ConfigError;
+use super::units::{Secret, Span};
+use crate::mode::Mode;
+
+const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
+const NAMED: [(&str, &str); 11] = [
+    ("REGION", "region"),
+    ("MODE", "mode"),
+    ("BIND_ADDR", "server.bind_addr"),
+    ("ADMIN_ADDR", "server.admin_addr"),
+    ("ADMIN_TOKEN", "server.admin_token"),
+    ("ORIGIN_SECRET", "server.origin_secret"),
+    ("DATABASE_URL", "database.url"),
+    ("DATABASE_READ_REPLICA_URL", "database.read_replica_urls"),
+    ("DATABASE_DIRECT_URL", "database.direct_url"),
+    ("CACHE_NAMESPACE", "cache.namespace"),
+    ("LOG_FORMAT", "log.format"),
+];
+
+/// Names of the design whose parts this version does not have yet. Setting one is not an error, since deployments share
+/// their environment between versions, but it is said at the start.
+const RESERVED: [&str; 5] = ["REDIS_URL", "TOKEN_SECRET", "FAILOVER_SOURCE", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
+
+/// All settings, validated.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How this instance runs.
+    pub mode: Mode,
+    /// Named in `X-Region` and in the health answer.
+    pub region: String,
+    /// Listeners, connections, shutdown.
+    pub server: ServerSettings,
+    /// What a request may cost.
+    pub limits: LimitSettings,
+    /// Nodes and pools.
+    pub database: DatabaseSettings,
+    /// Lag sampling and eligibility.
+    pub replication: ReplicationSettings,
+    /// Breakers and node choice.
+    pub nodes: NodeSettings,
+    /// What `/health/edge` asks for.
+    pub health: HealthSettings,
+    /// Who may ask for strong reads.
+    pub consistency: ConsistencySettings,
+    /// The response cache.
+    pub cache: CacheSettings,
+    /// The `cors` middleware.
+    pub cors: CorsSettings,
+    /// Log lines.
+    pub log: LogSettings,
+    /// Names that are set for parts this version does not have.
+    #[serde(skip)]
+    pub reserved_names_set: Vec<&'static str>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct ServerSettings {
+    pub bind_addr: SocketAddr,
+    pub admin_addr: SocketAddr,
+    pub admin_token: Secret,
+    pub origin_secret: Secret,
+    pub workers: usize,
+    pub connections_max: usize,
+    pub backlog: u32,
+    pub keep_alive: Span,
+    pub header_timeout: Span,
+    pub shutdown_timeout: Span,
+    pub drain_delay: Span,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub list_routes_on_404: bool,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct LimitSettings {
+    pub uri_bytes_max: usize,
+    pub headers_max: usize,
+    pub header_bytes_max: usize,
+    pub body_bytes_max: usize,
+    pub body_timeout: Span,
+    pub request_timeout: Span,
+    pub rows_max: u32,
+    pub response_bytes_max: usize,
+    pub fills_max: usize,
+}
+
+/// Where a database is reached. With a file, the file is read again for each new connection, so that a rotated password
+/// is picked up by the login that follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Secret")]
+pub struct DatabaseUrl {
+    value: Secret,
+    file: Option<PathBuf>,
+    /// Which member of the file's comma list this is.
+    index: usize,
+}
+
+impl From<Secret> for DatabaseUrl {
+    fn from(value: Secret) -> Self {
+        Self { value, file: None, index: 0 }
+    }
+}
+
+impl DatabaseUrl {
+    /// The URL as of now: the file's content where it came from a file that can still be read.
+    pub fn current(&self) -> Secret {
+        let fresh = self.file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        fresh.and_then(|text| Secret::new(text.trim()).list().into_iter().nth(self.index)).unwrap_or_else(|| self.value.clone())
+    }
+
+    /// Whether nothing was configured.
+    pub fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+
+    /// The members of a comma list of URLs.
+    pub fn list(&self) -> Vec<Self> {
+        let member = |(index, value)| Self { value, file: self.file.clone(), index };
+        self.value.list().into_iter().enumerate().map(member).collect()
+    }
+}
+
+/// What stands between this process and Postgres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooler {
+    /// Nothing: connections are sessions.
+    None,
+    /// PgBouncer in transaction mode: nothing outlives a transaction, prepared statements included.
+    Transaction,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct DatabaseSettings {
+    pub url: DatabaseUrl,
+    pub read_replica_urls: DatabaseUrl,
+    pub direct_url: DatabaseUrl,
+    pub pooler: Pooler,
+    pub pool_size: usize,
+    pub connect_timeout: Span,
+    pub wait_timeout: Span,
+    pub statement_timeout: Span,
+    pub tls_ca_file: String,
+    pub strong_concurrency_max: usize,
+    pub primary_fallback_max: usize,
+}
+
+impl DatabaseSettings {
+    /// Where migrations and imports connect: past a pooler where one is configured.
+    pub fn maintenance_url(&self) -> &DatabaseUrl {
+        if self.direct_url.is_empty() { &self.url } else { &self.direct_url }
+    }
+}
+
+/// `[replication]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct ReplicationSettings {
+    pub sample_interval: Span,
+    pub probe_timeout: Span,
+    pub lag_max: Span,
+}
+
+/// `[nodes]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct NodeSettings {
+    pub failures_to_open: u32,
+    pub open_time: Span,
+    pub open_time_max: Span,
+    pub pick_ttl: Span,
+    pub pick_margin: f64,
+}
+
+/// A dependency that `/health/edge` may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dependency {
+    /// The primary answers and is writable.
+    Primary,
+    /// At least one replica is eligible.
+    Replica,
+}
+
+/// `[health]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct HealthSettings {
+    pub lag_max: Span,
+    pub required: Vec<Dependency>,
+    pub failures_to_unhealthy: u32,
+    pub successes_to_healthy: u32,
+}
+
+/// Who may send `X-Consistency: strong`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StrongHeader {
+    /// Every caller.
+    Anyone,
+    /// Callers on routes with authentication.
+    Authenticated,
+    /// Nobody: the header is ignored.
+    Off,
+}
+
+/// `[consistency]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct ConsistencySettings {
+    pub strong_header: StrongHeader,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct CacheSettings {
+    pub namespace: String,
+    pub memory_bytes_max: u64,
+    pub not_found_ttl: Span,
+    pub compress_bytes_min: usize,
+    pub early_refresh_beta: f64,
+}
+
+/// `[cors]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct CorsSettings {
+    pub origins: Vec<String>,
+    pub max_age: Span,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person at a terminal.
+    Pretty,
+    /// Pretty on a terminal, else JSON.
+    Auto,
+}
+
+/// Which requests get an access log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLog {
+    /// Every request.
+    All,
+    /// Those answered with a 5xx.
+    Errors,
+    /// None.
+    Off,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct LogSettings {
+    pub format: LogFormat,
+    pub level: String,
+    pub access: AccessLog,
+}
+
+/// Where settings come from. The environment is passed in, so that tests need not change their process.
+pub struct Layers<'a> {
+    /// The configuration folder; `mainstay.toml` in it is optional.
+    pub dir: &'a Path,
+    /// The environment.
+    pub env: HashMap<String, String>,
+    /// Flags, as key and value; they win.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+impl<'a> Layers<'a> {
+    /// The layers of this process.
+    pub fn of_process(dir: &'a Path, flags: Vec<(&'static str, String)>) -> Self {
+        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self { dir, env: env.collect(), flags }
+    }
+}
+
+impl Settings {
+    /// Reads and checks all layers.
+    ///
+    /// # Errors
+    /// A sentence that names the key that is unknown, malformed or impossible in combination.
+    pub fn load(layers: Layers<'_>) -> Result<Self, ConfigError> {
+        let file = layers.dir.join("mainstay.toml");
+        let sections = layers.env.iter().filter(|(name, _)| name.starts_with("MAINSTAY__"));
+        let sections = sections.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let environment = Environment::with_prefix("MAINSTAY")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .list_separator(",")
+            .with_list_parse_key("cors.origins")
+            .with_list_parse_key("health.required")
+            .source(Some(sections));
+        let mut builder = Config::builder()
+            .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+            .add_source(File::from(file).format(FileFormat::Toml).required(false))
+            .add_source(environment);
+        let mut files = HashMap::new();
+        for (name, key) in NAMED {
+            if let Some((value, file)) = named_value(&layers.env, name)? {
+                builder = builder.set_override(key, value).map_err(|error| wrong(name, &error))?;
+                files.extend(file.map(|file| (key, file)));
+            }
+        }
+        for (key, value) in layers.flags {
+            builder = builder.set_override(key, value).map_err(|error| wrong(key, &error))?;
+        }
+        let merged = builder.build().map_err(|error| ConfigError::new(format!("configuration: {error}")))?;
+        let mut settings: Self = serde_path_to_error::deserialize(merged).map_err(|error| {
+            let path = error.path().to_string();
+            wrong(if path == "." { "configuration" } else { &path }, error.inner())
+        })?;
+        settings.database.url.file = files.remove("database.url");
+        settings.database.read_replica_urls.file = files.remove("database.read_replica_urls");
+        settings.database.direct_url.file = files.remove("database.direct_url");
+        settings.reserved_names_set = RESERVED.into_iter().filter(|name| layers.env.contains_key(*name)).collect();
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Combinations that single keys cannot rule out.
+    fn check(&self) -> Result<(), ConfigError> {
+        let fail = |sentence: &str| Err(ConfigError::new(sentence));
+        if self.mode == Mode::Failover {
+            return fail("mode: failover mode is not part of this version; run with mode = \"regional\"");
+        }
+        if self.database.url.is_empty() && !self.database.read_replica_urls.is_empty() {
+            return fail("database.read_replica_urls: replicas need a primary; set DATABASE_URL as well");
+        }
+        if self.server.tls_cert_file.is_empty() != self.server.tls_key_file.is_empty() {
+            return fail("server.tls_cert_file and server.tls_key_file: set both, or none");
+        }
+        if self.region.is_empty() || !self.region.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return fail("region: a name of printable characters without spaces, like \"eu-west-1\"");
+        }
+        if self.cache.namespace.is_empty() {
+            return fail("cache.namespace: must not be empty");
+        }
+        let positive = [
+            ("database.pool_size", self.database.pool_size),
+            ("database.strong_concurrency_max", self.database.strong_concurrency_max),
+            ("database.primary_fallback_max", self.database.primary_fallback_max),
+            ("limits.fills_max", self.limits.fills_max),
+            ("limits.headers_max", self.limits.headers_max),
+            ("limits.uri_bytes_max", self.limits.uri_bytes_max),
+            ("server.connections_max", self.server.connections_max),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(ConfigError::new(format!("{key}: must be at least 1"))),
+            None => self.check_spans(),
+        }
+    }
+
+    fn check_spans(&self) -> Result<(), ConfigError> {
+        let spans = [
+            ("limits.request_timeout", self.limits.request_timeout),
+            ("limits.body_timeout", self.limits.body_timeout),
+            ("server.header_timeout", self.server.header_timeout),
+            ("database.connect_timeout", self.database.connect_timeout),
+            ("database.wait_timeout", self.database.wait_timeout),
+            ("database.statement_timeout", self.database.statement_timeout),
+            ("replication.sample_interval", self.replication.sample_interval),
+            ("replication.probe_timeout", self.replication.probe_timeout),
+        ];
+        match spans.into_iter().find(|(_, span)| span.0.is_zero()) {
+            Some((key, _)) => Err(ConfigError::new(format!("{key}: must be longer than zero"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The value of `NAME`, or the trimmed content of the file that `NAME_FILE` names. An empty value counts as not set, as
+/// compose files and task definitions like to write it.
+fn named_value(env: &HashMap<String, String>, name: &str) -> Result<Option<(String, Option<PathBuf>)>, ConfigError> {
+    let get = |name: &str| env.get(name).filter(|value| !value.is_empty());
+    let file_name = format!("{name}_FILE");
+    match (get(name), get(&file_name)) {
+        (Some(_), Some(_)) => Err(ConfigError::new(format!("{name} and {file_name} are both set; keep one"))),
+        (Some(value), None) => Ok(Some((value.clone(), None))),
+        (None, Some(path)) => {
+            let path = PathBuf::from(path);
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| ConfigError::new(format!("{file_name}: cannot read {}: {error}", path.display())))?;
+            Ok(Some((text.trim().to_owned(), Some(path))))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn wrong(key: &str, error: &config::ConfigError) -> ConfigError {
+    ConfigError::new(format!("{key}: {error}"))
+}

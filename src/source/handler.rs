@@ -1,0 +1,95 @@
+//! Handlers in Rust, found by the name that the manifest gives them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use diesel::QueryResult;
+use diesel_async::AsyncPgConnection;
+use futures_util::future::{FutureExt, LocalBoxFuture};
+
+use super::Answer;
+use crate::config::param::Params;
+use crate::database::read::{Consistency, Database, Served};
+use crate::error::{Code, Error};
+
+/// One call of a handler: the request as the manifest declares it. There are no headers in it on purpose: what is not in
+/// the cache key must not influence the answer.
+#[derive(Clone)]
+pub struct Call {
+    /// The request's method, in capitals.
+    pub method: Arc<str>,
+    /// The declared parameters, canonical.
+    pub params: Params,
+    /// The body; empty for GET.
+    pub body: Bytes,
+    database: Option<Arc<Database>>,
+    consistency: Consistency,
+    deadline: Instant,
+    served: Rc<RefCell<Option<Served>>>,
+}
+
+impl Call {
+    /// A call with its way to the database.
+    pub fn new(
+        method: Arc<str>,
+        params: Params,
+        body: Bytes,
+        database: Option<Arc<Database>>,
+        consistency: Consistency,
+        deadline: Instant,
+    ) -> Self {
+        Self { method, params, body, database, consistency, deadline, served: Rc::default() }
+    }
+
+    /// Reads with the route's consistency, within the request's deadline. The closure may run again on another node, so
+    /// it only reads.
+    ///
+    /// # Errors
+    /// Those of [`Database::read`]; `database_unavailable` where no database is configured.
+    pub async fn read<T>(&self, query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T, Error> {
+        let Some(database) = &self.database else {
+            return Err(Error::new(Code::DatabaseUnavailable, "no database is configured"));
+        };
+        let (value, served) = database.read(self.consistency, self.deadline, query).await?;
+        *self.served.borrow_mut() = Some(served);
+        Ok(value)
+    }
+
+    /// Who answered the last read of this call.
+    pub fn served(&self) -> Option<Served> {
+        self.served.borrow().clone()
+    }
+}
+
+type Handler = Arc<dyn Fn(Call) -> LocalBoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
+
+/// Handlers by name.
+#[derive(Clone, Default)]
+pub struct Registry(HashMap<String, Handler>);
+
+impl Registry {
+    /// Adds a handler; a later one of the same name takes its place.
+    pub fn add<F, Fut>(&mut self, name: impl Into<String>, handler: F)
+    where
+        F: Fn(Call) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Answer, Error>> + 'static,
+    {
+        self.0.insert(name.into(), Arc::new(move |call| handler(call).boxed_local()));
+    }
+
+    /// The handler of a name.
+    pub fn get(&self, name: &str) -> Option<Handler> {
+        self.0.get(name).cloned()
+    }
+
+    /// All names, sorted, for messages.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+}

@@ -1,0 +1,39 @@
+//! What produces a response on a miss: a declared query, or a handler by name.
+
+pub mod handler;
+
+use bytes::Bytes;
+
+use crate::error::{Code, Error};
+
+/// What a source produced: the response before any header of the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Media type.
+    pub content_type: &'static str,
+    /// The body as produced.
+    pub body: Bytes,
+    /// Tags beyond those of the manifest that the answer carries.
+    pub tags: Vec<String>,
+}
+
+impl Answer {
+    /// A 200 with JSON that is ready to send.
+    pub fn json_bytes(body: impl Into<Bytes>) -> Self {
+        Self { status: 200, content_type: "application/json", body: body.into(), tags: Vec::new() }
+    }
+
+    /// A 200 with a value as JSON.
+    ///
+    /// # Errors
+    /// `internal` where the value has no JSON form, which is a defect.
+    pub fn json(value: &impl serde::Serialize) -> Result<Self, Error> {
+        let body = serde_json::to_vec(value).map_err(|error| {
+            log::error!("an answer has no JSON form: {error}");
+            Error::new(Code::Internal, "the answer could not be written as JSON")
+        })?;
+        Ok(Self::json_bytes(body))
+    }
+}
