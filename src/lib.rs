@@ -4,3 +4,4 @@ pub mod config;
 pub mod mode;
 pub mod database;
 pub mod source;
+pub mod nodes;
