@@ -42,6 +42,11 @@ pub struct Served {
 pub struct Database {}
 
 impl Database {
+    /// The columns of a statement.
+    pub async fn describe(&self, _sql: &str, _deadline: Instant) -> Result<Vec<Column>, Error> {
+        unimplemented!("written by the database branch")
+    }
+
     /// Runs a read where the consistency allows, on another node where one fails, until the deadline.
     pub async fn read<T>(
         &self,
@@ -52,3 +57,13 @@ impl Database {
         unimplemented!("written by the database branch")
     }
 }
+
+/// A column of a statement's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The name of its type, `int4`.
+    pub type_name: String,
+}
+
