@@ -13,7 +13,7 @@ use futures_util::future::{FutureExt, LocalBoxFuture};
 
 use super::Answer;
 use crate::config::param::Params;
-use crate::database::read::{Consistency, Database, Served};
+use crate::database::read::{Column, Consistency, Database, Served};
 use crate::error::{Code, Error};
 
 /// One call of a handler: the request as the manifest declares it. There are no headers in it on purpose: what is not in
@@ -51,12 +51,22 @@ impl Call {
     /// # Errors
     /// Those of [`Database::read`]; `database_unavailable` where no database is configured.
     pub async fn read<T>(&self, query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T, Error> {
-        let Some(database) = &self.database else {
-            return Err(Error::new(Code::DatabaseUnavailable, "no database is configured"));
-        };
-        let (value, served) = database.read(self.consistency, self.deadline, query).await?;
+        let (value, served) = self.database()?.read(self.consistency, self.deadline, query).await?;
         *self.served.borrow_mut() = Some(served);
         Ok(value)
+    }
+
+    /// The columns of a statement, without running it.
+    ///
+    /// # Errors
+    /// Those of the node that is asked.
+    pub async fn describe(&self, sql: &str) -> Result<Vec<Column>, Error> {
+        let database = self.database()?;
+        database.describe(sql, self.deadline).await
+    }
+
+    fn database(&self) -> Result<&Arc<Database>, Error> {
+        self.database.as_ref().ok_or_else(|| Error::new(Code::DatabaseUnavailable, "no database is configured"))
     }
 
     /// Who answered the last read of this call.

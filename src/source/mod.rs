@@ -1,6 +1,7 @@
 //! What produces a response on a miss: a declared query, or a handler by name.
 
 pub mod handler;
+pub mod sql;
 
 use bytes::Bytes;
 

@@ -1,0 +1,107 @@
+//! A cached response: immutable once made, shared by reference, never copied to be served.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::policy::{Freshness, Limits};
+use super::variants::Variants;
+
+/// Time between two attempts to refresh the same entry: a source that fails at once is not asked by every request.
+const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+/// What an entry costs beyond its bytes: itself, its place in the map and in the eviction queues (measured by `make bench`).
+const OVERHEAD_BYTES: usize = 400;
+
+/// A response that can be served again.
+#[derive(Debug)]
+pub struct Entry {
+    /// The canonical request that the entry answers, compared on every hit.
+    pub canonical: Box<[u8]>,
+    /// The meaning of the route that made it.
+    pub fingerprint: [u8; 16],
+    /// HTTP status: 200, or 404 for a cached absence, which has no body of its own.
+    pub status: u16,
+    /// Media type.
+    pub content_type: &'static str,
+    /// The body in each encoding that is kept.
+    pub body: Variants,
+    /// Surrogate keys.
+    pub tags: Box<[Box<str>]>,
+    /// When the source was asked: time spent waiting for it counts toward the age.
+    pub made: Instant,
+    /// How long the source took, which says how early a refresh has to begin.
+    pub cost: Duration,
+    /// For how long it is good for what.
+    pub limits: Limits,
+    /// Who produced it: `replica`, `primary` or `handler`.
+    pub detail: &'static str,
+    /// When the last refresh began, in milliseconds after `made`; 0: none has.
+    refresh_began_ms: AtomicU64,
+}
+
+/// What an entry is made of, beside the request that it answers.
+pub struct Parts {
+    /// See [`Entry::status`].
+    pub status: u16,
+    /// See [`Entry::content_type`].
+    pub content_type: &'static str,
+    /// See [`Entry::body`].
+    pub body: Variants,
+    /// See [`Entry::tags`].
+    pub tags: Vec<String>,
+    /// See [`Entry::made`].
+    pub made: Instant,
+    /// See [`Entry::limits`].
+    pub limits: Limits,
+    /// See [`Entry::detail`].
+    pub detail: &'static str,
+}
+
+impl Entry {
+    /// An entry that answers a canonical request for a route's meaning.
+    pub fn new(canonical: &[u8], fingerprint: [u8; 16], parts: Parts) -> Self {
+        Self {
+            canonical: canonical.into(),
+            fingerprint,
+            status: parts.status,
+            content_type: parts.content_type,
+            body: parts.body,
+            tags: parts.tags.into_iter().map(String::into_boxed_str).collect(),
+            made: parts.made,
+            cost: parts.made.elapsed(),
+            limits: parts.limits,
+            detail: parts.detail,
+            refresh_began_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the entry answers this request. A hash alone would let two requests that collide share an answer.
+    pub fn answers(&self, canonical: &[u8], fingerprint: &[u8; 16]) -> bool {
+        *self.canonical == *canonical && self.fingerprint == *fingerprint
+    }
+
+    /// How old the entry is.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.made)
+    }
+
+    /// What the entry may be used for now.
+    pub fn freshness(&self, now: Instant) -> Freshness {
+        self.limits.at(self.age(now))
+    }
+
+    /// Whether the caller is the one who refreshes now: true at most once a pause.
+    pub fn claim_refresh(&self, now: Instant) -> bool {
+        let now_ms = u64::try_from(self.age(now).as_millis()).unwrap_or(u64::MAX).max(1);
+        let began_ms = self.refresh_began_ms.load(Ordering::Relaxed);
+        let pause_ms = u64::try_from(REFRESH_PAUSE.as_millis()).unwrap_or(u64::MAX);
+        let is_due = began_ms == 0 || now_ms.saturating_sub(began_ms) >= pause_ms;
+        let claim = || self.refresh_began_ms.compare_exchange(began_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        is_due && claim().is_ok()
+    }
+
+    /// What the entry weighs against the byte bound.
+    pub fn weight_bytes(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + size_of::<Box<str>>()).sum();
+        OVERHEAD_BYTES + self.canonical.len() + tags + self.body.bytes_kept()
+    }
+}

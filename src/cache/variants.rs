@@ -1,0 +1,117 @@
+//! The encodings in which a body is kept, each made once, when the entry is made.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+/// Quality of brotli: beyond 5 the time grows faster than the bytes shrink.
+const BROTLI_QUALITY: u32 = 5;
+/// log2 of brotli's window: 4 MiB, what every decoder takes.
+const BROTLI_WINDOW: u32 = 22;
+
+/// An encoding of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// As produced.
+    Identity,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 7932.
+    Brotli,
+}
+
+impl Encoding {
+    /// The content coding's name; `None` for identity, which is not named.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Identity => None,
+            Self::Gzip => Some("gzip"),
+            Self::Brotli => Some("br"),
+        }
+    }
+}
+
+/// A body in one encoding, with the strong entity tag of exactly these bytes.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// The bytes to send.
+    pub bytes: Bytes,
+    /// The tag, with its quotes.
+    pub etag: Bytes,
+}
+
+/// A body in the encodings that are worth keeping.
+#[derive(Clone, Debug)]
+pub struct Variants {
+    identity: Variant,
+    gzip: Option<Variant>,
+    brotli: Option<Variant>,
+}
+
+impl Variants {
+    /// All variants of a body. Bodies shorter than `compress_bytes_min` are kept as they are, and so is a body that an
+    /// encoding does not make smaller.
+    pub fn of(body: Bytes, compress_bytes_min: usize) -> Self {
+        let tag = etag_text(&body);
+        let variant = |bytes: Option<Vec<u8>>, suffix: &str| {
+            let bytes = bytes.filter(|bytes| bytes.len() < body.len())?;
+            Some(Variant { bytes: bytes.into(), etag: format!("\"{tag}-{suffix}\"").into() })
+        };
+        let worth_it = body.len() >= compress_bytes_min;
+        Self {
+            gzip: worth_it.then(|| variant(gzip(&body), "gz")).flatten(),
+            brotli: worth_it.then(|| variant(brotli(&body), "br")).flatten(),
+            identity: Variant { bytes: body, etag: format!("\"{tag}\"").into() },
+        }
+    }
+
+    /// The best variant among those that the client takes: brotli, then gzip, then the body as it is.
+    pub fn choose(&self, takes: impl Fn(Encoding) -> bool) -> (Encoding, &Variant) {
+        let kept = [(Encoding::Brotli, self.brotli.as_ref()), (Encoding::Gzip, self.gzip.as_ref())];
+        let taken = kept.into_iter().find_map(|(encoding, variant)| variant.filter(|_| takes(encoding)).map(|it| (encoding, it)));
+        taken.unwrap_or((Encoding::Identity, &self.identity))
+    }
+
+    /// Whether there is more than one variant to choose from.
+    pub fn is_encoded(&self) -> bool {
+        self.gzip.is_some() || self.brotli.is_some()
+    }
+
+    /// The body as produced.
+    pub fn identity(&self) -> &Variant {
+        &self.identity
+    }
+
+    /// All entity tags under which this body is known.
+    pub fn etags(&self) -> impl Iterator<Item = &Bytes> {
+        std::iter::once(&self.identity).chain(&self.gzip).chain(&self.brotli).map(|variant| &variant.etag)
+    }
+
+    /// Bytes of all variants and their tags.
+    pub fn bytes_kept(&self) -> usize {
+        let variants = std::iter::once(&self.identity).chain(&self.gzip).chain(&self.brotli);
+        variants.map(|variant| variant.bytes.len() + variant.etag.len()).sum()
+    }
+}
+
+/// 96 bits of SHA-256 as hexadecimal text: the same body has the same tag in every process.
+fn etag_text(body: &[u8]) -> String {
+    Sha256::digest(body).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `None` where the encoder fails, which leaves the body as it is; writing to memory does not fail in practice.
+fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::default());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok()
+}
+
+fn brotli(body: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(body.len() / 4);
+    let mut encoder = brotli::CompressorWriter::new(&mut out, 4096, BROTLI_QUALITY, BROTLI_WINDOW);
+    encoder.write_all(body).ok()?;
+    encoder.flush().ok()?;
+    drop(encoder);
+    Some(out)
+}

@@ -1,0 +1,179 @@
+//! `sql` sources: a declared statement becomes JSON inside Postgres, and its bytes are passed on.
+//!
+//! The statement is wrapped so that Postgres makes the JSON and counts rows and bytes before it sends them. Parameters are
+//! bound as their canonical text and cast to the declared type, so that what was keyed is what is asked.
+
+use std::borrow::Cow;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use diesel::QueryResult;
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Array, BigInt, Nullable, Text};
+use diesel_async::RunQueryDsl;
+
+use super::Answer;
+use super::handler::Call;
+use crate::config::manifest::ResultShape;
+use crate::config::manifest::statement::{Piece, Statement};
+use crate::config::param::{Param, Params, Value};
+use crate::database::read::Column;
+use crate::error::{Code, Error};
+
+/// The query of one route, ready to run.
+pub struct SqlSource {
+    statement: Statement,
+    sql_types: Vec<String>,
+    result: ResultShape,
+    rows_max: u32,
+    response_bytes_max: usize,
+    /// Made at the first run, since it takes the database to know whether the statement yields a JSON value.
+    wrapped: ArcSwapOption<Wrapped>,
+}
+
+/// The statement with its wrapping, as it is sent.
+struct Wrapped(Vec<Piece>);
+
+impl SqlSource {
+    /// The source of a declared statement.
+    pub fn new(statement: &Statement, result: ResultShape, params: &[Param], rows_max: u32, response_bytes_max: usize) -> Self {
+        Self {
+            statement: statement.clone(),
+            sql_types: params.iter().map(Param::sql_type).collect(),
+            result,
+            rows_max,
+            response_bytes_max,
+            wrapped: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Runs the query for a call.
+    ///
+    /// # Errors
+    /// `not_found` and `row_not_unique` of a `row` result, `response_too_large`, and those of the read itself.
+    pub async fn run(&self, call: &Call) -> Result<Answer, Error> {
+        let wrapped = match self.wrapped.load_full() {
+            Some(wrapped) => wrapped,
+            None => {
+                let columns = call.describe(&typed_sql(&self.statement, &self.sql_types)).await?;
+                let wrapped = std::sync::Arc::new(self.wrap(&columns));
+                self.wrapped.store(Some(wrapped.clone()));
+                wrapped
+            }
+        };
+        let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
+        let rows: Vec<(Option<String>, i64)> = call.read(async |conn| query.load(conn).await).await.inspect_err(|error| {
+            // The statement may have met tables that have changed: look at its columns again next time.
+            if error.code == Code::QueryFailed {
+                self.wrapped.store(None);
+            }
+        })?;
+        self.answer(rows)
+    }
+
+    fn answer(&self, rows: Vec<(Option<String>, i64)>) -> Result<Answer, Error> {
+        let mut rows = rows.into_iter();
+        match (rows.next(), rows.next()) {
+            (None, _) => Err(Error::new(Code::NotFound, "there is no such thing")),
+            (Some(_), Some(_)) => Err(Error::new(Code::RowNotUnique, "the query of this route found more than one row")),
+            (Some((Some(body), _)), None) => Ok(Answer::json_bytes(Bytes::from(body))),
+            (Some((None, count)), None) => Err(self.too_large(count)),
+        }
+    }
+
+    fn too_large(&self, rows: i64) -> Error {
+        let detail = if rows > i64::from(self.rows_max) {
+            format!("the query of this route found more than {} rows", self.rows_max)
+        } else {
+            format!("the answer of this route would be longer than {} bytes", self.response_bytes_max)
+        };
+        Error::new(Code::ResponseTooLarge, detail)
+    }
+
+    /// Wraps the statement. The body comes out NULL where a limit is passed, so that the bytes are not even sent.
+    fn wrap(&self, columns: &[Column]) -> Wrapped {
+        let value = match columns {
+            [only] if matches!(only.type_name.as_str(), "json" | "jsonb") => {
+                format!("coalesce((mainstay_q.{})::text, 'null')", quote_identifier(&only.name))
+            }
+            _ => "row_to_json(mainstay_q)::text".to_owned(),
+        };
+        let (rows_max, bytes_max) = (self.rows_max, self.response_bytes_max);
+        let (before, after) = match self.result {
+            ResultShape::Row => (
+                format!("SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, 1::bigint FROM (SELECT {value} AS j FROM ("),
+                "\n) AS mainstay_q LIMIT 2) AS mainstay_rows".to_owned(),
+            ),
+            ResultShape::Rows => (
+                format!(
+                    "SELECT CASE WHEN count(*) <= {rows_max} AND coalesce(sum(octet_length(j) + 1), 0) < {bytes_max} \
+                     THEN '[' || coalesce(string_agg(j, ','), '') || ']' END, count(*) FROM (SELECT {value} AS j FROM ("
+                ),
+                format!("\n) AS mainstay_q LIMIT {}) AS mainstay_rows", u64::from(rows_max) + 1),
+            ),
+        };
+        let mut pieces = vec![Piece::Text(before)];
+        for piece in self.statement.pieces() {
+            match piece {
+                Piece::Text(text) => pieces.push(Piece::Text(text.clone())),
+                Piece::Placeholder(index) => {
+                    let sql_type = self.sql_types.get(*index).map_or("text", String::as_str);
+                    pieces.extend([Piece::Text("(".to_owned()), Piece::Placeholder(*index), Piece::Text(format!("::{sql_type})"))]);
+                }
+            }
+        }
+        pieces.push(Piece::Text(after));
+        Wrapped(pieces)
+    }
+}
+
+/// The statement as it is prepared by itself: each placeholder a text, cast to its declared type.
+pub fn typed_sql(statement: &Statement, sql_types: &[String]) -> String {
+    statement.render(|index| {
+        let sql_type = sql_types.get(index).map_or("text", String::as_str);
+        let text = if sql_type.ends_with("[]") { "text[]" } else { "text" };
+        format!("(${}::{text}::{sql_type})", index + 1)
+    })
+}
+
+/// `a"b` → `"a""b"`.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A query that Diesel runs and keeps prepared, although its text is known only at run time. It is safe to keep since the
+/// text is one of the manifest's: values only ever travel as binds.
+#[derive(Clone, Copy)]
+struct DeclaredQuery<'a> {
+    pieces: &'a [Piece],
+    params: &'a Params,
+}
+
+impl QueryFragment<Pg> for DeclaredQuery<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        for piece in self.pieces {
+            match piece {
+                Piece::Text(text) => out.push_sql(text),
+                Piece::Placeholder(index) => match self.params.values().nth(*index) {
+                    Some(Value::One(text)) => out.push_bind_param::<Text, Cow<'static, str>>(text)?,
+                    Some(Value::Many(items)) => out.push_bind_param::<Array<Text>, Vec<Cow<'static, str>>>(items)?,
+                    Some(Value::Null) | None => out.push_bind_param::<Nullable<Text>, Option<String>>(&None)?,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+impl QueryId for DeclaredQuery<'_> {
+    type QueryId = ();
+    // The text differs from route to route under one Rust type, so the statement cache goes by the text.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for DeclaredQuery<'_> {
+    type SqlType = (Nullable<Text>, BigInt);
+}
+
+impl<Conn> diesel::RunQueryDsl<Conn> for DeclaredQuery<'_> {}

@@ -1,0 +1,127 @@
+//! Every metric, declared once: name, labels, help. Label values are route patterns, statuses, node names and closed enums,
+//! never raw paths, so that their number is bounded.
+
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Upper bounds of latency buckets, in seconds: L1 hits in the first, deadlines in the last.
+const LATENCY_SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+
+/// All metrics of an instance.
+pub struct Metrics {
+    registry: Registry,
+    /// Answered requests.
+    pub requests: IntCounterVec,
+    /// Time from the request's header to its response, of requests that were not answered from L1.
+    pub request_seconds: HistogramVec,
+    /// Lookups in a cache layer.
+    pub lookups: IntCounterVec,
+    /// Sources that were run for the cache.
+    pub fills: IntCounterVec,
+    /// Requests that waited for another's fill.
+    pub fill_waiters: IntCounterVec,
+    /// Entries of L1.
+    pub cache_entries: IntGauge,
+    /// Bytes of L1.
+    pub cache_bytes: IntGauge,
+    /// How far a replica is behind; absent where unknown.
+    pub replication_lag_seconds: GaugeVec,
+    /// Whether a node answers its probes.
+    pub node_up: IntGaugeVec,
+    /// 0 closed, 1 half-open, 2 open.
+    pub node_breaker_state: IntGaugeVec,
+    /// Reads that a node served, and those that failed on it.
+    pub node_reads: IntGaugeVec,
+    /// Connections of a node's pool.
+    pub pool_connections: IntGaugeVec,
+    /// 1 while something that is configured is not in use.
+    pub degraded: IntGauge,
+}
+
+impl Metrics {
+    /// All metrics, registered.
+    ///
+    /// # Errors
+    /// Where a declaration above is wrong, which a test would have shown.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let opts = |name: &str, help: &str| Opts::new(format!("mainstay_{name}"), help);
+        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
+            let metric = IntCounterVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+            let metric = IntGaugeVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let metric = IntGauge::with_opts(opts(name, help))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let latency = HistogramOpts::new(
+            "mainstay_http_request_duration_seconds",
+            "Time to answer a request that was not an L1 hit, by route and outcome.",
+        );
+        let request_seconds = HistogramVec::new(latency.buckets(LATENCY_SECONDS.to_vec()), &["route", "outcome"])?;
+        registry.register(Box::new(request_seconds.clone()))?;
+        let lag = opts("replication_lag_seconds", "How far the replica is behind the primary, measured; absent where unknown.");
+        let replication_lag_seconds = GaugeVec::new(lag, &["node"])?;
+        registry.register(Box::new(replication_lag_seconds.clone()))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            requests: counters("http_requests_total", "Answered requests by route and status.", &["route", "status"])?,
+            request_seconds,
+            lookups: counters("cache_lookups_total", "Cache lookups by layer and result.", &["layer", "result"])?,
+            fills: counters("fills_total", "Sources run for the cache, by route and outcome.", &["route", "outcome"])?,
+            fill_waiters: counters("fill_waiters_total", "Requests that waited for another request's fill.", &["route"])?,
+            cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
+            cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,
+            replication_lag_seconds,
+            node_up: gauges("node_up", "Whether the node answers its probes.", &["node"])?,
+            node_breaker_state: gauges("node_breaker_state", "Breaker: 0 closed, 1 half-open, 2 open.", &["node"])?,
+            node_reads: gauges("node_reads", "Reads since the start by node and outcome.", &["node", "outcome"])?,
+            pool_connections: gauges("pool_connections", "Connections of the node's pool by state.", &["node", "state"])?,
+            degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
+            registry,
+        })
+    }
+
+    /// All values in the text format of Prometheus.
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            log::error!("the metrics could not be written: {error}");
+        }
+        out
+    }
+}
+
+/// What a lookup in a cache layer came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupResult {
+    /// A fresh entry.
+    Hit,
+    /// A stale one that is served while it is refreshed.
+    Stale,
+    /// One that is too old to serve before the source was asked.
+    Expired,
+    /// Nothing.
+    Miss,
+}
+
+impl LookupResult {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+            Self::Miss => "miss",
+        }
+    }
+}
