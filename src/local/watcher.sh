@@ -6,6 +6,8 @@
 # the end of the input is the one order to stop. Each signal is given a few seconds before the next one; SIGKILL is the last.
 # The process id of the server is printed first; its output goes to standard error, which is the log.
 exec 3<&0 </dev/null
+# When the launcher ends while the server is suspended, the kernel hangs up this process group, which nobody could resume.
+trap '' HUP
 signals=$1
 shift
 
