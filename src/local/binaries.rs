@@ -30,7 +30,12 @@ impl PostgresPrograms {
     }
 
     /// Runs a program to its end and returns what it printed.
-    pub fn run<S: AsRef<str>>(&self, user: ServerUser, program: &str, args: impl IntoIterator<Item = S>) -> Result<String> {
+    pub fn run<S: AsRef<str>>(
+        &self,
+        user: ServerUser,
+        program: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Result<String> {
         let path = self.path(program);
         let mut command = user.command(&path);
         for argument in args {

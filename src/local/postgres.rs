@@ -140,8 +140,7 @@ impl Postgres {
 
         let upstream = upstream.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, self.server.port())));
         let name = application_name.as_deref().unwrap_or("replica");
-        let conninfo =
-            format!("host={} port={} user=postgres application_name={name}", upstream.ip(), upstream.port());
+        let conninfo = format!("host={} port={} user=postgres application_name={name}", upstream.ip(), upstream.port());
         let mut settings = String::new();
         push_setting(&mut settings, "primary_conninfo", &conninfo);
         if let Some(slot) = &slot {
@@ -259,7 +258,8 @@ impl Site {
         let is_postgres =
             || fs::read_to_string(format!("/proc/{pid}/comm")).map_or(true, |name| name.trim() == "postgres");
         let is_gone = || {
-            Pid::from_raw(pid).is_none_or(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH)) || !is_postgres()
+            Pid::from_raw(pid).is_none_or(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+                || !is_postgres()
         };
         if wait_until(PREDECESSOR_TIMEOUT, is_gone) { Ok(()) } else { Err(LocalError::AlreadyServed { data, pid }) }
     }
@@ -285,7 +285,8 @@ impl Site {
     fn initdb(&self, fresh: &str) -> Result<()> {
         let initdb = |locale: &str| {
             let locale = format!("--locale={locale}");
-            let args = ["--pgdata", fresh, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", &locale];
+            let args =
+                ["--pgdata", fresh, "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", &locale];
             self.programs.run(self.user, "initdb", args)
         };
         // Not every system has C.UTF-8; initdb removes what it began when it fails.

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mainstay::local::{
-    LocalError, Postgres, PostgresOptions, Proxy, ProxyMode, Redis, RedisOptions, ReplicaOptions, Scratch, Signal,
-    wait_until,
+    LocalError, Postgres, PostgresOptions, Proxy, ProxyMode, Redis, RedisOptions, ReplicaOptions, Scratch, ServerUser,
+    Signal, wait_until,
 };
 use postgres::{Client, NoTls};
 
@@ -122,6 +123,24 @@ fn a_setting_that_is_wrong_shows_in_the_error() {
     let options = PostgresOptions::new(scratch.join("primary")).setting("shared_buffer", "1MB");
     let error = Postgres::primary(options).map(drop).unwrap_err().to_string();
     assert!(error.contains("unrecognized configuration parameter \"shared_buffer\""), "{error}");
+}
+
+#[test]
+fn root_finds_another_place_where_the_servers_user_cannot_go() {
+    let user = ServerUser::detect().unwrap();
+    let scratch = Scratch::new("closed").unwrap();
+    assert_eq!(user.directory(&scratch.join("open")).unwrap(), scratch.join("open"));
+
+    let closed = scratch.join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let wanted = closed.join("wanted");
+    let used = user.directory(&wanted).unwrap();
+    assert_eq!(user.directory(&wanted).unwrap(), used, "the same place every time");
+    // An ordinary user's servers run as that user, and go where it goes.
+    if used != wanted {
+        fs::remove_dir(used).unwrap();
+    }
 }
 
 /// Set in the child of [`a_launcher_that_is_killed_leaves_nothing`].
