@@ -62,7 +62,7 @@ impl ServerUser {
     /// Makes a private directory for this user at `wanted`, and says where it is.
     ///
     /// Below a directory that is closed to this user, such as root's home, that is another place, always the same one for
-    /// the same `wanted`.
+    /// the same `wanted`. Several servers share one such place when this is called once for the directory that holds them.
     pub fn directory(self, wanted: &Path) -> Result<PathBuf> {
         let wanted = std::path::absolute(wanted).map_err(LocalError::io("locate", wanted))?;
         fs::create_dir_all(&wanted).map_err(LocalError::io("create", &wanted))?;

@@ -60,7 +60,7 @@ fn a_replica_follows_its_primary_through_crashes_and_promotion() {
 }
 
 #[test]
-fn a_second_start_uses_what_is_there_and_replaces_a_foreign_replica() {
+fn a_second_start_uses_what_is_there_and_replaces_a_useless_replica() {
     let scratch = Scratch::new("again").unwrap();
     let (primary_dir, replica_dir) = (scratch.join("primary"), scratch.join("replica"));
     {
@@ -79,7 +79,12 @@ fn a_second_start_uses_what_is_there_and_replaces_a_foreign_replica() {
     }
     let other = Postgres::primary(PostgresOptions::new(scratch.join("other"))).unwrap();
     let replica = other.replica(ReplicaOptions::new(&replica_dir)).unwrap();
-    assert_eq!(replica.system_id().unwrap(), other.system_id().unwrap());
+    assert_eq!(replica.system_id().unwrap(), other.system_id().unwrap(), "promoted, and of another cluster");
+    drop(replica);
+
+    fs::remove_dir_all(replica_dir.join("data/global")).unwrap();
+    let replica = other.replica(ReplicaOptions::new(&replica_dir)).unwrap();
+    assert_eq!(replica.system_id().unwrap(), other.system_id().unwrap(), "broken");
 }
 
 #[test]
