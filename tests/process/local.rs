@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mainstay::local::{
-    LocalError, Postgres, PostgresOptions, Proxy, ProxyMode, Redis, RedisOptions, ReplicaOptions, Scratch, ServerUser,
-    Signal, wait_until,
+    LocalError, Postgres, PostgresOptions, PostgresTls, Proxy, ProxyMode, Redis, RedisOptions, ReplicaOptions, Scratch,
+    ServerUser, Signal, wait_until,
 };
 use postgres::{Client, NoTls};
 
@@ -28,12 +28,15 @@ fn count(client: &mut Client) -> i64 {
 fn a_replica_follows_its_primary_through_crashes_and_promotion() {
     let scratch = Scratch::new("local").unwrap();
     let primary = Postgres::primary(PostgresOptions::new(scratch.join("primary"))).unwrap();
+    let proxy = Proxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, primary.server.port()))).unwrap();
     let options = ReplicaOptions {
+        upstream: Some(proxy.address()),
         application_name: Some("second".to_owned()),
         slot: Some("second".to_owned()),
         ..ReplicaOptions::new(scratch.join("replica"))
     };
     let replica = primary.replica(options).unwrap();
+    assert_eq!(proxy.connections(), 1, "the replica streams through the proxy");
 
     let mut writer = connect(&primary);
     writer.batch_execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)").unwrap();
@@ -85,6 +88,24 @@ fn a_second_start_uses_what_is_there_and_replaces_a_useless_replica() {
     fs::remove_dir_all(replica_dir.join("data/global")).unwrap();
     let replica = other.replica(ReplicaOptions::new(&replica_dir)).unwrap();
     assert_eq!(replica.system_id().unwrap(), other.system_id().unwrap(), "broken");
+}
+
+#[test]
+fn tls_and_access_rules_are_as_asked() {
+    let scratch = Scratch::new("tls").unwrap();
+    let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (certificate_pem, key_pem) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    let primary = Postgres::primary(PostgresOptions {
+        hba: vec!["host all stranger 127.0.0.1/32 reject".to_owned()],
+        tls: Some(PostgresTls { certificate_pem, key_pem, client_ca_pem: None }),
+        ..PostgresOptions::new(scratch.join("primary"))
+    })
+    .unwrap();
+    // psql prefers TLS.
+    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert_eq!(primary.psql("postgres", sql).unwrap(), "t\n");
+    let refused = Client::connect(&primary.url("stranger", "postgres"), NoTls).map(drop).unwrap_err();
+    assert!(refused.as_db_error().unwrap().message().contains("rejects connection"), "{refused}");
 }
 
 #[test]
