@@ -8,3 +8,4 @@ pub mod http;
 pub mod source;
 pub mod nodes;
 pub mod telemetry;
+pub mod local;
