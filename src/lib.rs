@@ -1,11 +1,11 @@
 //! Mainstay.
-pub mod error;
-pub mod config;
-pub mod mode;
 pub mod cache;
+pub mod config;
 pub mod database;
+pub mod error;
 pub mod http;
-pub mod source;
-pub mod nodes;
-pub mod telemetry;
 pub mod local;
+pub mod mode;
+pub mod nodes;
+pub mod source;
+pub mod telemetry;

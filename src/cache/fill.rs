@@ -59,7 +59,9 @@ impl Fills {
         let mut running = self.running.lock();
         let is_full = running.len() >= self.running_max;
         match running.entry(key) {
-            Place::Occupied(place) if *place.get().canonical == *canonical => Join::Follow(Wait(place.get().outcome.clone())),
+            Place::Occupied(place) if *place.get().canonical == *canonical => {
+                Join::Follow(Wait(place.get().outcome.clone()))
+            }
             Place::Occupied(_) => Join::Refused,
             Place::Vacant(_) if is_full => Join::Refused,
             Place::Vacant(place) => {

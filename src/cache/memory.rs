@@ -56,7 +56,13 @@ impl Expiry<Key, Arc<Entry>> for Retention {
         Some(entry.limits.retention().saturating_sub(entry.made.elapsed()))
     }
 
-    fn expire_after_update(&self, key: &Key, entry: &Arc<Entry>, now: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        key: &Key,
+        entry: &Arc<Entry>,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         self.expire_after_create(key, entry, now)
     }
 }

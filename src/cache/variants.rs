@@ -69,7 +69,9 @@ impl Variants {
     /// The best variant among those that the client takes: brotli, then gzip, then the body as it is.
     pub fn choose(&self, takes: impl Fn(Encoding) -> bool) -> (Encoding, &Variant) {
         let kept = [(Encoding::Brotli, self.brotli.as_ref()), (Encoding::Gzip, self.gzip.as_ref())];
-        let taken = kept.into_iter().find_map(|(encoding, variant)| variant.filter(|_| takes(encoding)).map(|it| (encoding, it)));
+        let taken = kept
+            .into_iter()
+            .find_map(|(encoding, variant)| variant.filter(|_| takes(encoding)).map(|it| (encoding, it)));
         taken.unwrap_or((Encoding::Identity, &self.identity))
     }
 

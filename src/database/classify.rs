@@ -27,10 +27,16 @@ impl Meaning {
     pub fn of(error: &QueryError, state: Option<SqlState>) -> Self {
         match (error, state) {
             (QueryError::NotFound, _) => Self::NotFound,
-            (QueryError::DatabaseError(DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection, _), _) => {
-                Self::Node
+            (
+                QueryError::DatabaseError(
+                    DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection,
+                    _,
+                ),
+                _,
+            ) => Self::Node,
+            (QueryError::DatabaseError(..) | QueryError::RollbackErrorOnCommit { .. }, Some(state)) => {
+                Self::of_state(state)
             }
-            (QueryError::DatabaseError(..) | QueryError::RollbackErrorOnCommit { .. }, Some(state)) => Self::of_state(state),
             (QueryError::DatabaseError(DatabaseErrorKind::SerializationFailure, _), None) => Self::Conflict,
             (QueryError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _), None) => Self::Query,
             (QueryError::BrokenTransactionManager, _) => Self::Node,

@@ -55,7 +55,12 @@ impl Connector {
     ///
     /// # Errors
     /// When the URL cannot be used, with the name of its key.
-    pub fn new(key: &str, url: &DatabaseUrl, session: Session, settings: &DatabaseSettings) -> Result<Self, ConfigError> {
+    pub fn new(
+        key: &str,
+        url: &DatabaseUrl,
+        session: Session,
+        settings: &DatabaseSettings,
+    ) -> Result<Self, ConfigError> {
         let wrong = |reason: String| ConfigError::new(format!("{key}: {reason}"));
         let target = Target::parse(url.current().expose()).map_err(wrong)?;
         let roots_file = (!settings.tls_ca_file.is_empty()).then(|| PathBuf::from(&settings.tls_ca_file));

@@ -69,7 +69,8 @@ impl History {
     /// The newest time whose position a replica that shows this reading has replayed.
     pub fn reached(&self, reading: &Reading) -> Option<Instant> {
         let (system, timeline) = self.branch?;
-        let foreign = reading.system.is_some_and(|its| its != system) || reading.timeline.is_some_and(|its| its != timeline);
+        let foreign =
+            reading.system.is_some_and(|its| its != system) || reading.timeline.is_some_and(|its| its != timeline);
         if foreign {
             return None;
         }

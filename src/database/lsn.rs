@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn positions_of_other_timelines_and_clusters_are_never_reached() {
-        let position = |system, timeline, lsn| Position { system: SystemId(system), timeline: Timeline(timeline), lsn: Lsn(lsn) };
+        let position =
+            |system, timeline, lsn| Position { system: SystemId(system), timeline: Timeline(timeline), lsn: Lsn(lsn) };
         let asked = position(7, 1, 100);
         assert!(position(7, 1, 100).reaches(&asked));
         assert!(position(7, 1, 101).reaches(&asked));

@@ -1,7 +1,10 @@
 //! Postgres: pools to the primary and each replica, measured lag, and the routing of reads.
 
+mod attempt;
 pub mod classify;
 pub mod connect;
+pub mod describe;
+pub mod health;
 pub mod lag;
 pub mod lsn;
 pub mod maintenance;

@@ -1,33 +1,34 @@
 //! Routing of reads: the fastest eligible replica, the other ones, the primary; strong reads on the primary alone.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use diesel::QueryResult;
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+use diesel_async::AsyncPgConnection;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout_at};
 
+use super::attempt::{Failure, Others};
 use super::classify::Meaning;
-use super::connect::{Connector, Link, Session};
+use super::connect::{Connector, Session};
+use super::health::{self, Verdict};
 use super::lag::{self, Bounds, History};
 use super::node::Node;
-use super::pools::{NoConnection, Pool};
+use super::pools::Pool;
 use super::sampler;
 use super::status::{DatabaseStatus, NodeCounts, NodeStatus};
 use crate::config::ConfigError;
-use crate::config::settings::{DatabaseSettings, DatabaseUrl, NodeSettings, Pooler, ReplicationSettings, Settings};
+use crate::config::settings::{
+    DatabaseSettings, DatabaseUrl, HealthSettings, NodeSettings, ReplicationSettings, Settings,
+};
 use crate::error::{Code, Error};
 use crate::nodes::breaker::Breaker;
 use crate::nodes::select::{Candidate, Pick};
-
-/// How often an attempt looks whether its node is still there.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which nodes may answer a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -59,6 +60,21 @@ pub struct Served {
     pub role: Role,
 }
 
+/// How many statements may be described at once: each takes a connection of its own.
+const DESCRIBING_MAX: usize = 4;
+
+/// How often health is looked at until every node has been sampled once.
+const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A column of a statement's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The name of its type, `int4`.
+    pub type_name: String,
+}
+
 /// The databases of this instance.
 pub struct Database {
     pub(super) shared: Arc<Shared>,
@@ -78,8 +94,11 @@ pub struct Shared {
     pick: Mutex<Pick>,
     strong: Semaphore,
     fallback: Semaphore,
+    pub(super) describing: Semaphore,
+    /// As of the last tick.
+    verdict: ArcSwap<Verdict>,
     /// What begins each transaction behind a pooler.
-    begin: String,
+    pub(super) begin: String,
 }
 
 impl Database {
@@ -90,7 +109,8 @@ impl Database {
     pub fn start(settings: &Settings) -> Result<Arc<Self>, ConfigError> {
         let shared = Arc::new(Shared::new(settings)?);
         let sampler = |index| tokio::spawn(sampler::run(shared.clone(), index));
-        let tasks = (0..shared.nodes.len()).map(sampler).collect();
+        let mut tasks: Vec<_> = (0..shared.nodes.len()).map(sampler).collect();
+        tasks.push(tokio::spawn(watch_health(shared.clone(), settings.health.clone())));
         Ok(Arc::new(Self { shared, tasks: Mutex::new(tasks) }))
     }
 
@@ -114,8 +134,12 @@ impl Database {
 
     /// What the samplers know. Asks nobody.
     pub fn status(&self) -> DatabaseStatus {
-        let now = Instant::now();
-        DatabaseStatus { at: now, nodes: self.shared.nodes.iter().map(|node| self.shared.status_of(node, now)).collect() }
+        self.shared.status()
+    }
+
+    /// What `/health/edge` says, as of the last tick.
+    pub fn health(&self) -> Arc<Verdict> {
+        self.shared.verdict.load_full()
     }
 
     /// Stops the samplers and hands out no connection any more.
@@ -129,18 +153,6 @@ impl Drop for Database {
     fn drop(&mut self) {
         self.shutdown();
     }
-}
-
-/// Why an attempt brought no value.
-enum Failure {
-    /// Another node may do better; the text is for the log.
-    Elsewhere(Meaning, String),
-    /// All connections of the node are in use.
-    Busy,
-    /// The deadline has come.
-    Late,
-    /// The answer is an error, wherever it is asked.
-    Final(Error),
 }
 
 impl Shared {
@@ -162,8 +174,15 @@ impl Shared {
             pick: Mutex::default(),
             strong: Semaphore::new(database.strong_concurrency_max),
             fallback: Semaphore::new(database.primary_fallback_max),
+            describing: Semaphore::new(DESCRIBING_MAX),
+            verdict: ArcSwap::default(),
             begin: begin_sql(database),
         })
+    }
+
+    fn status(&self) -> DatabaseStatus {
+        let now = Instant::now();
+        DatabaseStatus { at: now, nodes: self.nodes.iter().map(|node| self.status_of(node, now)).collect() }
     }
 
     fn status_of(&self, node: &Node, now: Instant) -> NodeStatus {
@@ -194,7 +213,7 @@ impl Shared {
         }
     }
 
-    fn primary(&self) -> Option<&Node> {
+    pub(super) fn primary(&self) -> Option<&Node> {
         self.nodes.first()
     }
 
@@ -210,7 +229,7 @@ impl Shared {
     }
 
     /// The replicas to ask, in order: the picked one, then the others by latency.
-    fn order(&self, now: Instant) -> SmallVec<[usize; 4]> {
+    pub(super) fn order(&self, now: Instant) -> SmallVec<[usize; 4]> {
         let candidates: SmallVec<[Candidate; 4]> = self
             .replicas()
             .filter(|(_, node)| self.eligible(node, now).is_ok() && node.would_admit(now))
@@ -259,7 +278,9 @@ impl Shared {
         let _permit = if self.nodes.len() > 1 {
             match timeout_at(deadline.into(), self.fallback.acquire()).await {
                 Ok(permit) => permit.ok(),
-                Err(_) => return Err(Error::new(Code::Overloaded, "no replica can answer, and the primary has its share")),
+                Err(_) => {
+                    return Err(Error::new(Code::Overloaded, "no replica can answer, and the primary has its share"));
+                }
             }
         } else {
             None
@@ -305,144 +326,16 @@ impl Shared {
         let sampled = node.sampled.load();
         sampled.as_ref().and_then(|sampled| sampled.reading).is_some_and(|reading| reading.in_recovery)
     }
-
-    /// Twice on the same node, where nobody else may answer: the first connection may have died with a restart.
-    async fn insist<T>(
-        &self,
-        node: &Node,
-        deadline: Instant,
-        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
-    ) -> Result<T, Failure> {
-        match self.attempt(node, deadline, Others::None, query).await {
-            Err(Failure::Elsewhere(..)) => self.attempt(node, deadline, Others::None, query).await,
-            outcome => outcome,
-        }
-    }
-
-    async fn attempt<T>(
-        &self,
-        node: &Node,
-        deadline: Instant,
-        others: Others,
-        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
-    ) -> Result<T, Failure> {
-        if !node.admit(Instant::now()) {
-            return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
-        }
-        let work = async {
-            match self.once(node, deadline, query).await {
-                Err(Failure::Elsewhere(Meaning::StalePlan, _)) => self.once(node, deadline, query).await,
-                outcome => outcome,
-            }
-        };
-        let outcome = tokio::select! {
-            outcome = timeout_at(deadline.into(), work) => outcome.unwrap_or(Err(Failure::Late)),
-            () = gone(node), if others == Others::Left => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
-        };
-        match &outcome {
-            Ok(_) | Err(Failure::Final(_)) => node.succeeded(),
-            Err(Failure::Elsewhere(Meaning::Node, reason)) => node.failed(Instant::now(), reason),
-            Err(Failure::Late) if !node.may_be_up() => node.failed(Instant::now(), &"no answer until the deadline"),
-            Err(Failure::Elsewhere(..)) => {
-                node.counts.conflicts.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(Failure::Late | Failure::Busy) => {}
-        }
-        outcome
-    }
-
-    async fn once<T>(
-        &self,
-        node: &Node,
-        deadline: Instant,
-        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
-    ) -> Result<T, Failure> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut lease = node.pool.lease(left).await.map_err(|error| match error {
-            NoConnection::Busy => Failure::Busy,
-            NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
-            NoConnection::Closed => Failure::Final(Error::new(Code::Draining, "the server is shutting down")),
-        })?;
-        let Some(link) = lease.link() else { return Err(Failure::Busy) };
-        let _earlier = link.take_sqlstate();
-        let error = match self.run(link, node.pool.connector().pooler(), query).await {
-            Ok(value) => {
-                lease.give_back();
-                return Ok(value);
-            }
-            Err(error) => error,
-        };
-        let state = link.take_sqlstate();
-        let meaning = Meaning::of(&error, state);
-        if !matches!(meaning, Meaning::Node | Meaning::StalePlan) {
-            lease.give_back();
-        }
-        let told = Told { node: node.name(), state: state.as_ref().map_or("-", |state| state.as_str()), error: &error };
-        Err(match meaning {
-            Meaning::Node | Meaning::Conflict | Meaning::StalePlan => Failure::Elsewhere(meaning, told.to_string()),
-            Meaning::NotFound => Failure::Final(Error::new(Code::NotFound, "there is no such row")),
-            Meaning::Timeout => {
-                log::warn!("a query was cancelled: {told}");
-                Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
-            }
-            Meaning::Query => {
-                log::error!("a query failed: {told}");
-                Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
-            }
-        })
-    }
-
-    /// Behind a pooler in transaction mode, prepared statements must be prepared, run and closed on one server: inside one
-    /// transaction.
-    async fn run<T>(
-        &self,
-        link: &mut Link,
-        pooler: Pooler,
-        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
-    ) -> QueryResult<T> {
-        let connection = &mut link.connection;
-        if pooler == Pooler::None {
-            return query(connection).await;
-        }
-        AnsiTransactionManager::begin_transaction_sql(connection, &self.begin).await?;
-        match query(connection).await {
-            Ok(value) => {
-                AnsiTransactionManager::commit_transaction(connection).await?;
-                Ok(value)
-            }
-            Err(error) => {
-                let _first_error_counts = AnsiTransactionManager::rollback_transaction(connection).await;
-                Err(error)
-            }
-        }
-    }
 }
 
-/// Whether other nodes may answer as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Others {
-    Left,
-    None,
-}
-
-/// What the log says of a failed query. The client is told nothing of it.
-struct Told<'a> {
-    node: &'a str,
-    state: &'a str,
-    error: &'a diesel::result::Error,
-}
-
-impl Display for Told<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} on {}: {}", self.state, self.node, self.error)
-    }
-}
-
-/// Comes back once the sampler finds the node gone. A query that takes long on a node that answers is not disturbed.
-async fn gone(node: &Node) {
-    sleep(WATCH_INTERVAL).await;
-    while node.may_be_up() {
-        sleep(WATCH_INTERVAL).await;
+/// Looks at health once a sample interval, so that the hysteresis counts samples and not requests.
+async fn watch_health(shared: Arc<Shared>, settings: HealthSettings) {
+    let mut health = health::Health::default();
+    loop {
+        let verdict = health.tick(&shared.status(), &settings);
+        let first_look = verdict.is_first_look();
+        shared.verdict.store(Arc::new(verdict));
+        sleep(if first_look { FIRST_LOOK_INTERVAL } else { shared.replication.sample_interval.0 }).await;
     }
 }
 

@@ -63,7 +63,8 @@ async fn probe(shared: &Shared, node: &Node, link: &mut Option<RawLink>) -> Resu
     let sent_at = Instant::now();
     let answer = timeout(shared.replication.probe_timeout.0, link.client.simple_query(PROBE)).await;
     let rows = answer.map_err(|_| "the probe took longer than replication.probe_timeout".to_owned())?;
-    let rows = rows.map_err(|error| error.as_db_error().map_or(error.to_string(), |error| error.message().to_owned()))?;
+    let rows =
+        rows.map_err(|error| error.as_db_error().map_or(error.to_string(), |error| error.message().to_owned()))?;
     node.record_latency(Instant::now(), sent_at.elapsed());
     let row = rows.iter().find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
     Ok((sent_at, row.map(reading).ok_or("the probe had no answer")?))

@@ -136,7 +136,8 @@ mod tests {
         ] {
             assert_eq!(Target::parse(&format!("postgres://u:p@db/app{mode}")).unwrap().tls, tls, "{mode}");
         }
-        let target = Target::parse("postgresql://u@db.example:6000/app?sslmode=verify-ca&sslrootcert=/a%20b.pem").unwrap();
+        let target =
+            Target::parse("postgresql://u@db.example:6000/app?sslmode=verify-ca&sslrootcert=/a%20b.pem").unwrap();
         assert_eq!(target.roots_file, Some(PathBuf::from("/a b.pem")));
         assert_eq!(&*target.label, "db.example:6000/app");
     }

@@ -68,9 +68,15 @@ enum State {
     Negotiation,
     Inert,
     /// Type and length, as far as they came.
-    Header { bytes: [u8; 5], have: usize },
+    Header {
+        bytes: [u8; 5],
+        have: usize,
+    },
     /// The rest of a message; of an error, its beginning is kept.
-    Body { left: usize, kept: Option<Vec<u8>> },
+    Body {
+        left: usize,
+        kept: Option<Vec<u8>>,
+    },
 }
 
 const HEADER: State = State::Header { bytes: [0; 5], have: 0 };
@@ -108,7 +114,8 @@ impl<S> Watched<S> {
                         let [kind, a, b, c, d] = *header;
                         let length = u32::from_be_bytes([a, b, c, d]).saturating_sub(4);
                         let left = usize::try_from(length).unwrap_or(usize::MAX);
-                        self.state = if left == 0 { HEADER } else { State::Body { left, kept: (kind == b'E').then(Vec::new) } };
+                        self.state =
+                            if left == 0 { HEADER } else { State::Body { left, kept: (kind == b'E').then(Vec::new) } };
                     }
                     bytes.get(taken..).unwrap_or_default()
                 }

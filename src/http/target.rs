@@ -29,7 +29,8 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, Error> {
         if index > 0 {
             path.push('/');
         }
-        let segment = decode(segment, Plus::Literal).map_err(|what| Error::new(Code::UriInvalid, format!("the path {what}")))?;
+        let segment =
+            decode(segment, Plus::Literal).map_err(|what| Error::new(Code::UriInvalid, format!("the path {what}")))?;
         if segment.contains('/') {
             return Err(Error::new(Code::UriInvalid, "the path has an encoded slash, which could mean two things"));
         }
@@ -50,13 +51,18 @@ enum Plus {
 }
 
 fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, &'static str> {
-    let text = if plus == Plus::Space && text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    let text = if plus == Plus::Space && text.contains('+') {
+        Cow::Owned(text.replace('+', " "))
+    } else {
+        Cow::Borrowed(text)
+    };
     if !text.contains('%') {
         return Ok(text);
     }
     let escapes_are_whole = text.split('%').skip(1).all(|rest| {
         let mut digits = rest.bytes();
-        digits.next().is_some_and(|byte| byte.is_ascii_hexdigit()) && digits.next().is_some_and(|byte| byte.is_ascii_hexdigit())
+        digits.next().is_some_and(|byte| byte.is_ascii_hexdigit())
+            && digits.next().is_some_and(|byte| byte.is_ascii_hexdigit())
     });
     if !escapes_are_whole {
         return Err("has a % that is not followed by two hexadecimal digits");
@@ -98,7 +104,10 @@ impl<'a> Arguments<'a> {
                     (None, _) => Ok(absent(param)?),
                     (Some(text), None) => param.scalar_value(text),
                     (Some(_), Some(_)) => {
-                        return Err(Error::new(Code::ParamRepeated, format!("parameter {} is given more than once", param.name)));
+                        return Err(Error::new(
+                            Code::ParamRepeated,
+                            format!("parameter {} is given more than once", param.name),
+                        ));
                     }
                 },
             };
@@ -171,8 +180,8 @@ fn given<'a>(route: &Route, query: &'a str) -> Result<Given<'a>, Error> {
         if given.len() == PAIRS_MAX {
             return Err(Error::new(Code::UriInvalid, format!("the query has more than {PAIRS_MAX} parameters")));
         }
-        let text =
-            decode(text, Plus::Space).map_err(|what| Error::new(Code::UriInvalid, format!("parameter {name} {what}")))?;
+        let text = decode(text, Plus::Space)
+            .map_err(|what| Error::new(Code::UriInvalid, format!("parameter {name} {what}")))?;
         given.push((index, text));
     }
     Ok(given)

@@ -28,7 +28,9 @@ impl Pick {
             Some((candidate, since))
         });
         match before {
-            Some((candidate, since)) if now.saturating_duration_since(since) < settings.pick_ttl.0 => Some(candidate.node),
+            Some((candidate, since)) if now.saturating_duration_since(since) < settings.pick_ttl.0 => {
+                Some(candidate.node)
+            }
             Some((candidate, _)) if !clearly_slower(candidate, fastest, settings.pick_margin) => {
                 self.kept = Some((candidate.node, now));
                 Some(candidate.node)
@@ -63,7 +65,13 @@ mod tests {
 
     fn settings() -> NodeSettings {
         let span = |seconds| Span(Duration::from_secs(seconds));
-        NodeSettings { failures_to_open: 3, open_time: span(2), open_time_max: span(30), pick_ttl: span(60), pick_margin: 1.25 }
+        NodeSettings {
+            failures_to_open: 3,
+            open_time: span(2),
+            open_time_max: span(30),
+            pick_ttl: span(60),
+            pick_margin: 1.25,
+        }
     }
 
     fn nodes(latencies_ms: &[u64]) -> Vec<Candidate> {
@@ -85,7 +93,11 @@ mod tests {
         let (mut pick, now, settings) = (Pick::default(), Instant::now(), settings());
         assert_eq!(pick.choose(now, &nodes(&[10, 11]), &settings), Some(0));
         assert_eq!(pick.choose(now + Duration::from_secs(60), &nodes(&[12, 10]), &settings), Some(0));
-        assert_eq!(pick.choose(now + Duration::from_secs(90), &nodes(&[20, 10]), &settings), Some(0), "its time runs anew");
+        assert_eq!(
+            pick.choose(now + Duration::from_secs(90), &nodes(&[20, 10]), &settings),
+            Some(0),
+            "its time runs anew"
+        );
         assert_eq!(pick.choose(now + Duration::from_secs(120), &nodes(&[13, 10]), &settings), Some(1));
     }
 
@@ -105,6 +117,9 @@ mod tests {
         let unknown = Candidate { node: 7, latency: None };
         assert_eq!(pick.choose(now, &[unknown], &settings), Some(7));
         let later = now + Duration::from_secs(61);
-        assert_eq!(pick.choose(later, &[unknown, Candidate { node: 1, latency: Some(Duration::from_secs(1)) }], &settings), Some(1));
+        assert_eq!(
+            pick.choose(later, &[unknown, Candidate { node: 1, latency: Some(Duration::from_secs(1)) }], &settings),
+            Some(1)
+        );
     }
 }

@@ -37,7 +37,13 @@ struct Wrapped(Vec<Piece>);
 
 impl SqlSource {
     /// The source of a declared statement.
-    pub fn new(statement: &Statement, result: ResultShape, params: &[Param], rows_max: u32, response_bytes_max: usize) -> Self {
+    pub fn new(
+        statement: &Statement,
+        result: ResultShape,
+        params: &[Param],
+        rows_max: u32,
+        response_bytes_max: usize,
+    ) -> Self {
         Self {
             statement: statement.clone(),
             sql_types: params.iter().map(Param::sql_type).collect(),
@@ -63,12 +69,13 @@ impl SqlSource {
             }
         };
         let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
-        let rows: Vec<(Option<String>, i64)> = call.read(async |conn| query.load(conn).await).await.inspect_err(|error| {
-            // The statement may have met tables that have changed: look at its columns again next time.
-            if error.code == Code::QueryFailed {
-                self.wrapped.store(None);
-            }
-        })?;
+        let rows: Vec<(Option<String>, i64)> =
+            call.read(async |conn| query.load(conn).await).await.inspect_err(|error| {
+                // The statement may have met tables that have changed: look at its columns again next time.
+                if error.code == Code::QueryFailed {
+                    self.wrapped.store(None);
+                }
+            })?;
         self.answer(rows)
     }
 
@@ -76,7 +83,9 @@ impl SqlSource {
         let mut rows = rows.into_iter();
         match (rows.next(), rows.next()) {
             (None, _) => Err(Error::new(Code::NotFound, "there is no such thing")),
-            (Some(_), Some(_)) => Err(Error::new(Code::RowNotUnique, "the query of this route found more than one row")),
+            (Some(_), Some(_)) => {
+                Err(Error::new(Code::RowNotUnique, "the query of this route found more than one row"))
+            }
             (Some((Some(body), _)), None) => Ok(Answer::json_bytes(Bytes::from(body))),
             (Some((None, count)), None) => Err(self.too_large(count)),
         }
@@ -102,7 +111,9 @@ impl SqlSource {
         let (rows_max, bytes_max) = (self.rows_max, self.response_bytes_max);
         let (before, after) = match self.result {
             ResultShape::Row => (
-                format!("SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, 1::bigint FROM (SELECT {value} AS j FROM ("),
+                format!(
+                    "SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, 1::bigint FROM (SELECT {value} AS j FROM ("
+                ),
                 "\n) AS mainstay_q LIMIT 2) AS mainstay_rows".to_owned(),
             ),
             ResultShape::Rows => (
@@ -119,7 +130,11 @@ impl SqlSource {
                 Piece::Text(text) => pieces.push(Piece::Text(text.clone())),
                 Piece::Placeholder(index) => {
                     let sql_type = self.sql_types.get(*index).map_or("text", String::as_str);
-                    pieces.extend([Piece::Text("(".to_owned()), Piece::Placeholder(*index), Piece::Text(format!("::{sql_type})"))]);
+                    pieces.extend([
+                        Piece::Text("(".to_owned()),
+                        Piece::Placeholder(*index),
+                        Piece::Text(format!("::{sql_type})")),
+                    ]);
                 }
             }
         }

@@ -15,8 +15,9 @@ use crate::config::settings::{LogFormat, LogSettings};
 /// # Errors
 /// Where `log.level` is no filter, or a logger is set already.
 pub fn start(settings: &LogSettings) -> Result<(), ConfigError> {
-    let filter = RustLogFilter::from_str(&settings.level)
-        .map_err(|error| ConfigError::new(format!("log.level: {:?} is no filter like \"info,mainstay=debug\": {error}", settings.level)))?;
+    let filter = RustLogFilter::from_str(&settings.level).map_err(|error| {
+        ConfigError::new(format!("log.level: {:?} is no filter like \"info,mainstay=debug\": {error}", settings.level))
+    })?;
     let as_json = match settings.format {
         LogFormat::Json => true,
         LogFormat::Pretty => false,

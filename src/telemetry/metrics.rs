@@ -68,7 +68,10 @@ impl Metrics {
         );
         let request_seconds = HistogramVec::new(latency.buckets(LATENCY_SECONDS.to_vec()), &["route", "outcome"])?;
         registry.register(Box::new(request_seconds.clone()))?;
-        let lag = opts("replication_lag_seconds", "How far the replica is behind the primary, measured; absent where unknown.");
+        let lag = opts(
+            "replication_lag_seconds",
+            "How far the replica is behind the primary, measured; absent where unknown.",
+        );
         let replication_lag_seconds = GaugeVec::new(lag, &["node"])?;
         registry.register(Box::new(replication_lag_seconds.clone()))?;
         #[cfg(target_os = "linux")]
@@ -78,14 +81,22 @@ impl Metrics {
             request_seconds,
             lookups: counters("cache_lookups_total", "Cache lookups by layer and result.", &["layer", "result"])?,
             fills: counters("fills_total", "Sources run for the cache, by route and outcome.", &["route", "outcome"])?,
-            fill_waiters: counters("fill_waiters_total", "Requests that waited for another request's fill.", &["route"])?,
+            fill_waiters: counters(
+                "fill_waiters_total",
+                "Requests that waited for another request's fill.",
+                &["route"],
+            )?,
             cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
             cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,
             replication_lag_seconds,
             node_up: gauges("node_up", "Whether the node answers its probes.", &["node"])?,
             node_breaker_state: gauges("node_breaker_state", "Breaker: 0 closed, 1 half-open, 2 open.", &["node"])?,
             node_reads: gauges("node_reads", "Reads since the start by node and outcome.", &["node", "outcome"])?,
-            pool_connections: gauges("pool_connections", "Connections of the node's pool by state.", &["node", "state"])?,
+            pool_connections: gauges(
+                "pool_connections",
+                "Connections of the node's pool by state.",
+                &["node", "state"],
+            )?,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })

@@ -168,7 +168,11 @@ impl Manifest {
     pub fn load(dir: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
         let file = dir.join("routes.toml");
         let text = std::fs::read_to_string(&file).map_err(|error| {
-            vec![Problem { file: file.clone(), line: 0, reason: format!("cannot be read: {error}; `mainstay init` writes a first one") }]
+            vec![Problem {
+                file: file.clone(),
+                line: 0,
+                reason: format!("cannot be read: {error}; `mainstay init` writes a first one"),
+            }]
         })?;
         Self::parse(&text, &file, known)
     }

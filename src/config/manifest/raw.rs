@@ -236,7 +236,9 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
     let cache = match (raw.cache, prefix) {
         (Some(_), _) if !reads_only => return Err("[route.cache] is for routes with GET alone".to_owned()),
         (Some(_), _) if consistency != Consistency::Eventual => {
-            return Err("[route.cache] needs consistency = \"eventual\"; strong and session reads are never shared".to_owned());
+            return Err(
+                "[route.cache] needs consistency = \"eventual\"; strong and session reads are never shared".to_owned()
+            );
         }
         (Some(cache), _) => Some(policy(cache, &params)?),
         (None, Prefix::Public) if reads_only && consistency == Consistency::Eventual => Some(default_policy()),
@@ -273,7 +275,9 @@ fn check_path(path: &str) -> Result<(), String> {
         let name = segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
         let fine = match name {
             Some(name) => is_name(name),
-            None => is_root || (!segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(literal)),
+            None => {
+                is_root || (!segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(literal))
+            }
         };
         if !fine {
             let what = if name.is_some_and(|name| name.starts_with('*')) && is_last {
@@ -297,7 +301,9 @@ fn check_methods(methods: &[String]) -> Result<(), String> {
         return Err("methods must name at least one".to_owned());
     }
     match methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
-        Some(method) if method == "HEAD" || method == "OPTIONS" => Err(format!("{method} follows from GET; leave it out")),
+        Some(method) if method == "HEAD" || method == "OPTIONS" => {
+            Err(format!("{method} follows from GET; leave it out"))
+        }
         Some(method) => Err(format!("method {method:?}: one of {}", METHODS.join(", "))),
         None => Ok(()),
     }
@@ -317,7 +323,10 @@ fn param(raw: &RawParam) -> Result<Param, String> {
     };
     let (kind, array) = raw.kind.strip_suffix("[]").map_or((raw.kind.as_str(), false), |kind| (kind, true));
     let scalar = Scalar::from_name(kind).ok_or_else(|| {
-        wrong(format!("type = {:?}: one of text, integer, number, boolean, date, timestamp, uuid, or an array like text[]", raw.kind))
+        wrong(format!(
+            "type = {:?}: one of text, integer, number, boolean, date, timestamp, uuid, or an array like text[]",
+            raw.kind
+        ))
     })?;
     let numeric = matches!(scalar, Scalar::Integer | Scalar::Number);
     if (raw.min.is_some() || raw.max.is_some()) && !numeric {
@@ -332,7 +341,8 @@ fn param(raw: &RawParam) -> Result<Param, String> {
     if raw.optional && (raw.default.is_some() || place == Place::Path || array) {
         return Err(wrong("optional = true is for scalar query parameters without a default".to_owned()));
     }
-    let pattern = raw.pattern.as_deref().map(Regex::new).transpose().map_err(|error| wrong(format!("pattern: {error}")))?;
+    let pattern =
+        raw.pattern.as_deref().map(Regex::new).transpose().map_err(|error| wrong(format!("pattern: {error}")))?;
     let mut param = Param {
         name: name.clone(),
         place,
@@ -386,10 +396,15 @@ fn check_params(path: &str, params: &[Param]) -> Result<(), String> {
     if let Some(undeclared) =
         in_path.iter().find(|name| !params.iter().any(|param| param.place == Place::Path && param.name == **name))
     {
-        return Err(format!("{{{undeclared}}} of the path is not declared; add {{ name = \"{undeclared}\", in = \"path\", type = … }}"));
+        return Err(format!(
+            "{{{undeclared}}} of the path is not declared; add {{ name = \"{undeclared}\", in = \"path\", type = … }}"
+        ));
     }
     match params.iter().find(|param| param.place == Place::Path && !in_path.contains(&param.name.as_str())) {
-        Some(missing) => Err(format!("parameter {} is declared in = \"path\", but the path has no {{{}}}", missing.name, missing.name)),
+        Some(missing) => Err(format!(
+            "parameter {} is declared in = \"path\", but the path has no {{{}}}",
+            missing.name, missing.name
+        )),
         None => Ok(()),
     }
 }
@@ -404,8 +419,12 @@ fn source(raw: &RawRoute, file: &Path, known: &Known<'_>, params: usize) -> Resu
             let path = beside(file, name);
             std::fs::read_to_string(&path).map_err(|error| format!("sql_file {}: {error}", path.display()))?
         }
-        (None, None, Some(_)) if raw.result.is_some() => return Err("result is for sql; a handler decides itself".to_owned()),
-        (None, None, Some(name)) if known.handlers.contains(&name.as_str()) => return Ok(Source::Handler(name.clone())),
+        (None, None, Some(_)) if raw.result.is_some() => {
+            return Err("result is for sql; a handler decides itself".to_owned());
+        }
+        (None, None, Some(name)) if known.handlers.contains(&name.as_str()) => {
+            return Ok(Source::Handler(name.clone()));
+        }
         (None, None, Some(name)) => {
             return Err(format!("no handler is called {name:?}; there are: {}", known.handlers.join(", ")));
         }
@@ -462,7 +481,8 @@ fn check_tag(tag: &str, params: &[Param]) -> Result<(), String> {
         return Err(format!("tag {tag:?}: printable characters without spaces or commas, at most 256"));
     }
     for part in tag.split('{').skip(1) {
-        let name = part.split_once('}').map(|(name, _)| name).ok_or_else(|| format!("tag {tag:?}: {{ is not closed"))?;
+        let name =
+            part.split_once('}').map(|(name, _)| name).ok_or_else(|| format!("tag {tag:?}: {{ is not closed"))?;
         if !params.iter().any(|param| param.name == name) {
             return Err(format!("tag {tag:?}: no parameter is called {name}"));
         }

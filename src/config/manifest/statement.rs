@@ -64,28 +64,39 @@ impl Statement {
 
     /// The greatest number of placeholders that any `$n` asks for, and whether each below it is used.
     pub fn placeholders_used(&self) -> Vec<bool> {
-        let used: Vec<usize> = self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Placeholder(index) => Some(*index),
-            Piece::Text(_) => None,
-        }).collect();
+        let used: Vec<usize> = self
+            .pieces
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Placeholder(index) => Some(*index),
+                Piece::Text(_) => None,
+            })
+            .collect();
         let count = used.iter().max().map_or(0, |greatest| greatest + 1);
         (0..count).map(|index| used.contains(&index)).collect()
     }
 
     /// The statement as text, each placeholder written by the caller.
     pub fn render(&self, mut placeholder: impl FnMut(usize) -> String) -> String {
-        self.pieces.iter().map(|piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Placeholder(index) => placeholder(*index),
-        }).collect()
+        self.pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Text(text) => text.clone(),
+                Piece::Placeholder(index) => placeholder(*index),
+            })
+            .collect()
     }
 
     /// The unquoted words of the statement in lower case: keywords, functions, tables.
     pub fn words(&self) -> impl Iterator<Item = String> {
-        let code: String = self.pieces.iter().map(|piece| match piece {
-            Piece::Text(text) => without_literals(text),
-            Piece::Placeholder(_) => " ".to_owned(),
-        }).collect();
+        let code: String = self
+            .pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Text(text) => without_literals(text),
+                Piece::Placeholder(_) => " ".to_owned(),
+            })
+            .collect();
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let words: Vec<String> =
             code.split(|c| !is_word(c)).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
@@ -241,7 +252,9 @@ mod tests {
 
     #[test]
     fn more_than_one_statement_is_refused() {
-        for sql in ["SELECT 1; SELECT 2", "SELECT 1;;SELECT 2", "", " ; ", "-- nothing", "SELECT '", "SELECT $0", "SELECT $$"] {
+        for sql in
+            ["SELECT 1; SELECT 2", "SELECT 1;;SELECT 2", "", " ; ", "-- nothing", "SELECT '", "SELECT $0", "SELECT $$"]
+        {
             assert!(rendered(sql).is_err(), "{sql}");
         }
     }

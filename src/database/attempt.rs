@@ -1,0 +1,173 @@
+//! One attempt of a read on one node: a connection, the query, and what its failure means.
+
+use std::fmt::Display;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use diesel::QueryResult;
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+use tokio::time::{sleep, timeout_at};
+
+use super::classify::Meaning;
+use super::connect::Link;
+use super::node::Node;
+use super::pools::NoConnection;
+use super::read::Shared;
+use crate::config::settings::Pooler;
+use crate::error::{Code, Error};
+
+/// How often an attempt looks whether its node is still there.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why an attempt brought no value.
+pub(super) enum Failure {
+    /// Another node may do better; the text is for the log.
+    Elsewhere(Meaning, String),
+    /// All connections of the node are in use.
+    Busy,
+    /// The deadline has come.
+    Late,
+    /// The answer is an error, wherever it is asked.
+    Final(Error),
+}
+
+/// Whether other nodes may answer as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    Left,
+    None,
+}
+
+impl Shared {
+    /// Twice on the same node, where nobody else may answer: the first connection may have died with a restart.
+    pub(super) async fn insist<T>(
+        &self,
+        node: &Node,
+        deadline: Instant,
+        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<T, Failure> {
+        match self.attempt(node, deadline, Others::None, query).await {
+            Err(Failure::Elsewhere(..)) => self.attempt(node, deadline, Others::None, query).await,
+            outcome => outcome,
+        }
+    }
+
+    pub(super) async fn attempt<T>(
+        &self,
+        node: &Node,
+        deadline: Instant,
+        others: Others,
+        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<T, Failure> {
+        if !node.admit(Instant::now()) {
+            return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
+        }
+        let work = async {
+            match self.once(node, deadline, query).await {
+                Err(Failure::Elsewhere(Meaning::StalePlan, _)) => self.once(node, deadline, query).await,
+                outcome => outcome,
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = timeout_at(deadline.into(), work) => outcome.unwrap_or(Err(Failure::Late)),
+            () = gone(node), if others == Others::Left => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
+        };
+        match &outcome {
+            Ok(_) | Err(Failure::Final(_)) => node.succeeded(),
+            Err(Failure::Elsewhere(Meaning::Node, reason)) => node.failed(Instant::now(), reason),
+            Err(Failure::Late) if !node.may_be_up() => node.failed(Instant::now(), &"no answer until the deadline"),
+            Err(Failure::Elsewhere(..)) => {
+                node.counts.conflicts.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(Failure::Late | Failure::Busy) => {}
+        }
+        outcome
+    }
+
+    async fn once<T>(
+        &self,
+        node: &Node,
+        deadline: Instant,
+        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<T, Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut lease = node.pool.lease(left).await.map_err(|error| match error {
+            NoConnection::Busy => Failure::Busy,
+            NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
+            NoConnection::Closed => Failure::Final(Error::new(Code::Draining, "the server is shutting down")),
+        })?;
+        let Some(link) = lease.link() else { return Err(Failure::Busy) };
+        let _earlier = link.take_sqlstate();
+        let error = match self.run(link, node.pool.connector().pooler(), query).await {
+            Ok(value) => {
+                lease.give_back();
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        let state = link.take_sqlstate();
+        let meaning = Meaning::of(&error, state);
+        if !matches!(meaning, Meaning::Node | Meaning::StalePlan) {
+            lease.give_back();
+        }
+        let told = Told { node: node.name(), state: state.as_ref().map_or("-", |state| state.as_str()), error: &error };
+        Err(match meaning {
+            Meaning::Node | Meaning::Conflict | Meaning::StalePlan => Failure::Elsewhere(meaning, told.to_string()),
+            Meaning::NotFound => Failure::Final(Error::new(Code::NotFound, "there is no such row")),
+            Meaning::Timeout => {
+                log::warn!("a query was cancelled: {told}");
+                Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
+            }
+            Meaning::Query => {
+                log::error!("a query failed: {told}");
+                Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
+            }
+        })
+    }
+
+    /// Behind a pooler in transaction mode, prepared statements must be prepared, run and closed on one server: inside one
+    /// transaction.
+    async fn run<T>(
+        &self,
+        link: &mut Link,
+        pooler: Pooler,
+        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        let connection = &mut link.connection;
+        if pooler == Pooler::None {
+            return query(connection).await;
+        }
+        AnsiTransactionManager::begin_transaction_sql(connection, &self.begin).await?;
+        match query(connection).await {
+            Ok(value) => {
+                AnsiTransactionManager::commit_transaction(connection).await?;
+                Ok(value)
+            }
+            Err(error) => {
+                let _first_error_counts = AnsiTransactionManager::rollback_transaction(connection).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What the log says of a failed query. The client is told nothing of it.
+struct Told<'a> {
+    node: &'a str,
+    state: &'a str,
+    error: &'a diesel::result::Error,
+}
+
+impl Display for Told<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}: {}", self.state, self.node, self.error)
+    }
+}
+
+/// Comes back once the sampler finds the node gone. A query that takes long on a node that answers is not disturbed.
+async fn gone(node: &Node) {
+    sleep(WATCH_INTERVAL).await;
+    while node.may_be_up() {
+        sleep(WATCH_INTERVAL).await;
+    }
+}
