@@ -1,0 +1,7 @@
+//! Databases.
+
+mod lag;
+mod maintenance;
+mod pgbouncer;
+mod read;
+mod tls;
