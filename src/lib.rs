@@ -6,4 +6,5 @@ pub mod cache;
 pub mod database;
 pub mod http;
 pub mod source;
+pub mod nodes;
 pub mod telemetry;
