@@ -1,5 +1,6 @@
 //! The health endpoints, answered from sampled state: what they say is rendered when it changes, not when it is asked.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_http::header::{self, HeaderValue};
@@ -7,6 +8,8 @@ use actix_http::{Response, StatusCode};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde::Serialize;
+
+use crate::database::health::Verdict;
 
 /// The health answers of this instance.
 pub struct HealthPages {
@@ -32,13 +35,13 @@ struct EdgeDocument<'a> {
 impl HealthPages {
     /// Pages that say unhealthy until the first verdict.
     pub fn new(region: &str) -> Self {
-        let edge = page(region, false, "unhealthy", None, vec!["no_sample_yet"]);
-        Self { region: region.to_owned(), edge: ArcSwap::from_pointee(edge), draining: AtomicBool::new(false) }
+        let edge = ArcSwap::from_pointee(page(region, &Verdict::default()));
+        Self { region: region.to_owned(), edge, draining: AtomicBool::new(false) }
     }
 
     /// Says from now on what a verdict came to.
-    pub fn publish(&self, is_up: bool, status: &'static str, lag_secs: Option<u64>, reasons: Vec<&'static str>) {
-        self.edge.store(std::sync::Arc::new(page(&self.region, is_up, status, lag_secs, reasons)));
+    pub fn publish(&self, verdict: &Verdict) {
+        self.edge.store(Arc::new(page(&self.region, verdict)));
     }
 
     /// Says from now on that this instance must not receive traffic any more.
@@ -70,8 +73,13 @@ impl HealthPages {
     }
 }
 
-fn page(region: &str, is_up: bool, status: &'static str, lag_secs: Option<u64>, reasons: Vec<&'static str>) -> Page {
-    let document = EdgeDocument { status, region, replication_lag_secs: lag_secs, reasons };
-    let code = if is_up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Page { status: code, body: serde_json::to_vec(&document).unwrap_or_default().into() }
+fn page(region: &str, verdict: &Verdict) -> Page {
+    let document = EdgeDocument {
+        status: verdict.status.as_str(),
+        region,
+        replication_lag_secs: verdict.replication_lag_secs(),
+        reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),
+    };
+    let status = if verdict.http_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Page { status, body: serde_json::to_vec(&document).unwrap_or_default().into() }
 }
