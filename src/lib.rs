@@ -1,6 +1,8 @@
 //! Mainstay.
-pub mod error;
+pub mod cli;
 pub mod config;
-pub mod mode;
 pub mod database;
+pub mod error;
+pub mod mode;
+pub mod ramp;
 pub mod source;
