@@ -1,0 +1,193 @@
+//! The manifest, `routes.toml`: the whole surface of an API in one file.
+//!
+//! [`Manifest::load`] reads it and proves what can be proved without a database; `mainstay check` proves the rest.
+
+mod raw;
+pub mod statement;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::param::{Param, Place};
+use statement::Statement;
+
+pub use crate::database::read::Consistency;
+pub use raw::{Known, Problem};
+
+/// The routes of an API, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Manifest {
+    /// All routes.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// One entry of the manifest, validated: every rule that holds for it is applied, every default filled in.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The path pattern, `/accounts/{id}`.
+    pub path: String,
+    /// Methods, in capitals. HEAD and OPTIONS follow from GET and are not listed.
+    pub methods: Vec<String>,
+    /// What produces a response.
+    pub source: Source,
+    /// Which nodes may answer.
+    pub consistency: Consistency,
+    /// Names of middlewares, outermost first.
+    pub middlewares: Vec<String>,
+    /// The declared parameters, in the order of `$1`, `$2`, …
+    pub params: Vec<Param>,
+    /// Whether parameters that are not declared are dropped; else they are a 400.
+    pub unknown_params: UnknownParams,
+    /// The cache policy; `None`: never stored, `no-store`.
+    pub cache: Option<CachePolicy>,
+    /// Whether responses belong to one caller (`no-store, private`).
+    pub private: bool,
+    /// Hash of everything that gives a cached answer its meaning: part of every key, so that a deploy which changes a
+    /// route never serves the old meaning.
+    pub fingerprint: [u8; 16],
+    /// Line of the manifest, for messages.
+    pub line: usize,
+}
+
+/// What is done with parameters that a route does not declare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownParams {
+    /// They are a 400 that names them.
+    Refuse,
+    /// They are dropped, from the key too.
+    Ignore,
+}
+
+/// What produces a response on a miss.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A declared query.
+    Sql {
+        /// The statement.
+        statement: Statement,
+        /// Whether it yields one value or an array.
+        result: ResultShape,
+    },
+    /// Rust, by its registered name.
+    Handler(String),
+}
+
+/// The shape of a `sql` route's response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultShape {
+    /// One value; 404 where there is none.
+    Row,
+    /// A JSON array.
+    Rows,
+}
+
+/// How long a response is kept and what makes it fall.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CachePolicy {
+    /// Freshness in the cache.
+    pub ttl: Duration,
+    /// `max-age`.
+    pub browser_ttl: Duration,
+    /// `s-maxage`.
+    pub edge_ttl: Option<Duration>,
+    /// How long past its freshness an answer is served while it is refreshed behind.
+    pub stale_while_revalidate: Duration,
+    /// How long past its freshness an answer is served when the source fails.
+    pub stale_if_error: Duration,
+    /// Tags, with `{param}` in them.
+    pub tags: Vec<String>,
+    /// Tables whose changes purge; `None`: not declared, `Some([])`: by time alone.
+    pub watch: Option<Vec<Watch>>,
+    /// What a change does.
+    pub on_change: OnChange,
+}
+
+impl CachePolicy {
+    /// How long an entry may be of use after it was made.
+    pub fn retention(&self) -> Duration {
+        self.ttl + self.stale_while_revalidate.max(self.stale_if_error)
+    }
+}
+
+/// A table whose changes purge a route's entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The table, with its schema where it is not on the search path.
+    pub table: String,
+    /// A tag made of the changed row's columns; `None`: any change purges all of the route's entries.
+    pub tag: Option<String>,
+}
+
+/// What a database change does to the entries it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// Soft purge.
+    Purge,
+    /// Soft purge, and the hottest keys are rendered at once.
+    Refresh,
+    /// Soft purge, but stale-while-revalidate may serve.
+    Stale,
+}
+
+impl Route {
+    /// Whether any answer of this route may be shared through the cache.
+    pub fn is_cacheable(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// What `Cache-Control` says on answers that are good to keep, or on all answers of a route without a policy.
+    pub fn cache_control(&self) -> String {
+        let Some(policy) = &self.cache else {
+            return if self.private { "no-store, private" } else { "no-store" }.to_owned();
+        };
+        let mut text = format!("public, max-age={}", policy.browser_ttl.as_secs());
+        if let Some(edge) = policy.edge_ttl {
+            text.push_str(&format!(", s-maxage={}", edge.as_secs()));
+        }
+        if !policy.stale_while_revalidate.is_zero() {
+            text.push_str(&format!(", stale-while-revalidate={}", policy.stale_while_revalidate.as_secs()));
+        }
+        text
+    }
+
+    /// Positions of the parameters of a place, in declared order.
+    pub fn params_in(&self, place: Place) -> impl Iterator<Item = (usize, &Param)> {
+        self.params.iter().enumerate().filter(move |(_, param)| param.place == place)
+    }
+}
+
+impl Manifest {
+    /// Reads `routes.toml` of a configuration folder and checks it against what is registered.
+    ///
+    /// # Errors
+    /// Every problem found, each with file and line.
+    pub fn load(dir: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
+        let file = dir.join("routes.toml");
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            vec![Problem { file: file.clone(), line: 0, reason: format!("cannot be read: {error}; `mainstay init` writes a first one") }]
+        })?;
+        Self::parse(&text, &file, known)
+    }
+
+    /// Reads a manifest's text; `file` is for messages, and `sql_file`s are found beside it.
+    ///
+    /// # Errors
+    /// Every problem found, each with file and line.
+    pub fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
+        raw::parse(text, file, known).map(|routes| Self { routes: routes.into_iter().map(Arc::new).collect() })
+    }
+
+    /// Whether any route is answered by a handler of the built-in API, so that its tables are needed.
+    pub fn uses_ramp(&self) -> bool {
+        self.routes.iter().any(|route| matches!(&route.source, Source::Handler(name) if name.starts_with("ramp.")))
+    }
+}
+
+/// The file that `sql_file` names, beside the manifest.
+fn beside(manifest: &Path, name: &str) -> PathBuf {
+    manifest.parent().unwrap_or(Path::new(".")).join(name)
+}

@@ -1,0 +1,492 @@
+//! What `routes.toml` says, and how it becomes [`Route`]s: every rule of the manifest that needs no database.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use toml::Spanned;
+
+use super::statement::Statement;
+use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch, beside};
+use crate::config::param::{Param, Place, Scalar, Value};
+use crate::config::units::{Span, fingerprint_part};
+
+/// The names that a manifest may refer to.
+pub struct Known<'a> {
+    /// Registered handlers.
+    pub handlers: &'a [&'a str],
+    /// Registered middlewares.
+    pub middlewares: &'a [&'a str],
+}
+
+/// Something wrong in a manifest, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file it stands in.
+    pub file: PathBuf,
+    /// Its line; 0 where it concerns the file as a whole.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file.display(), self.reason),
+            line => write!(f, "{}:{line}: {}", self.file.display(), self.reason),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawManifest {
+    #[serde(default)]
+    route: Vec<Spanned<RawRoute>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoute {
+    path: String,
+    #[serde(default = "get_only")]
+    methods: Vec<String>,
+    sql: Option<String>,
+    sql_file: Option<String>,
+    handler: Option<String>,
+    upstream: Option<String>,
+    result: Option<ResultShape>,
+    consistency: Option<Consistency>,
+    #[serde(default)]
+    middlewares: Vec<String>,
+    #[serde(default = "auth_none")]
+    auth: String,
+    #[serde(default)]
+    shared: bool,
+    #[serde(default)]
+    params: Vec<RawParam>,
+    #[serde(default = "refuse")]
+    unknown_params: UnknownParams,
+    cache: Option<RawCache>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawParam {
+    name: String,
+    #[serde(rename = "in")]
+    place: String,
+    #[serde(rename = "type")]
+    kind: String,
+    pattern: Option<String>,
+    min: Option<f64>,
+    max: Option<f64>,
+    default: Option<toml::Value>,
+    #[serde(default)]
+    optional: bool,
+    #[serde(default)]
+    set: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCache {
+    ttl: Span,
+    browser_ttl: Option<Span>,
+    edge_ttl: Option<Span>,
+    stale_while_revalidate: Option<Span>,
+    stale_if_error: Option<Span>,
+    #[serde(default)]
+    tags: Vec<String>,
+    watch: Option<Vec<RawWatch>>,
+    on_change: Option<OnChange>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a table's name, or { table = \"…\", tag = \"…\" }")]
+enum RawWatch {
+    Table(String),
+    Tagged(TaggedWatch),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaggedWatch {
+    table: String,
+    tag: Option<String>,
+}
+
+fn get_only() -> Vec<String> {
+    vec!["GET".to_owned()]
+}
+
+fn auth_none() -> String {
+    "none".to_owned()
+}
+
+const fn refuse() -> UnknownParams {
+    UnknownParams::Refuse
+}
+
+/// What routes of a path prefix do where they do not say.
+enum Prefix {
+    Public,
+    Private,
+    Other,
+}
+
+/// The table of defaults by path. The built-in API relies on it.
+fn prefix_of(path: &str) -> Prefix {
+    const PUBLIC: [&str; 3] = ["/public/", "/api/v1/rates", "/api/v1/fees"];
+    const PRIVATE: [&str; 7] = [
+        "/account/",
+        "/api/v1/onramp",
+        "/api/v1/offramp",
+        "/api/v1/mint",
+        "/api/v1/transaction",
+        "/api/v1/transfer",
+        "/api/v1/redemption",
+    ];
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+    if starts(&PUBLIC) {
+        Prefix::Public
+    } else if starts(&PRIVATE) {
+        Prefix::Private
+    } else {
+        Prefix::Other
+    }
+}
+
+fn default_policy() -> CachePolicy {
+    let minutes = |minutes: u64| std::time::Duration::from_secs(minutes * 60);
+    CachePolicy {
+        ttl: minutes(5),
+        browser_ttl: minutes(5),
+        edge_ttl: None,
+        stale_while_revalidate: minutes(1),
+        stale_if_error: minutes(24 * 60),
+        tags: Vec::new(),
+        watch: None,
+        on_change: OnChange::Purge,
+    }
+}
+
+/// Reads all routes of a manifest's text.
+pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<Vec<Route>, Vec<Problem>> {
+    let line_of = |at: usize| text.get(..at).map_or(0, |before| before.matches('\n').count() + 1);
+    let problem = |line, reason: String| Problem { file: file.to_owned(), line, reason };
+    let raw: RawManifest = toml::from_str(text).map_err(|error: toml::de::Error| {
+        vec![problem(error.span().map_or(0, |span| line_of(span.start)), error.message().to_owned())]
+    })?;
+    let mut problems = Vec::new();
+    let mut routes = Vec::new();
+    let mut tree = matchit::Router::new();
+    let mut taken = HashSet::new();
+    for spanned in raw.route {
+        let line = line_of(spanned.span().start);
+        let raw = spanned.into_inner();
+        let path = raw.path.clone();
+        match validate(raw, file, known, line) {
+            Ok(route) => {
+                let is_new_pattern = taken.iter().all(|(taken, _)| *taken != path);
+                if is_new_pattern && let Err(error) = tree.insert(path.clone(), ()) {
+                    problems.push(problem(line, format!("route {path}: {error}")));
+                }
+                for method in &route.methods {
+                    if !taken.insert((path.clone(), method.clone())) {
+                        problems.push(problem(line, format!("route {path}: {method} is declared twice")));
+                    }
+                }
+                routes.push(route);
+            }
+            Err(reason) => problems.push(problem(line, format!("route {path}: {reason}"))),
+        }
+    }
+    if problems.is_empty() { Ok(routes) } else { Err(problems) }
+}
+
+fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Result<Route, String> {
+    check_path(&raw.path)?;
+    check_methods(&raw.methods)?;
+    if raw.auth != "none" {
+        return Err(match raw.auth.as_str() {
+            "key" | "jwt" => format!("auth = {:?} is not part of this version", raw.auth),
+            other => format!("auth = {other:?}: one of none, key, jwt"),
+        });
+    }
+    if raw.shared {
+        return Err("shared = true is for routes with auth".to_owned());
+    }
+    if let Some(unknown) = raw.middlewares.iter().find(|name| !known.middlewares.contains(&name.as_str())) {
+        return Err(format!("no middleware is called {unknown:?}; there are: {}", known.middlewares.join(", ")));
+    }
+    let params = raw.params.iter().map(param).collect::<Result<Vec<_>, _>>()?;
+    check_params(&raw.path, &params)?;
+    let source = source(&raw, file, known, params.len())?;
+    let prefix = prefix_of(&raw.path);
+    let consistency = raw.consistency.unwrap_or(match prefix {
+        Prefix::Private => Consistency::Strong,
+        Prefix::Public | Prefix::Other => Consistency::Eventual,
+    });
+    let reads_only = raw.methods == ["GET"];
+    let cache = match (raw.cache, prefix) {
+        (Some(_), _) if !reads_only => return Err("[route.cache] is for routes with GET alone".to_owned()),
+        (Some(_), _) if consistency != Consistency::Eventual => {
+            return Err("[route.cache] needs consistency = \"eventual\"; strong and session reads are never shared".to_owned());
+        }
+        (Some(cache), _) => Some(policy(cache, &params)?),
+        (None, Prefix::Public) if reads_only && consistency == Consistency::Eventual => Some(default_policy()),
+        (None, _) => None,
+    };
+    let mut route = Route {
+        private: matches!(prefix_of(&raw.path), Prefix::Private),
+        path: raw.path,
+        methods: raw.methods,
+        source,
+        consistency,
+        middlewares: raw.middlewares,
+        params,
+        unknown_params: raw.unknown_params,
+        cache,
+        fingerprint: [0; 16],
+        line,
+    };
+    route.fingerprint = fingerprint(&route);
+    Ok(route)
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    let Some(rest) = path.strip_prefix('/') else {
+        return Err("the path must start with /".to_owned());
+    };
+    if path == "/health" || path.starts_with("/health/") {
+        return Err("/health is answered by the server itself".to_owned());
+    }
+    let literal = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@".contains(c);
+    for (index, segment) in rest.split('/').enumerate() {
+        let is_last = index == rest.matches('/').count();
+        let is_root = rest.is_empty();
+        let name = segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
+        let fine = match name {
+            Some(name) => is_name(name),
+            None => is_root || (!segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(literal)),
+        };
+        if !fine {
+            let what = if name.is_some_and(|name| name.starts_with('*')) && is_last {
+                "catch-all segments are for upstream routes, which are not part of this version"
+            } else {
+                "segments are plain characters, or one {name}"
+            };
+            return Err(format!("path segment {segment:?}: {what}"));
+        }
+    }
+    Ok(())
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+fn check_methods(methods: &[String]) -> Result<(), String> {
+    const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+    if methods.is_empty() {
+        return Err("methods must name at least one".to_owned());
+    }
+    match methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
+        Some(method) if method == "HEAD" || method == "OPTIONS" => Err(format!("{method} follows from GET; leave it out")),
+        Some(method) => Err(format!("method {method:?}: one of {}", METHODS.join(", "))),
+        None => Ok(()),
+    }
+}
+
+fn param(raw: &RawParam) -> Result<Param, String> {
+    let name = &raw.name;
+    let wrong = |what: String| format!("parameter {name}: {what}");
+    if !is_name(name) {
+        return Err(wrong("its name must be letters, digits, _ or -".to_owned()));
+    }
+    let place = match raw.place.as_str() {
+        "path" => Place::Path,
+        "query" => Place::Query,
+        "claim" => return Err(wrong("in = \"claim\" needs auth, which is not part of this version".to_owned())),
+        other => return Err(wrong(format!("in = {other:?}: one of path, query, claim"))),
+    };
+    let (kind, array) = raw.kind.strip_suffix("[]").map_or((raw.kind.as_str(), false), |kind| (kind, true));
+    let scalar = Scalar::from_name(kind).ok_or_else(|| {
+        wrong(format!("type = {:?}: one of text, integer, number, boolean, date, timestamp, uuid, or an array like text[]", raw.kind))
+    })?;
+    let numeric = matches!(scalar, Scalar::Integer | Scalar::Number);
+    if (raw.min.is_some() || raw.max.is_some()) && !numeric {
+        return Err(wrong("min and max are for integer and number".to_owned()));
+    }
+    if raw.min.zip(raw.max).is_some_and(|(min, max)| min > max) {
+        return Err(wrong("min is greater than max".to_owned()));
+    }
+    if raw.set && !array {
+        return Err(wrong("set = true is for arrays".to_owned()));
+    }
+    if raw.optional && (raw.default.is_some() || place == Place::Path || array) {
+        return Err(wrong("optional = true is for scalar query parameters without a default".to_owned()));
+    }
+    let pattern = raw.pattern.as_deref().map(Regex::new).transpose().map_err(|error| wrong(format!("pattern: {error}")))?;
+    let mut param = Param {
+        name: name.clone(),
+        place,
+        scalar,
+        array,
+        set: raw.set,
+        pattern,
+        min: raw.min,
+        max: raw.max,
+        default: None,
+        optional: raw.optional,
+    };
+    if let Some(default) = &raw.default {
+        if place == Place::Path {
+            return Err(wrong("a path parameter is always given; it needs no default".to_owned()));
+        }
+        let value = default_value(&param, default).map_err(|what| wrong(format!("default: must be {what}")))?;
+        param.default = Some(value);
+    }
+    Ok(param)
+}
+
+/// A default obeys the same rules as a value that a caller sends.
+fn default_value(param: &Param, default: &toml::Value) -> Result<Value<'static>, String> {
+    let text = |value: &toml::Value| match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Float(number) => Ok(number.to_string()),
+        toml::Value::Boolean(value) => Ok(value.to_string()),
+        toml::Value::Datetime(time) => Ok(time.to_string()),
+        toml::Value::Array(_) | toml::Value::Table(_) => Err("a single value".to_owned()),
+    };
+    let value = match (param.array, default) {
+        (true, toml::Value::Array(items)) => {
+            let texts = items.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+            param.array_value(texts.into_iter().map(Into::into))?
+        }
+        (true, _) => return Err("an array".to_owned()),
+        (false, value) => param.scalar_value(text(value)?.into())?,
+    };
+    Ok(value.into_owned())
+}
+
+fn check_params(path: &str, params: &[Param]) -> Result<(), String> {
+    let mut names = HashSet::new();
+    if let Some(twice) = params.iter().find(|param| !names.insert(param.name.as_str())) {
+        return Err(format!("parameter {} is declared twice", twice.name));
+    }
+    let in_path: Vec<&str> =
+        path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).collect();
+    if let Some(undeclared) =
+        in_path.iter().find(|name| !params.iter().any(|param| param.place == Place::Path && param.name == **name))
+    {
+        return Err(format!("{{{undeclared}}} of the path is not declared; add {{ name = \"{undeclared}\", in = \"path\", type = … }}"));
+    }
+    match params.iter().find(|param| param.place == Place::Path && !in_path.contains(&param.name.as_str())) {
+        Some(missing) => Err(format!("parameter {} is declared in = \"path\", but the path has no {{{}}}", missing.name, missing.name)),
+        None => Ok(()),
+    }
+}
+
+fn source(raw: &RawRoute, file: &Path, known: &Known<'_>, params: usize) -> Result<Source, String> {
+    if raw.upstream.is_some() {
+        return Err("upstream sources are not part of this version".to_owned());
+    }
+    let sql = match (&raw.sql, &raw.sql_file, &raw.handler) {
+        (Some(sql), None, None) => sql.clone(),
+        (None, Some(name), None) => {
+            let path = beside(file, name);
+            std::fs::read_to_string(&path).map_err(|error| format!("sql_file {}: {error}", path.display()))?
+        }
+        (None, None, Some(_)) if raw.result.is_some() => return Err("result is for sql; a handler decides itself".to_owned()),
+        (None, None, Some(name)) if known.handlers.contains(&name.as_str()) => return Ok(Source::Handler(name.clone())),
+        (None, None, Some(name)) => {
+            return Err(format!("no handler is called {name:?}; there are: {}", known.handlers.join(", ")));
+        }
+        _ => return Err("give exactly one of sql, sql_file, handler".to_owned()),
+    };
+    if raw.methods != ["GET"] {
+        return Err("sql cannot write, so it is for GET alone; use a handler".to_owned());
+    }
+    let statement = Statement::parse(&sql).map_err(|reason| format!("sql: {reason}"))?;
+    let used = statement.placeholders_used();
+    if used.len() > params {
+        return Err(format!("sql uses ${}, but {params} parameters are declared", used.len()));
+    }
+    let unused = (0..params).find(|index| !used.get(*index).copied().unwrap_or(false));
+    if let Some(param) = unused.and_then(|index| raw.params.get(index)) {
+        return Err(format!("parameter {} is declared, but sql does not use it", param.name));
+    }
+    Ok(Source::Sql { statement, result: raw.result.unwrap_or(ResultShape::Rows) })
+}
+
+fn policy(raw: RawCache, params: &[Param]) -> Result<CachePolicy, String> {
+    let ttl = raw.ttl.0;
+    if ttl.is_zero() {
+        return Err("cache.ttl must be longer than zero; leave [route.cache] out to store nothing".to_owned());
+    }
+    for tag in &raw.tags {
+        check_tag(tag, params)?;
+    }
+    let watch = |raw: RawWatch| match raw {
+        RawWatch::Table(table) => Watch { table, tag: None },
+        RawWatch::Tagged(TaggedWatch { table, tag }) => Watch { table, tag },
+    };
+    let watch: Option<Vec<Watch>> = raw.watch.map(|watches| watches.into_iter().map(watch).collect());
+    let untagged = watch.iter().flatten().filter_map(|watch| watch.tag.as_ref()).find(|tag| !raw.tags.contains(tag));
+    if let Some(tag) = untagged {
+        return Err(format!("watch: tag {tag:?} is none of the route's tags, so that a change would purge nothing"));
+    }
+    Ok(CachePolicy {
+        ttl,
+        browser_ttl: raw.browser_ttl.map_or(ttl, |span| span.0),
+        edge_ttl: raw.edge_ttl.map(|span| span.0),
+        stale_while_revalidate: raw.stale_while_revalidate.map_or_else(Default::default, |span| span.0),
+        stale_if_error: raw.stale_if_error.map_or_else(Default::default, |span| span.0),
+        tags: raw.tags,
+        watch,
+        on_change: raw.on_change.unwrap_or(OnChange::Purge),
+    })
+}
+
+/// A tag names parameters only that exist, and stays within what a surrogate key may hold.
+fn check_tag(tag: &str, params: &[Param]) -> Result<(), String> {
+    let fine = !tag.is_empty() && tag.len() <= 256 && tag.chars().all(|c| c.is_ascii_graphic() && c != ',');
+    if !fine {
+        return Err(format!("tag {tag:?}: printable characters without spaces or commas, at most 256"));
+    }
+    for part in tag.split('{').skip(1) {
+        let name = part.split_once('}').map(|(name, _)| name).ok_or_else(|| format!("tag {tag:?}: {{ is not closed"))?;
+        if !params.iter().any(|param| param.name == name) {
+            return Err(format!("tag {tag:?}: no parameter is called {name}"));
+        }
+    }
+    Ok(())
+}
+
+/// Hash of what a cached answer's meaning depends on.
+fn fingerprint(route: &Route) -> [u8; 16] {
+    let mut bytes = Vec::new();
+    fingerprint_part(&mut bytes, &route.path);
+    match &route.source {
+        Source::Sql { statement, result } => {
+            fingerprint_part(&mut bytes, &format!("{result:?}"));
+            fingerprint_part(&mut bytes, &statement.render(|index| format!("${index}")));
+        }
+        Source::Handler(name) => {
+            fingerprint_part(&mut bytes, name);
+            fingerprint_part(&mut bytes, env!("CARGO_PKG_VERSION"));
+        }
+    }
+    route.params.iter().for_each(|param| param.describe(&mut bytes));
+    fingerprint_part(&mut bytes, &format!("{:?} {:?}", route.unknown_params, route.cache));
+    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    let (half, _) = digest.split_at(16);
+    half.try_into().unwrap_or_default()
+}

@@ -1,0 +1,219 @@
+//! The request target in its one canonical form: what is routed is what is keyed.
+//!
+//! A path is taken only if it means one thing: `%2F`, NUL and other control characters, broken escapes and bytes that are
+//! not UTF-8 are a 400, and dot segments or empty segments are never resolved, so no route has them. A query is read as
+//! the route declares it; nothing else is in it.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
+
+use crate::config::manifest::{Route, UnknownParams};
+use crate::config::param::{Param, Params, Place, Value};
+use crate::error::{Code, Error};
+
+/// Pairs of a query, at most; more are a 400.
+const PAIRS_MAX: usize = 256;
+
+/// The decoded path; borrowed in the usual case that there is nothing to decode.
+///
+/// # Errors
+/// `uri_invalid` where the path does not mean one thing.
+pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, Error> {
+    if raw.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let mut path = String::with_capacity(raw.len());
+    for (index, segment) in raw.split('/').enumerate() {
+        if index > 0 {
+            path.push('/');
+        }
+        let segment = decode(segment, Plus::Literal).map_err(|what| Error::new(Code::UriInvalid, format!("the path {what}")))?;
+        if segment.contains('/') {
+            return Err(Error::new(Code::UriInvalid, "the path has an encoded slash, which could mean two things"));
+        }
+        if segment.chars().any(char::is_control) {
+            return Err(Error::new(Code::UriInvalid, "the path has an encoded control character"));
+        }
+        path.push_str(&segment);
+    }
+    Ok(Cow::Owned(path))
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Plus {
+    /// In a path `+` is a plus sign.
+    Literal,
+    /// In a query it is a space.
+    Space,
+}
+
+fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, &'static str> {
+    let text = if plus == Plus::Space && text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    if !text.contains('%') {
+        return Ok(text);
+    }
+    let escapes_are_whole = text.split('%').skip(1).all(|rest| {
+        let mut digits = rest.bytes();
+        digits.next().is_some_and(|byte| byte.is_ascii_hexdigit()) && digits.next().is_some_and(|byte| byte.is_ascii_hexdigit())
+    });
+    if !escapes_are_whole {
+        return Err("has a % that is not followed by two hexadecimal digits");
+    }
+    match percent_decode_str(&text).decode_utf8() {
+        Ok(decoded) => Ok(Cow::Owned(decoded.into_owned())),
+        Err(_) => Err("is not UTF-8 when decoded"),
+    }
+}
+
+/// The canonical values of a route's parameters for one request.
+#[derive(Debug)]
+pub struct Arguments<'a> {
+    values: SmallVec<[Value<'a>; 6]>,
+}
+
+impl<'a> Arguments<'a> {
+    /// Reads the captures of the path and the query as the route declares them.
+    ///
+    /// # Errors
+    /// `param_…` or `uri_invalid`, naming the parameter.
+    pub fn read(
+        route: &Route,
+        capture: impl Fn(&str) -> Option<&'a str>,
+        query: Option<&'a str>,
+    ) -> Result<Self, Error> {
+        let given = given(route, query.unwrap_or_default())?;
+        let mut values = SmallVec::new();
+        for (index, param) in route.params.iter().enumerate() {
+            let is_given = given.iter().any(|(at, _)| *at == index);
+            let mut texts = given.iter().filter(|(at, _)| *at == index).map(|(_, text)| text.clone());
+            let value = match param.place {
+                Place::Path => {
+                    let text = Cow::Borrowed(capture(&param.name).unwrap_or_default());
+                    if param.array { param.array_value(std::iter::once(text)) } else { param.scalar_value(text) }
+                }
+                Place::Query if param.array && is_given => param.array_value(texts),
+                Place::Query => match (texts.next(), texts.next()) {
+                    (None, _) => Ok(absent(param)?),
+                    (Some(text), None) => param.scalar_value(text),
+                    (Some(_), Some(_)) => {
+                        return Err(Error::new(Code::ParamRepeated, format!("parameter {} is given more than once", param.name)));
+                    }
+                },
+            };
+            let invalid = |what| Error::new(Code::ParamInvalid, format!("parameter {} must be {what}", param.name));
+            values.push(value.map_err(invalid)?);
+        }
+        Ok(Self { values })
+    }
+
+    /// Appends the canonical form: the path with its values, then those query values that differ from their defaults, in
+    /// declared order. Two requests have the same text if and only if they ask the same.
+    pub fn write(&self, route: &Route, out: &mut SmallVec<[u8; 256]>) {
+        let value_of = |name: &str| {
+            let at = route.params.iter().position(|param| param.place == Place::Path && param.name == name);
+            at.and_then(|at| self.values.get(at))
+        };
+        for (index, segment) in route.path.split('/').enumerate() {
+            if index > 0 {
+                out.push(b'/');
+            }
+            match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+                Some(name) => value_of(name).into_iter().for_each(|value| write_value(value, out)),
+                None => out.extend_from_slice(segment.as_bytes()),
+            }
+        }
+        let mut separator = b'?';
+        for (param, value) in route.params.iter().zip(&self.values) {
+            let is_said = param.place == Place::Query && *value != Value::Null && param.default.as_ref() != Some(value);
+            if is_said {
+                out.push(separator);
+                separator = b'&';
+                out.extend_from_slice(param.name.as_bytes());
+                out.push(b'=');
+                write_value(value, out);
+            }
+        }
+    }
+
+    /// The values under their names, for the source.
+    pub fn into_params(self, route: &Route) -> Params {
+        let named = |(param, value): (&Param, Value<'a>)| (param.name.clone(), value.into_owned());
+        Params::new(route.params.iter().zip(self.values).map(named).collect())
+    }
+}
+
+fn absent(param: &Param) -> Result<Value<'static>, Error> {
+    match &param.default {
+        Some(default) => Ok(default.clone()),
+        None if param.optional => Ok(Value::Null),
+        None => Err(Error::new(Code::ParamMissing, format!("parameter {} is required", param.name))),
+    }
+}
+
+type Given<'a> = SmallVec<[(usize, Cow<'a, str>); 8]>;
+
+/// The pairs of the query that the route declares, as positions of parameters and decoded texts.
+fn given<'a>(route: &Route, query: &'a str) -> Result<Given<'a>, Error> {
+    let mut given = SmallVec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name, Plus::Space)
+            .map_err(|what| Error::new(Code::UriInvalid, format!("the name of a query parameter {what}")))?;
+        let declared = route.params.iter().position(|param| param.place == Place::Query && *param.name == *name);
+        let Some(index) = declared else {
+            if route.unknown_params == UnknownParams::Ignore {
+                continue;
+            }
+            return Err(unknown(route, &name));
+        };
+        if given.len() == PAIRS_MAX {
+            return Err(Error::new(Code::UriInvalid, format!("the query has more than {PAIRS_MAX} parameters")));
+        }
+        let text =
+            decode(text, Plus::Space).map_err(|what| Error::new(Code::UriInvalid, format!("parameter {name} {what}")))?;
+        given.push((index, text));
+    }
+    Ok(given)
+}
+
+fn unknown(route: &Route, name: &str) -> Error {
+    let known: Vec<&str> = route.params_in(Place::Query).map(|(_, param)| param.name.as_str()).collect();
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
+    let detail = if known.is_empty() {
+        format!("parameter {shown} is not known; this route takes none")
+    } else {
+        format!("parameter {shown} is not known; this route takes {}", known.join(", "))
+    };
+    Error::new(Code::ParamUnknown, detail)
+}
+
+/// Writes a value so that no two values look alike: everything outside the unreserved characters is escaped, and a comma
+/// stands only between items. (An array's items are never empty, so an empty text is the empty array.)
+fn write_value(value: &Value<'_>, out: &mut SmallVec<[u8; 256]>) {
+    match value {
+        Value::Null => {}
+        Value::One(text) => write_text(text, out),
+        Value::Many(items) => {
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_text(item, out);
+            }
+        }
+    }
+}
+
+fn write_text(text: &str, out: &mut SmallVec<[u8; 256]>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let hex = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':') {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
+        }
+    }
+}
