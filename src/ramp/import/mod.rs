@@ -26,13 +26,17 @@ const BUNDLED: &[u8] = include_bytes!("../../../data/eurofxref-hist.csv.gz");
 /// Rates that one statement carries: few round trips, and still a progress to show.
 const BATCH: usize = 10_000;
 
-/// Loads a batch, and changes only what differs: an unchanged row would cost WAL, and purge caches for nothing. Texts are
-/// compared because the digits count: 1.10 is published otherwise than 1.1.
+/// Loads a batch, and touches only what differs: an unchanged row would cost WAL, and purge caches for nothing (even an
+/// update that a `WHERE` holds back locks its row, which is written). Texts are compared because the digits count: 1.10 is
+/// published otherwise than 1.1. The conflict clause is for another import at the same time.
 const UPSERT: &str = "\
-    INSERT INTO exchange_rates AS known (date, base, currency, rate) \
-    SELECT date, $1, currency, rate::numeric FROM unnest($2, $3, $4) AS file (date, currency, rate) \
-    ON CONFLICT (base, date, currency) DO UPDATE SET rate = excluded.rate \
-    WHERE known.rate::text IS DISTINCT FROM excluded.rate::text";
+    INSERT INTO exchange_rates (date, base, currency, rate) \
+    SELECT file.date, $1, file.currency, file.rate::numeric \
+    FROM unnest($2, $3, $4) AS file (date, currency, rate) \
+    LEFT JOIN exchange_rates known \
+    ON known.base = $1 AND known.date = file.date AND known.currency = file.currency \
+    WHERE known.rate::text IS DISTINCT FROM file.rate \
+    ON CONFLICT (base, date, currency) DO UPDATE SET rate = excluded.rate";
 
 /// What an import found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
