@@ -7,3 +7,4 @@ pub mod local;
 pub mod mode;
 pub mod ramp;
 pub mod source;
+pub mod nodes;

@@ -1,0 +1,94 @@
+//! Positions on the primary's write-ahead log: system, timeline and LSN, which only mean something together.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A byte position on the write-ahead log, in Postgres' form `16/B374D848`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);
+
+/// A branch of a cluster's history. A promotion begins a new one, on which LSNs of the old one prove nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timeline(pub u32);
+
+/// What `initdb` gave a cluster, and what its physical replicas share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SystemId(pub u64);
+
+/// A point on the primary's WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The cluster.
+    pub system: SystemId,
+    /// Its branch of history.
+    pub timeline: Timeline,
+    /// The byte position on that branch.
+    pub lsn: Lsn,
+}
+
+impl Position {
+    /// Whether this position is at or past another one: never across timelines or clusters, where the comparison of LSNs
+    /// would prove a write present that was lost.
+    pub fn reaches(&self, other: &Self) -> bool {
+        self.system == other.system && self.timeline == other.timeline && self.lsn >= other.lsn
+    }
+}
+
+/// Text that is no LSN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an LSN like 16/B374D848")]
+pub struct NotAnLsn;
+
+impl FromStr for Lsn {
+    type Err = NotAnLsn;
+
+    fn from_str(text: &str) -> Result<Self, NotAnLsn> {
+        let half = |text: &str| match text.len() {
+            1..=8 if text.bytes().all(|byte| byte.is_ascii_hexdigit()) => u64::from_str_radix(text, 16).ok(),
+            _ => None,
+        };
+        let (high, low) = text.split_once('/').ok_or(NotAnLsn)?;
+        match (half(high), half(low)) {
+            (Some(high), Some(low)) => Ok(Self(high << 32 | low)),
+            _ => Err(NotAnLsn),
+        }
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+impl fmt::Display for Timeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_lsn_reads_what_it_prints() {
+        for text in ["0/0", "16/B374D848", "FFFFFFFF/FFFFFFFF", "0/1"] {
+            assert_eq!(text.parse::<Lsn>().unwrap().to_string(), text);
+        }
+        for text in ["", "/", "1", "1/", "/1", "1/G", "1/2/3", "+1/2", "100000000/0"] {
+            assert_eq!(text.parse::<Lsn>(), Err(NotAnLsn), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn positions_of_other_timelines_and_clusters_are_never_reached() {
+        let position = |system, timeline, lsn| Position { system: SystemId(system), timeline: Timeline(timeline), lsn: Lsn(lsn) };
+        let asked = position(7, 1, 100);
+        assert!(position(7, 1, 100).reaches(&asked));
+        assert!(position(7, 1, 101).reaches(&asked));
+        assert!(!position(7, 1, 99).reaches(&asked));
+        assert!(!position(7, 2, 500).reaches(&asked));
+        assert!(!position(8, 1, 500).reaches(&asked));
+    }
+}

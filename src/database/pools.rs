@@ -1,0 +1,169 @@
+//! One pool a node. A connection that has done its work goes back; whatever was interrupted is thrown away.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult, Timeouts};
+use diesel_async::pooled_connection::PoolableConnection;
+use tokio::sync::Semaphore;
+
+use super::connect::{ConnectError, Connector, Link};
+use crate::config::ConfigError;
+use crate::config::settings::DatabaseSettings;
+
+/// How many connections a node is asked to open at once: a server that comes back is not met by a stampede of logins.
+const OPENING_MAX: usize = 4;
+
+/// Opens and recycles the connections of one node.
+pub struct Manager {
+    connector: Connector,
+    epoch: AtomicU64,
+    opening: Semaphore,
+}
+
+/// A connection, and the epoch it was opened in.
+pub struct Pooled {
+    /// The connection.
+    pub link: Link,
+    epoch: u64,
+}
+
+impl managed::Manager for Manager {
+    type Type = Pooled;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Pooled, ConnectError> {
+        let _turn = self.opening.acquire().await;
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let link = self.connector.open().await?;
+        Ok(Pooled { link, epoch })
+    }
+
+    /// No round trip: that the server went away is known to the driver, that it became another is known to the sampler.
+    async fn recycle(&self, pooled: &mut Pooled, _: &Metrics) -> RecycleResult<ConnectError> {
+        if pooled.epoch != self.epoch.load(Ordering::Acquire) {
+            return Err(RecycleError::message("the node has become another since"));
+        }
+        if pooled.link.connection.is_broken() {
+            return Err(RecycleError::message("the connection is closed, or was left inside a transaction"));
+        }
+        Ok(())
+    }
+}
+
+/// Why no connection was handed out.
+#[derive(Debug)]
+pub enum NoConnection {
+    /// All are in use.
+    Busy,
+    /// The node cannot be reached.
+    Failed(ConnectError),
+    /// The pool is closed.
+    Closed,
+}
+
+/// The pool of one node.
+pub struct Pool {
+    pool: managed::Pool<Manager>,
+    wait_timeout: Duration,
+    connect_timeout: Duration,
+}
+
+impl Pool {
+    /// A pool; it opens connections when they are asked for.
+    ///
+    /// # Errors
+    /// Never in practice: the builder refuses timeouts without a runtime, and it is given one.
+    pub fn new(connector: Connector, settings: &DatabaseSettings) -> Result<Self, ConfigError> {
+        let manager = Manager { connector, epoch: AtomicU64::new(0), opening: Semaphore::new(OPENING_MAX) };
+        let pool = managed::Pool::builder(manager).max_size(settings.pool_size).runtime(Runtime::Tokio1).build();
+        let pool = pool.map_err(|error| ConfigError::new(format!("database.pool_size: {error}")))?;
+        Ok(Self { pool, wait_timeout: settings.wait_timeout.0, connect_timeout: settings.connect_timeout.0 })
+    }
+
+    /// The connector behind the pool.
+    pub fn connector(&self) -> &Connector {
+        &self.pool.manager().connector
+    }
+
+    /// A connection, within its share of `left`.
+    ///
+    /// # Errors
+    /// When all are in use for too long, or none can be opened.
+    pub async fn lease(&self, left: Duration) -> Result<Lease, NoConnection> {
+        let timeouts = Timeouts {
+            wait: Some(self.wait_timeout.min(left)),
+            // Waiting for a turn to open counts, too.
+            create: Some((self.connect_timeout * 2).min(left)),
+            recycle: Some(left),
+        };
+        match self.pool.timeout_get(&timeouts).await {
+            Ok(object) => Ok(Lease { object: Some(object) }),
+            Err(managed::PoolError::Timeout(managed::TimeoutType::Wait)) => Err(NoConnection::Busy),
+            Err(managed::PoolError::Backend(error)) => Err(NoConnection::Failed(error)),
+            Err(managed::PoolError::Closed) => Err(NoConnection::Closed),
+            Err(error) => Err(NoConnection::Failed(ConnectError {
+                target: self.connector().label().clone(),
+                reason: error.to_string(),
+                state: None,
+            })),
+        }
+    }
+
+    /// Connections opened before now are not handed out again: the node has become another.
+    pub fn new_epoch(&self) {
+        self.pool.manager().epoch.fetch_add(1, Ordering::AcqRel);
+        self.pool.retain(|_, _| false);
+    }
+
+    /// Connections open and in use, for the metrics.
+    pub fn usage(&self) -> PoolUsage {
+        let status = self.pool.status();
+        PoolUsage { open: status.size, idle: status.available, waiting: status.waiting, size_max: status.max_size }
+    }
+
+    /// Hands out nothing more.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// How full a pool is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// Connections that are open.
+    pub open: usize,
+    /// Those of them that nobody uses.
+    pub idle: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
+    /// The bound of `open`.
+    pub size_max: usize,
+}
+
+/// A connection on loan. It goes back only by [`Lease::give_back`]: dropped in the middle of a query, by a deadline or a
+/// client that went away, the connection still has an answer to come, and is closed.
+pub struct Lease {
+    object: Option<managed::Object<Manager>>,
+}
+
+impl Lease {
+    /// The connection.
+    pub fn link(&mut self) -> Option<&mut Link> {
+        self.object.as_mut().map(|pooled| &mut pooled.link)
+    }
+
+    /// Returns the connection to its pool.
+    pub fn give_back(mut self) {
+        drop(self.object.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(managed::Object::take(object));
+        }
+    }
+}
