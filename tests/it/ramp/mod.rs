@@ -15,6 +15,7 @@ use diesel::Connection;
 use diesel_async::AsyncPgConnection;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use mainstay::config::param::{Params, Value};
+use mainstay::config::settings::{Layers, Settings};
 use mainstay::database::read::{Consistency, Database};
 use mainstay::error::Error;
 use mainstay::local::{Postgres, PostgresOptions, Scratch};
@@ -71,7 +72,7 @@ fn ask(database: &str, handler: &str, parameters: &str) -> Result<String, Error>
     let handler = registry.get(handler).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let answer = runtime.block_on(async {
-        let database = Arc::new(open(database));
+        let database = open(database);
         let deadline = Instant::now() + Duration::from_secs(30);
         let (method, body) = (Arc::from("GET"), Default::default());
         handler(Call::new(method, params(parameters), body, Some(database), Consistency::Eventual, deadline)).await
@@ -91,8 +92,11 @@ fn params(query: &str) -> Params {
     Params::new(pairs.map(|(name, text)| (name.to_owned(), value(name, text))).collect())
 }
 
-fn open(database: &str) -> Database {
-    Database { url: PRIMARY.url("postgres", database) }
+/// The databases of an instance that has this primary and no replica; needs a runtime.
+fn open(database: &str) -> Arc<Database> {
+    let env = [("DATABASE_URL".to_owned(), PRIMARY.url("postgres", database))];
+    let layers = Layers { dir: SCRATCH.path(), env: env.into_iter().collect(), flags: Vec::new() };
+    Database::start(&Settings::load(layers).unwrap()).unwrap()
 }
 
 /// The code and the sentence of an error, for comparing.
