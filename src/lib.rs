@@ -28,6 +28,7 @@ pub mod http;
 pub mod local;
 pub mod mode;
 pub mod nodes;
+pub mod ramp;
 pub mod source;
 pub mod telemetry;
 

@@ -123,7 +123,8 @@ fn parse_date(text: &str) -> Option<NaiveDate> {
 
 /// A time with its offset. In a query an unescaped `+` has become a space, so a space before the offset counts as one.
 fn parse_timestamp(text: &str) -> Option<DateTime<Utc>> {
-    let time = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(&text.replace(' ', "+"))).ok()?;
+    let time =
+        DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(&text.replace(' ', "+"))).ok()?;
     let time = time.with_timezone(&Utc);
     // Leap seconds and sub-microsecond digits do not exist in Postgres; years outside four digits print differently.
     let in_range = (0..=9999).contains(&chrono::Datelike::year(&time)) && time.nanosecond() < 1_000_000_000;
@@ -230,7 +231,9 @@ impl Param {
         for text in texts.filter(|text| !text.is_empty()) {
             match text {
                 Cow::Borrowed(text) => self.push_items(text.split(',').map(Cow::Borrowed), &mut items)?,
-                Cow::Owned(text) => self.push_items(text.split(',').map(|item| Cow::Owned(item.to_owned())), &mut items)?,
+                Cow::Owned(text) => {
+                    self.push_items(text.split(',').map(|item| Cow::Owned(item.to_owned())), &mut items)?
+                }
             }
         }
         if self.set {
@@ -240,7 +243,11 @@ impl Param {
         Ok(Value::Many(items))
     }
 
-    fn push_items<'a>(&self, texts: impl Iterator<Item = Cow<'a, str>>, items: &mut Vec<Cow<'a, str>>) -> Result<(), String> {
+    fn push_items<'a>(
+        &self,
+        texts: impl Iterator<Item = Cow<'a, str>>,
+        items: &mut Vec<Cow<'a, str>>,
+    ) -> Result<(), String> {
         for text in texts {
             if items.len() == ITEMS_MAX {
                 return Err(format!("a list of at most {ITEMS_MAX} items"));

@@ -32,7 +32,8 @@ const NAMED: [(&str, &str); 11] = [
 
 /// Names of the design whose parts this version does not have yet. Setting one is not an error, since deployments share
 /// their environment between versions, but it is said at the start.
-const RESERVED: [&str; 5] = ["REDIS_URL", "TOKEN_SECRET", "FAILOVER_SOURCE", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
+const RESERVED: [&str; 5] =
+    ["REDIS_URL", "TOKEN_SECRET", "FAILOVER_SOURCE", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
 
 /// All settings, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -125,7 +126,9 @@ impl DatabaseUrl {
     /// The URL as of now: the file's content where it came from a file that can still be read.
     pub fn current(&self) -> Secret {
         let fresh = self.file.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
-        fresh.and_then(|text| Secret::new(text.trim()).list().into_iter().nth(self.index)).unwrap_or_else(|| self.value.clone())
+        fresh
+            .and_then(|text| Secret::new(text.trim()).list().into_iter().nth(self.index))
+            .unwrap_or_else(|| self.value.clone())
     }
 
     /// Whether nothing was configured.
@@ -306,7 +309,8 @@ pub struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// The layers of this process.
     pub fn of_process(dir: &'a Path, flags: Vec<(&'static str, String)>) -> Self {
-        let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let env =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { dir, env: env.collect(), flags }
     }
 }

@@ -12,9 +12,9 @@ pub struct Span(pub Duration);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map(Span)
-            .map_err(|error| de::Error::custom(format!("{text:?} is not a time like \"250ms\", \"5m\" or \"1d\" ({error})")))
+        humantime::parse_duration(&text).map(Span).map_err(|error| {
+            de::Error::custom(format!("{text:?} is not a time like \"250ms\", \"5m\" or \"1d\" ({error})"))
+        })
     }
 }
 
