@@ -10,9 +10,9 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{App, HttpResponse, HttpServer, web};
 use bytes::Bytes;
 
+use crate::Outcome;
 use crate::cpu::cores;
 use crate::fetch::Answer;
-use crate::Outcome;
 
 /// Headers and body parsed once: the handler that is measured only clones reference counts.
 #[derive(Clone)]

@@ -9,9 +9,7 @@ use serde::Serialize;
 use crate::Outcome;
 use crate::servers::{MISS, Server, tool};
 
-/// Connections of the hits.
-pub const CONNECTIONS: usize = 32;
-/// Connections of the misses, of Mainstay's clients and of pgbench alike.
+/// Connections of the reads past the cache, of Mainstay's clients and of pgbench alike.
 pub const MISS_CONNECTIONS: usize = 16;
 /// Ten branches of pgbench.
 pub const SCALE: u32 = 10;
@@ -86,12 +84,7 @@ fn read_log(log: &str, status: u16) -> Outcome<Sample> {
     let slow = durations.get(durations.len() * 99 / 100).copied().ok_or("h2load logged nothing")?;
     let requests = durations.len() as f64;
     let seconds = last.saturating_sub(first) as f64 / 1e6;
-    Ok(Sample {
-        requests,
-        requests_per_s: requests / seconds,
-        p99_us: Some(slow as f64),
-        cpu_us_per_request: None,
-    })
+    Ok(Sample { requests, requests_per_s: requests / seconds, p99_us: Some(slow as f64), cpu_us_per_request: None })
 }
 
 /// Reads random accounts through Mainstay for some time.

@@ -48,6 +48,9 @@ struct Arguments {
     /// Measure this alone, beside Mainstay (may be given several times)
     #[arg(long, value_name = "NAME")]
     only: Vec<Part>,
+    /// Connections that carry the cached answers
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
     /// Shorter rounds: a look, not a measurement
     #[arg(long)]
     quick: bool,
@@ -166,14 +169,10 @@ fn hits(arguments: &Arguments, work: &Path, mainstay: &Rc<Server>, hit: &Answer,
             Err(error) => enter("mainstay-304", Err(error), &ok),
         }
     }
-    let caches = [
-        (Part::Nginx, "nginx", servers::nginx as servers::Peer),
-        (Part::Varnish, "varnish", servers::varnish),
-        (Part::Haproxy, "haproxy", servers::haproxy),
-    ];
-    for (_, name, peer) in caches.into_iter().filter(|(part, ..)| arguments.wants(*part)) {
-        progress(&format!("starting {name}"));
-        enter(name, servers::start_cache(work, name, peer, &hit.to_copy()), &ok);
+    let peers = [(Part::Nginx, servers::NGINX), (Part::Varnish, servers::VARNISH), (Part::Haproxy, servers::HAPROXY)];
+    for (_, peer) in peers.iter().filter(|(part, _)| arguments.wants(*part)) {
+        progress(&format!("starting {}", peer.name));
+        enter(peer.name, servers::start_cache(work, peer, &hit.to_copy()), &ok);
     }
     rounds(arguments, work, contestants, report);
 }
@@ -181,7 +180,7 @@ fn hits(arguments: &Arguments, work: &Path, mainstay: &Rc<Server>, hit: &Answer,
 fn rounds(arguments: &Arguments, work: &Path, mut contestants: Vec<Contestant>, report: &mut Report) {
     let mut measure = |contestant: &mut Contestant| {
         let Contestant { name, server, request, count } = contestant;
-        load::fixed_count(work, server, request, *count, load::CONNECTIONS)
+        load::fixed_count(work, server, request, *count, arguments.connections)
             .map_err(|error| report.failures.push(format!("{name}: {error}")))
             .ok()
     };
@@ -257,7 +256,10 @@ fn misses(arguments: &Arguments, mainstay: &Server, database: &str, report: &mut
     let [straight, through] = &mut series;
     let mut round = |is_counted: bool| -> Outcome<()> {
         let (pgbench, mainstay) = (load::pgbench(database, seconds)?, load::misses(mainstay, seconds)?);
-        progress(&format!("misses: pgbench {:.0}/s, mainstay {:.0}/s", pgbench.requests_per_s, mainstay.requests_per_s));
+        progress(&format!(
+            "misses: pgbench {:.0}/s, mainstay {:.0}/s",
+            pgbench.requests_per_s, mainstay.requests_per_s
+        ));
         if is_counted {
             straight.samples.push(pgbench);
             through.samples.push(mainstay);

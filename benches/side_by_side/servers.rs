@@ -203,16 +203,27 @@ fn under(runner: &[String], binary: &Path) -> Command {
     }
 }
 
-/// A cache from Debian's packages: what to call it, and how to start it before an origin.
-pub type Peer = fn(site: &Site, origin_port: u16) -> Outcome<Command>;
+/// A cache from Debian's packages.
+pub struct Peer {
+    pub name: &'static str,
+    /// The command that starts it before an origin.
+    command: fn(&Site, u16) -> Outcome<Command>,
+    /// Whether it writes `Age` itself; nginx passes on its origin's, and HAProxy stores nothing that has one.
+    writes_age: bool,
+}
+
+pub const NGINX: Peer = Peer { name: "nginx", command: nginx, writes_age: false };
+pub const VARNISH: Peer = Peer { name: "varnish", command: varnish, writes_age: true };
+pub const HAPROXY: Peer = Peer { name: "haproxy", command: haproxy, writes_age: true };
 
 /// Starts a peer, fills its cache, then stops its origin: from then on every 200 can only come out of the cache.
-pub fn start_cache(work: &Path, name: &str, peer: Peer, original: &Answer) -> Outcome<Rc<Server>> {
+pub fn start_cache(work: &Path, peer: &Peer, original: &Answer) -> Outcome<Rc<Server>> {
     let patience = Duration::from_secs(15);
-    let origin_site = Site::new(work, &format!("{name}-origin"))?;
-    let origin = origin_site.start(bare_command(&origin_site, original, &[])?, HIT, patience)?;
-    let site = Site::new(work, name)?;
-    let server = site.start(peer(&site, origin_site.port)?, HIT, patience)?;
+    let answer = if peer.writes_age { original.to_new() } else { original.clone() };
+    let origin_site = Site::new(work, &format!("{}-origin", peer.name))?;
+    let origin = origin_site.start(bare_command(&origin_site, &answer, &[])?, HIT, patience)?;
+    let site = Site::new(work, peer.name)?;
+    let server = site.start((peer.command)(&site, origin_site.port)?, HIT, patience)?;
     drop(origin);
     Answer::get(&format!("{}{HIT}", server.url), &[])?
         .must_repeat(original)
@@ -220,7 +231,8 @@ pub fn start_cache(work: &Path, name: &str, peer: Peer, original: &Answer) -> Ou
     Ok(Rc::new(server))
 }
 
-pub fn nginx(site: &Site, origin_port: u16) -> Outcome<Command> {
+/// For small bodies nginx is fastest without sendfile, and with a queue of its own for each worker.
+fn nginx(site: &Site, origin_port: u16) -> Outcome<Command> {
     let (port, workers) = (site.port, cores());
     let configuration = site.write(
         "nginx.conf",
@@ -228,7 +240,7 @@ pub fn nginx(site: &Site, origin_port: u16) -> Outcome<Command> {
             "daemon off; user root; worker_processes {workers}; pid nginx.pid; error_log stderr;
             events {{ worker_connections 1024; }}
             http {{
-                access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; keepalive_timeout 1h;
+                access_log off; sendfile off; keepalive_requests 1000000000; keepalive_timeout 1h;
                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
                 uwsgi_temp_path uwsgi; scgi_temp_path scgi;
                 proxy_cache_path cache keys_zone=bench:1m inactive=1h;
@@ -244,7 +256,7 @@ pub fn nginx(site: &Site, origin_port: u16) -> Outcome<Command> {
     Ok(command)
 }
 
-pub fn varnish(site: &Site, origin_port: u16) -> Outcome<Command> {
+fn varnish(site: &Site, origin_port: u16) -> Outcome<Command> {
     let mut command = tool("varnishd");
     command.args(["-F", "-j", "none", "-s", "malloc,64m"]);
     command.arg("-n").arg(site.folder.join("varnish"));
@@ -252,7 +264,7 @@ pub fn varnish(site: &Site, origin_port: u16) -> Outcome<Command> {
     Ok(command)
 }
 
-pub fn haproxy(site: &Site, origin_port: u16) -> Outcome<Command> {
+fn haproxy(site: &Site, origin_port: u16) -> Outcome<Command> {
     let (port, threads) = (site.port, cores());
     let configuration = site.write(
         "haproxy.cfg",
