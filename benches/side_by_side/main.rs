@@ -153,6 +153,9 @@ struct Contestant {
 /// The rounds of cached answers. A contestant that fails is reported and left out from there on.
 fn hits(arguments: &Arguments, work: &Path, mainstay: &Rc<Server>, hit: &Answer, report: &mut Report) {
     const WARM_UP: usize = 20_000;
+    if !arguments.only.is_empty() && arguments.only.iter().all(|part| matches!(part, Part::Callgrind | Part::Misses)) {
+        return;
+    }
     let mut contestants: Vec<Contestant> = Vec::new();
     let mut enter = |name, server: Outcome<Rc<Server>>, request: &Request| match server {
         Ok(server) => contestants.push(Contestant { name, server, request: request.clone(), count: WARM_UP }),
