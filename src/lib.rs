@@ -1,2 +1,3 @@
 //! Mainstay.
 pub mod error;
+pub mod local;

@@ -1,4 +1,4 @@
-//! Driving load: a fixed number of requests by h2load, and for misses a fixed time by wrk and pgbench.
+//! Driving load: a fixed number of requests by h2load, and for misses a fixed time by wrk.
 
 use std::fs;
 use std::path::Path;
@@ -6,14 +6,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::Outcome;
 use crate::servers::{MISS, Server, tool};
-
-/// Connections of the reads past the cache, of Mainstay's clients and of pgbench alike.
-pub const MISS_CONNECTIONS: usize = 16;
-/// Ten branches of pgbench.
-pub const SCALE: u32 = 10;
-const ACCOUNTS: u32 = SCALE * 100_000;
+use crate::{Outcome, database};
 
 /// One measured run.
 #[derive(Clone, Copy, Serialize)]
@@ -90,9 +84,9 @@ fn read_log(log: &str, status: u16) -> Outcome<Sample> {
 /// Reads random accounts through Mainstay for some time.
 pub fn misses(server: &Server, seconds: u32) -> Outcome<Sample> {
     let mut command = tool("wrk");
-    command.args(["-t", "1", "-c", &MISS_CONNECTIONS.to_string(), "-d", &format!("{seconds}s"), "-s"]);
+    command.args(["-t", "1", "-c", &database::CONNECTIONS.to_string(), "-d", &format!("{seconds}s"), "-s"]);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/side_by_side/accounts.lua"));
-    command.arg(format!("{}{MISS}", server.url)).arg("--").arg(ACCOUNTS.to_string());
+    command.arg(format!("{}{MISS}", server.url)).arg("--").arg(database::ACCOUNTS.to_string());
     let before = server.cpu_time()?;
     let output = run(command)?;
     let cpu_ns = server.cpu_time()?.ns_since(&before);
@@ -107,31 +101,6 @@ pub fn misses(server: &Server, seconds: u32) -> Outcome<Sample> {
         requests_per_s: requests / (duration_us / 1e6),
         p99_us: Some(p99_us),
         cpu_us_per_request: Some(cpu_ns as f64 / 1000.0 / requests),
-    })
-}
-
-/// Makes the tables of pgbench.
-pub fn prepare_accounts(database_url: &str) -> Outcome<()> {
-    let mut command = tool("pgbench");
-    command.args(["-i", "-q", "-s", &SCALE.to_string(), database_url]);
-    run(command).map(drop)
-}
-
-/// The same read by pgbench itself, straight from the database.
-pub fn pgbench(database_url: &str, seconds: u32) -> Outcome<Sample> {
-    let mut command = tool("pgbench");
-    command.args(["-S", "-M", "prepared", "-n", "-j", "1", "-c", &MISS_CONNECTIONS.to_string()]);
-    command.args(["-T", &seconds.to_string(), database_url]);
-    let output = run(command)?;
-    let field = |name: &str| -> Outcome<f64> {
-        let value = output.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
-        Ok(value.ok_or_else(|| format!("pgbench printed no {name:?}"))?.parse()?)
-    };
-    Ok(Sample {
-        requests: field("number of transactions actually processed:")?,
-        requests_per_s: field("tps =")?,
-        p99_us: None,
-        cpu_us_per_request: None,
     })
 }
 

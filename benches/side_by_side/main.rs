@@ -8,13 +8,16 @@
     unsafe_code,
     clippy::as_conversions,
     clippy::cast_precision_loss,
-    clippy::expect_used,
-    reason = "the kernel's accounting has no safe interface; counts become floats only to be divided and printed"
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for the terminal; the kernel's accounting has no safe interface, and counts become floats only \
+              to be divided and printed"
 )]
 
 mod bare;
 mod callgrind;
 mod cpu;
+mod database;
 mod fetch;
 mod load;
 mod report;
@@ -28,8 +31,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use database::Database;
 use fetch::Answer;
-use load::Request;
+use load::{Request, Sample};
 use report::{Report, Series};
 use servers::{HIT, Mainstay, Server, Site, bare_command};
 
@@ -112,11 +116,10 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     let mut report = Report { machine: cpu::machine(), versions: versions(), ..Report::default() };
 
     progress("starting Postgres with the tables of pgbench");
-    let database = database()?;
-    load::prepare_accounts(&database)?;
+    let database = Database::start()?;
 
     progress("starting Mainstay");
-    let mainstay = Mainstay { binary: arguments.mainstay.clone(), database_url: database.clone() };
+    let mainstay = Mainstay { binary: arguments.mainstay.clone(), database_url: database.url.clone() };
     let site = Site::new(&work, "mainstay")?;
     let server = Rc::new(site.start(mainstay.command(&site, &[])?, HIT, Duration::from_secs(30))?);
     let hit = learn_hit(&server)?;
@@ -148,6 +151,7 @@ struct Contestant {
     request: Request,
     /// Requests in a turn; learnt in the warm-up.
     count: usize,
+    samples: Vec<Sample>,
 }
 
 /// The rounds of cached answers. A contestant that fails is reported and left out from there on.
@@ -158,7 +162,9 @@ fn hits(arguments: &Arguments, work: &Path, mainstay: &Rc<Server>, hit: &Answer,
     }
     let mut contestants: Vec<Contestant> = Vec::new();
     let mut enter = |name, server: Outcome<Rc<Server>>, request: &Request| match server {
-        Ok(server) => contestants.push(Contestant { name, server, request: request.clone(), count: WARM_UP }),
+        Ok(server) => {
+            contestants.push(Contestant { name, server, request: request.clone(), count: WARM_UP, samples: Vec::new() })
+        }
         Err(error) => report.failures.push(format!("{name}: {error}")),
     };
     let ok = Request { path: HIT, header: None, status: 200 };
@@ -181,35 +187,32 @@ fn hits(arguments: &Arguments, work: &Path, mainstay: &Rc<Server>, hit: &Answer,
 }
 
 fn rounds(arguments: &Arguments, work: &Path, mut contestants: Vec<Contestant>, report: &mut Report) {
-    let mut measure = |contestant: &mut Contestant| {
-        let Contestant { name, server, request, count } = contestant;
+    let mut turn = |contestant: &mut Contestant| {
+        let Contestant { name, server, request, count, .. } = contestant;
         load::fixed_count(work, server, request, *count, arguments.connections)
             .map_err(|error| report.failures.push(format!("{name}: {error}")))
             .ok()
     };
     contestants.retain_mut(|contestant| {
         progress(&format!("warming up {}", contestant.name));
-        let sample = measure(contestant);
+        let sample = turn(contestant);
         if let Some(sample) = sample {
             contestant.count = (sample.requests_per_s * arguments.turn().as_secs_f64()) as usize;
         }
         sample.is_some()
     });
-    let mut series: Vec<Series> =
-        contestants.iter().map(|contestant| Series { name: contestant.name, samples: Vec::new() }).collect();
     for round in 1..=arguments.rounds {
-        for contestant in &mut contestants {
-            let Some(sample) = measure(contestant) else { continue };
+        let first = usize::from(round) % contestants.len().max(1);
+        let (later, sooner) = contestants.split_at_mut(first);
+        for contestant in sooner.iter_mut().chain(later) {
+            let Some(sample) = turn(contestant) else { continue };
             let cpu = sample.cpu_us_per_request.unwrap_or_default();
             progress(&format!("round {round}: {:<13} {cpu:6.2} µs/request", contestant.name));
-            let own = series.iter_mut().find(|series| series.name == contestant.name);
-            own.expect("every contestant has a series").samples.push(sample);
-        }
-        if !contestants.is_empty() {
-            contestants.rotate_left(1);
+            contestant.samples.push(sample);
         }
     }
-    report.hits = series;
+    let series = |Contestant { name, samples, .. }| Series { name, samples };
+    report.hits = contestants.into_iter().map(series).collect();
 }
 
 fn start_bare(work: &Path, hit: &Answer) -> Outcome<Rc<Server>> {
@@ -250,7 +253,7 @@ fn instructions(arguments: &Arguments, work: &Path, mainstay: &Mainstay, hit: &A
 }
 
 /// Reads past the cache, beside the same reads by pgbench.
-fn misses(arguments: &Arguments, mainstay: &Server, database: &str, report: &mut Report) {
+fn misses(arguments: &Arguments, mainstay: &Server, database: &Database, report: &mut Report) {
     if !arguments.wants(Part::Misses) {
         return;
     }
@@ -258,7 +261,7 @@ fn misses(arguments: &Arguments, mainstay: &Server, database: &str, report: &mut
     let mut series = ["pgbench", "mainstay"].map(|name| Series { name, samples: Vec::new() });
     let [straight, through] = &mut series;
     let mut round = |is_counted: bool| -> Outcome<()> {
-        let (pgbench, mainstay) = (load::pgbench(database, seconds)?, load::misses(mainstay, seconds)?);
+        let (pgbench, mainstay) = (database.pgbench(seconds)?, load::misses(mainstay, seconds)?);
         progress(&format!(
             "misses: pgbench {:.0}/s, mainstay {:.0}/s",
             pgbench.requests_per_s, mainstay.requests_per_s
@@ -308,8 +311,4 @@ fn versions() -> Vec<String> {
 
 fn progress(what: &str) {
     eprintln!("{what}");
-}
-
-fn database() -> Outcome<String> {
-    Ok(std::env::var("BENCH_DATABASE_URL")?)
 }

@@ -1,13 +1,14 @@
 //! Starting and stopping the servers that are compared, each with the configuration it is best measured with.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
+
+use mainstay::local::free_port;
 
 use crate::Outcome;
 use crate::cpu::{CpuTime, cores};
@@ -151,10 +152,6 @@ pub fn tool(program: impl AsRef<std::ffi::OsStr>) -> Command {
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
     command.env("PATH", path);
     command
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// How `mainstay serve` is run: the binary and the database it reads.

@@ -1,0 +1,41 @@
+# `make` lists the targets.
+
+# Where cargo puts what it builds.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+# The user's own cargo-deny, else one below the target directory. A debug build of it takes two minutes, once.
+CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-deny)
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test bench lint fmt verify
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+
+dev: ## run everything on this machine with real data; ARGS="--fresh" starts over
+	@scripts/install-deps base
+	@cargo build --release --locked
+	@exec $(TARGET_DIR)/release/mainstay dev $(ARGS)
+
+test: ## run all tests against real servers; ARGS="name" picks some
+	@scripts/install-deps test
+	cargo test --locked $(ARGS)
+
+bench: ## compare with nginx, Varnish, HAProxy and a bare handler, side by side
+	@scripts/install-deps bench
+	cargo bench --locked --bench side_by_side $(ARGS)
+
+lint: $(CARGO_DENY) ## check format, code, documentation, licences and sources
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	$(CARGO_DENY) --locked check bans licenses sources
+
+fmt: ## format the code
+	cargo fmt
+
+verify: lint test ## lint, test, and the long checks: many more cases of every property
+	PROPTEST_CASES=20000 cargo test --locked --release
+
+$(TARGET_DIR)/tools/bin/cargo-deny:
+	cargo install --locked --debug --quiet --root $(TARGET_DIR)/tools cargo-deny@0.20.2

@@ -1,0 +1,11 @@
+//! Tests of real processes: the launcher of throwaway servers, and the `mainstay` binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod local;
