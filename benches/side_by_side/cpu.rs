@@ -72,13 +72,15 @@ fn parents() -> Outcome<HashMap<i32, i32>> {
     Ok(parents)
 }
 
-/// One line: kernel, CPU model, cores.
+/// One line: kernel, CPU model, cores, and how busy the machine has been, since others' work disturbs what is measured.
 pub fn machine() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown CPU", |(_, name)| name.trim());
-    format!("Linux {} · {model} · {} cores", kernel.trim(), cores())
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("Linux {} · {model} · {} cores · load before the run {load}", kernel.trim(), cores())
 }
 
 /// How many cores there are: every server gets as many workers.

@@ -129,7 +129,7 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     misses(arguments, &server, &database, &mut report);
 
     report.judge();
-    let json = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../bench/side_by_side.json");
+    let json = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join("side_by_side.json");
     fs::create_dir_all(json.parent().ok_or("no folder for the results")?)?;
     fs::write(&json, serde_json::to_string_pretty(&report)?)?;
     println!("{}", report.to_text());

@@ -93,20 +93,28 @@ impl Report {
     pub fn to_text(&self) -> String {
         let mut text = format!("{}\n{}\n", self.machine, self.versions.join(" · "));
         if !self.hits.is_empty() {
-            text += "\nGET of 1 KiB JSON, keep-alive: server CPU µs/request, and Mainstay's hit as a share of it\n";
-            text += &table(&self.hits, "CPU", Series::cpu, 2);
+            text += "\nGET of 1 KiB JSON, keep-alive: server CPU per request, and Mainstay's hit as a share of it\n";
+            text += &table(
+                &self.hits,
+                ("µs/request", Series::cpu, 2),
+                &[("req/s", Series::rate, 0), ("p99 µs", Series::p99, 0)],
+            );
         }
         if !self.instructions_per_request.is_empty() {
             text += "\nUser-space instructions per request (callgrind), and Mainstay's hit as a share of them\n";
             let of = |name| self.instructions_per_request.iter().find(|(own, _)| *own == name).map(|(_, count)| *count);
             for (name, count) in &self.instructions_per_request {
                 let share = cell(ratio(of("mainstay"), Some(*count)), 2);
-                line(&mut text, format_args!("{name:<14}{count:>9.0}{share:>9}"));
+                line(&mut text, format_args!("{name:<14}{count:>10.0}{share:>10}"));
             }
         }
         if !self.misses.is_empty() {
             text += "\nPrimary-key reads past the cache: requests/s, and Mainstay's as a share of it\n";
-            text += &table(&self.misses, "rate", Series::rate, 0);
+            text += &table(
+                &self.misses,
+                ("requests/s", Series::rate, 0),
+                &[("p99 µs", Series::p99, 0), ("CPU µs", Series::cpu, 2)],
+            );
         }
         text += "\nGoals\n";
         for goal in &self.goals {
@@ -126,22 +134,25 @@ impl Report {
     }
 }
 
-/// Compares the series by one of their quantities; request rate and p99 (medians of the rounds) stand beside it.
-fn table(series: &[Series], title: &str, quantity: fn(&Series) -> Option<Spread>, digits: usize) -> String {
-    let mut text = String::new();
-    let head = format_args!("{:<14}{title:>6} min   median      max    share    req/s   p99 µs   CPU µs", "");
-    line(&mut text, head);
-    let median = |spread: Option<Spread>| spread.map(|spread| spread.median);
-    let mainstay = find(series, "mainstay").and_then(quantity);
-    let mainstay = median(mainstay);
+/// A number of a series, with its title and the digits it is printed with.
+type Column = (&'static str, fn(&Series) -> Option<Spread>, usize);
+
+/// Compares the series by the rounds of one quantity; the medians of others stand beside it.
+fn table(series: &[Series], (title, quantity, digits): Column, beside: &[Column]) -> String {
+    let mut text = format!("{title:<14}{:>10}{:>10}{:>10}{:>10}", "min", "median", "max", "share");
+    for (title, ..) in beside {
+        text.push_str(&format!("{title:>10}"));
+    }
+    text.push('\n');
+    let mainstay = find(series, "mainstay").and_then(quantity).map(|spread| spread.median);
     for one in series {
         let own = quantity(one);
-        let share = cell(ratio(mainstay, own.as_ref().map(|own| own.median)), 2);
-        let [min, middle, max] = own.map_or([None; 3], |own| [Some(own.min), Some(own.median), Some(own.max)]);
-        let [min, middle, max] = [min, middle, max].map(|value| cell(value, digits));
-        let (rate, p99, cpu) = (cell(median(one.rate()), 0), cell(median(one.p99()), 0), cell(median(one.cpu()), 2));
-        let name = one.name;
-        line(&mut text, format_args!("{name:<14}{min:>10}{middle:>9}{max:>9}{share:>9}{rate:>9}{p99:>9}{cpu:>9}"));
+        let share = ratio(mainstay, own.as_ref().map(|own| own.median));
+        let [min, median, max] = own.map_or([None; 3], |own| [Some(own.min), Some(own.median), Some(own.max)]);
+        let rounds = [(min, digits), (median, digits), (max, digits), (share, 2)];
+        let medians = beside.iter().map(|(_, value, digits)| (value(one).map(|spread| spread.median), *digits));
+        let cells = rounds.into_iter().chain(medians).map(|(value, digits)| format!("{:>10}", cell(value, digits)));
+        line(&mut text, format_args!("{:<14}{}", one.name, cells.collect::<String>()));
     }
     text
 }
