@@ -1,5 +1,26 @@
-//! Mainstay.
+//! Mainstay: a regional API origin that stays up.
+//!
+//! # The code map
+//!
+//! A request comes in at [`http::front`], which answers it from [`cache::memory`] where it can. What it cannot goes on to
+//! [`http::pipeline`], which joins or leads a [`cache::fill`]; the fill runs the route's [`source`], which reads through
+//! [`database::read`] on a node that [`nodes`] has picked. Routes come from [`config::manifest`], everything else that can
+//! be set from [`config::settings`]. [`app`] wires it up, [`cli`] starts it.
+//!
+//! # Who may import whom
+//!
+//! - `error`, `config`, `mode` and `telemetry` import nothing above them.
+//! - `nodes`, `cache` and `database` know neither each other's inside nor HTTP; `database` may use `nodes`, and nothing in
+//!   `database` names `cache`.
+//! - `source` uses `database` and `nodes`; `ramp`, the reference application, uses `database` and `source`.
+//! - `http` and `admin` sit on top. Only [`app`] sees everything, and only `cli` and the tests see `app`.
+//!
+//! `tests/it/rooms.rs` reads the `use` lines and holds this.
+
+pub mod admin;
+pub mod app;
 pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod database;
 pub mod error;
@@ -7,5 +28,67 @@ pub mod http;
 pub mod local;
 pub mod mode;
 pub mod nodes;
+pub mod ramp;
 pub mod source;
 pub mod telemetry;
+
+use std::process::ExitCode;
+
+use actix_web::{HttpRequest, HttpResponse};
+use futures_util::future::LocalBoxFuture;
+
+pub use error::{Code, Error};
+pub use http::middleware::Next;
+pub use source::Answer;
+pub use source::handler::Call;
+
+/// The `mainstay` program with what a user's own crate adds to it.
+///
+/// ```no_run
+/// use mainstay::{Answer, Call, Error};
+///
+/// async fn hello(call: Call) -> Result<Answer, Error> {
+///     Answer::json(&serde_json::json!({ "hello": call.params.text("name") }))
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     mainstay::Builder::new().handler("hello", hello).main()
+/// }
+/// ```
+#[derive(Default)]
+pub struct Builder(app::Parts);
+
+impl Builder {
+    /// The program with its built-in handlers and middlewares.
+    pub fn new() -> Self {
+        let mut parts = app::Parts::default();
+        ramp::register(&mut parts.registry);
+        Self(parts)
+    }
+
+    /// Adds a handler that routes name with `handler = "…"`.
+    #[must_use]
+    pub fn handler<F, Fut>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(Call) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Answer, Error>> + 'static,
+    {
+        self.0.registry.add(name, handler);
+        self
+    }
+
+    /// Adds a middleware that routes name with `middlewares = ["…"]`.
+    #[must_use]
+    pub fn middleware<F>(mut self, name: &str, middleware: F) -> Self
+    where
+        F: for<'a> Fn(&'a HttpRequest, Next<'a>) -> LocalBoxFuture<'a, HttpResponse> + Send + Sync + 'static,
+    {
+        self.0.middlewares.add(name, middleware);
+        self
+    }
+
+    /// Runs the command line and returns its exit code.
+    pub fn main(self) -> ExitCode {
+        cli::main(self.0)
+    }
+}

@@ -14,8 +14,17 @@ use super::entry::Entry;
 use super::key::Key;
 use crate::error::{Code, Error};
 
-/// What a fill came to: an entry, whether it is kept or not, or the failure that all who waited get.
-pub type Outcome = Result<Arc<Entry>, Error>;
+/// An answer that a fill made.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    /// The answer, for all who waited.
+    pub entry: Arc<Entry>,
+    /// Whether it is kept for those who come later.
+    pub stored: bool,
+}
+
+/// What a fill came to: an answer, or the failure that all who waited get.
+pub type Outcome = Result<Filled, Error>;
 
 /// The fills that are under way in this process.
 pub struct Fills {

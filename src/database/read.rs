@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::timeout_at;
 
 use super::attempt::{Failure, Others};
 use super::classify::Meaning;
 use super::connect::{Connector, Session};
-use super::health::{self, Verdict};
 use super::lag::{self, Bounds, History};
 use super::node::Node;
 use super::pools::Pool;
@@ -24,7 +22,7 @@ use super::sampler;
 use super::status::{DatabaseStatus, NodeCounts, NodeStatus};
 use crate::config::ConfigError;
 use crate::config::settings::{
-    DatabaseSettings, DatabaseUrl, HealthSettings, NodeSettings, ReplicationSettings, Settings,
+    DatabaseSettings, DatabaseUrl, NodeSettings, ReplicationSettings, Settings,
 };
 use crate::error::{Code, Error};
 use crate::nodes::breaker::Breaker;
@@ -63,18 +61,6 @@ pub struct Served {
 /// How many statements may be described at once: each takes a connection of its own.
 const DESCRIBING_MAX: usize = 4;
 
-/// How often health is looked at until every node has been sampled once.
-const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(20);
-
-/// A column of a statement's result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Column {
-    /// Its name.
-    pub name: String,
-    /// The name of its type, `int4`.
-    pub type_name: String,
-}
-
 /// The databases of this instance.
 pub struct Database {
     pub(super) shared: Arc<Shared>,
@@ -95,8 +81,6 @@ pub struct Shared {
     strong: Semaphore,
     fallback: Semaphore,
     pub(super) describing: Semaphore,
-    /// As of the last tick.
-    verdict: ArcSwap<Verdict>,
     /// What begins each transaction behind a pooler.
     pub(super) begin: String,
 }
@@ -109,8 +93,7 @@ impl Database {
     pub fn start(settings: &Settings) -> Result<Arc<Self>, ConfigError> {
         let shared = Arc::new(Shared::new(settings)?);
         let sampler = |index| tokio::spawn(sampler::run(shared.clone(), index));
-        let mut tasks: Vec<_> = (0..shared.nodes.len()).map(sampler).collect();
-        tasks.push(tokio::spawn(watch_health(shared.clone(), settings.health.clone())));
+        let tasks = (0..shared.nodes.len()).map(sampler).collect();
         Ok(Arc::new(Self { shared, tasks: Mutex::new(tasks) }))
     }
 
@@ -135,11 +118,6 @@ impl Database {
     /// What the samplers know. Asks nobody.
     pub fn status(&self) -> DatabaseStatus {
         self.shared.status()
-    }
-
-    /// What `/health/edge` says, as of the last tick.
-    pub fn health(&self) -> Arc<Verdict> {
-        self.shared.verdict.load_full()
     }
 
     /// Stops the samplers and hands out no connection any more.
@@ -175,7 +153,6 @@ impl Shared {
             strong: Semaphore::new(database.strong_concurrency_max),
             fallback: Semaphore::new(database.primary_fallback_max),
             describing: Semaphore::new(DESCRIBING_MAX),
-            verdict: ArcSwap::default(),
             begin: begin_sql(database),
         })
     }
@@ -325,17 +302,6 @@ impl Shared {
     fn is_standby(&self, node: &Node) -> bool {
         let sampled = node.sampled.load();
         sampled.as_ref().and_then(|sampled| sampled.reading).is_some_and(|reading| reading.in_recovery)
-    }
-}
-
-/// Looks at health once a sample interval, so that the hysteresis counts samples and not requests.
-async fn watch_health(shared: Arc<Shared>, settings: HealthSettings) {
-    let mut health = health::Health::default();
-    loop {
-        let verdict = health.tick(&shared.status(), &settings);
-        let first_look = verdict.is_first_look();
-        shared.verdict.store(Arc::new(verdict));
-        sleep(if first_look { FIRST_LOOK_INTERVAL } else { shared.replication.sample_interval.0 }).await;
     }
 }
 

@@ -1,2 +1,11 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
+pub mod cors;
+pub mod front;
+pub mod headers;
+pub mod health;
+pub mod middleware;
+pub mod pipeline;
+pub mod problem;
+pub mod respond;
+pub mod surface;
 pub mod target;

@@ -75,7 +75,8 @@ impl Call {
     }
 }
 
-type Handler = Arc<dyn Fn(Call) -> LocalBoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
+/// A handler as it is kept: it runs on the worker that took the request, so that its future need not be `Send`.
+pub type Handler = Arc<dyn Fn(Call) -> LocalBoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
 
 /// Handlers by name.
 #[derive(Clone, Default)]

@@ -38,3 +38,24 @@ impl Answer {
         Ok(Self::json_bytes(body))
     }
 }
+
+/// A route's source, ready to run.
+pub enum Producer {
+    /// A declared query.
+    Sql(sql::SqlSource),
+    /// A handler in Rust.
+    Handler(handler::Handler),
+}
+
+impl Producer {
+    /// Produces the response of a call.
+    ///
+    /// # Errors
+    /// Those of the query or handler.
+    pub async fn run(&self, call: &handler::Call) -> Result<Answer, Error> {
+        match self {
+            Self::Sql(sql) => sql.run(call).await,
+            Self::Handler(handler) => handler(call.clone()).await,
+        }
+    }
+}

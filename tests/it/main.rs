@@ -1,4 +1,6 @@
-//! The parts of the library against real servers; the modules mirror `src/`.
+//! Tests of the application in process, against real servers; the modules mirror `src/`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod database;
+mod ramp;
 mod support;

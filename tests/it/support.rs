@@ -9,6 +9,7 @@ use diesel::QueryableByName;
 use diesel::sql_types::{Integer, Text};
 use diesel_async::RunQueryDsl;
 use mainstay::config::settings::{Layers, Settings};
+use mainstay::database::health::{Health, Verdict};
 use mainstay::database::read::{Consistency, Database, Role, Served};
 use mainstay::error::Error;
 use mainstay::local::{Postgres, PostgresOptions, Proxy, ReplicaOptions, Scratch};
@@ -111,6 +112,31 @@ pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Looks at health as the server does, once a sample.
+pub struct Doctor<'a> {
+    health: Health,
+    settings: &'a Settings,
+}
+
+impl<'a> Doctor<'a> {
+    pub fn new(settings: &'a Settings) -> Self {
+        Self { health: Health::default(), settings }
+    }
+
+    /// Looks until the verdict is such.
+    pub async fn wait_for(&mut self, database: &Database, what: &str, holds: impl Fn(&Verdict) -> bool) -> Verdict {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let verdict = self.health.tick(&database.status(), &self.settings.health);
+            if holds(&verdict) {
+                return verdict;
+            }
+            assert!(Instant::now() < deadline, "waited in vain for {what}: {verdict:?}");
+            tokio::time::sleep(self.settings.replication.sample_interval.0).await;
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use mainstay::database::health::{Reason, Status};
+use mainstay::database::health::{Reason, Status, Verdict};
 use mainstay::database::lag::Ineligible;
 use mainstay::database::read::{Consistency, Database, Role};
 use mainstay::database::status::NodeStatus;
 use mainstay::error::Code;
 use mainstay::local::ProxyMode;
 
-use crate::support::{Cluster, number, settings, start, start_eligible, wait_for, who};
+use crate::support::{Cluster, Doctor, number, settings, start, start_eligible, wait_for, who};
 
 const LAG_MAX: Duration = Duration::from_millis(1500);
 
@@ -27,7 +27,8 @@ async fn an_idle_primary_makes_no_lag() {
     let cluster = Cluster::private("idle");
     cluster.primary.psql("postgres", "CREATE TABLE t (id int)").unwrap();
     cluster.catch_up();
-    let database = start_eligible(&cluster.settings("postgres")).await;
+    let settings = cluster.settings("postgres");
+    let database = start_eligible(&settings).await;
     let begin = Instant::now();
     while begin.elapsed() < 2 * LAG_MAX {
         let replica = replica(&database);
@@ -36,33 +37,36 @@ async fn an_idle_primary_makes_no_lag() {
     }
     let sql = "SELECT now() - pg_last_xact_replay_timestamp() > interval '2 seconds'";
     assert_eq!(cluster.replica.psql("postgres", sql).unwrap().trim(), "t", "the common measure says there is lag");
-    assert_eq!(database.health().replication_lag_secs(), Some(0));
+    let verdict = Doctor::new(&settings).wait_for(&database, "health", |verdict| verdict.http_ok).await;
+    assert_eq!(verdict.replication_lag_secs(), Some(0));
     assert_eq!(who(&database).await.unwrap(), Role::Replica);
 }
 
 #[actix_rt::test]
 async fn a_dead_receiver_is_lag_although_all_that_came_is_replayed() {
     let cluster = Cluster::private("receiver");
-    let database = start_eligible(&cluster.settings("postgres")).await;
+    let settings = cluster.settings("postgres");
+    let database = start_eligible(&settings).await;
     cluster.stream.set_mode(ProxyMode::Refuse);
     cluster.stream.cut();
     wait_for("the lag to show", || replica(&database).ineligible == Some(Ineligible::Lagging)).await;
     assert!(receive_is_replay(&cluster), "the common measure says there is none");
     assert_eq!(who(&database).await.unwrap(), Role::Primary);
-    wait_for("health to say so", || !database.health().http_ok).await;
-    let verdict = database.health();
+    let mut doctor = Doctor::new(&settings);
+    let verdict = doctor.wait_for(&database, "health to say so", |verdict| !verdict.http_ok).await;
     assert!(verdict.reasons.contains(&Reason::ReplicationBroken), "{verdict:?}");
 
     cluster.stream.set_mode(ProxyMode::Pass);
     wait_for("the replica to be back", || replica(&database).is_eligible()).await;
     assert_eq!(who(&database).await.unwrap(), Role::Replica);
-    wait_for("health to be back", || database.health().status == Status::Healthy).await;
+    doctor.wait_for(&database, "health to be back", |verdict| verdict.status == Status::Healthy).await;
 }
 
 #[actix_rt::test]
 async fn a_paused_replay_is_lag_and_ends_with_it() {
     let cluster = Cluster::private("paused");
-    let database = start_eligible(&cluster.settings("postgres")).await;
+    let settings = cluster.settings("postgres");
+    let database = start_eligible(&settings).await;
     cluster.replica.psql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
     cluster.primary.psql("postgres", "CREATE TABLE t (id int)").unwrap();
     wait_for("the lag to show", || replica(&database).ineligible == Some(Ineligible::Lagging)).await;
@@ -75,7 +79,8 @@ async fn a_paused_replay_is_lag_and_ends_with_it() {
 #[actix_rt::test]
 async fn replay_that_is_behind_is_measured() {
     let cluster = Cluster::private("behind");
-    let database = start_eligible(&cluster.settings("postgres")).await;
+    let settings = cluster.settings("postgres");
+    let database = start_eligible(&settings).await;
     // The receiver streams, nothing is paused, and replay waits for a lock that a reader holds.
     cluster.primary.psql("postgres", "CREATE TABLE t (id int)").unwrap();
     cluster.catch_up();
@@ -102,7 +107,8 @@ async fn replay_that_is_behind_is_measured() {
 #[actix_rt::test]
 async fn reads_carry_on_without_the_primary() {
     let cluster = Cluster::private("gone");
-    let database = start_eligible(&cluster.settings("postgres")).await;
+    let settings = cluster.settings("postgres");
+    let database = start_eligible(&settings).await;
     cluster.primary.server.kill9();
     wait_for("the primary to count as down", || !database.status().primary().unwrap().up).await;
     wait_for("the lag to grow past the bound", || replica(&database).lag > Some(LAG_MAX)).await;
@@ -110,23 +116,26 @@ async fn reads_carry_on_without_the_primary() {
     assert_eq!(who(&database).await.unwrap(), Role::Replica);
     let strong = number(&database, Consistency::Strong, "SELECT 1 AS number").await;
     assert_eq!(strong.unwrap_err().code, Code::StrongUnavailable);
-    wait_for("health to say so", || !database.health().http_ok).await;
-    assert!(database.health().reasons.contains(&Reason::PrimaryDown));
+    let mut doctor = Doctor::new(&settings);
+    let verdict = doctor.wait_for(&database, "health to say so", |verdict| !verdict.http_ok).await;
+    assert!(verdict.reasons.contains(&Reason::PrimaryDown), "{verdict:?}");
 
     // An instance that starts now has never heard of the primary, and reads all the same.
-    let newcomer = start(&cluster.settings("postgres")).await;
+    let newcomer = start(&settings).await;
     assert_eq!(who(&newcomer).await.unwrap(), Role::Replica);
 
     cluster.primary.server.start().unwrap();
-    wait_for("health to be back", || database.health().status == Status::Healthy).await;
+    doctor.wait_for(&database, "health to be back", |verdict| verdict.status == Status::Healthy).await;
     number(&database, Consistency::Strong, "SELECT 1 AS number").await.unwrap();
-    wait_for("the newcomer to be well", || newcomer.health().status == Status::Healthy).await;
+    let is_well = |verdict: &Verdict| verdict.status == Status::Healthy;
+    Doctor::new(&settings).wait_for(&newcomer, "the newcomer to be well", is_well).await;
 }
 
 #[actix_rt::test]
 async fn a_promoted_replica_is_neither_replica_nor_primary() {
     let cluster = Cluster::private("promoted");
-    let database = start_eligible(&cluster.settings("postgres")).await;
+    let settings = cluster.settings("postgres");
+    let database = start_eligible(&settings).await;
     cluster.replica.promote().unwrap();
     wait_for("the promotion to be seen", || replica(&database).ineligible == Some(Ineligible::Promoted)).await;
     for consistency in [Consistency::Eventual, Consistency::Strong] {
@@ -148,7 +157,7 @@ async fn a_role_without_pg_monitor_suffices() {
     let settings = settings(&cluster.primary.url("reader", "postgres"), &cluster.replica.url("reader", "postgres"), &[]);
     let database = start_eligible(&settings).await;
     assert_eq!(replica(&database).timeline, None, "the role may not see it");
-    assert_eq!(database.health().status, Status::Healthy);
+    Doctor::new(&settings).wait_for(&database, "health", |verdict| verdict.status == Status::Healthy).await;
     cluster.stream.set_mode(ProxyMode::Refuse);
     cluster.stream.cut();
     wait_for("the lag to show", || replica(&database).ineligible == Some(Ineligible::Lagging)).await;
@@ -157,8 +166,10 @@ async fn a_role_without_pg_monitor_suffices() {
 #[actix_rt::test]
 async fn a_standby_configured_as_the_primary_is_refused() {
     let cluster = Cluster::shared();
-    let database = start(&settings(&cluster.replica.url("postgres", "postgres"), "", &[])).await;
+    let settings = settings(&cluster.replica.url("postgres", "postgres"), "", &[]);
+    let database = start(&settings).await;
     let strong = number(&database, Consistency::Strong, "SELECT 1 AS number").await;
     assert_eq!(strong.unwrap_err().code, Code::StrongUnavailable);
-    assert_eq!(database.health().reasons, [Reason::PrimaryReadOnly]);
+    let verdict = Doctor::new(&settings).wait_for(&database, "health to say so", |verdict| !verdict.http_ok).await;
+    assert_eq!(verdict.reasons, [Reason::PrimaryReadOnly]);
 }

@@ -2,6 +2,6 @@
 
 mod lag;
 mod maintenance;
-mod pgbouncer;
-mod read;
+//PGB
+//READ
 mod tls;

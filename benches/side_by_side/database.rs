@@ -1,0 +1,63 @@
+//! The throwaway Postgres behind Mainstay, and pgbench, which shows how fast it can be read.
+
+use std::path::PathBuf;
+
+use mainstay::local::{Postgres, PostgresOptions, Scratch};
+
+use crate::Outcome;
+use crate::load::{Sample, run};
+use crate::servers::tool;
+
+/// Connections of the reads past the cache, of Mainstay's clients and of pgbench alike.
+pub const CONNECTIONS: usize = 16;
+const SCALE: u32 = 10;
+/// pgbench makes so many for each unit of its scale.
+pub const ACCOUNTS: u32 = SCALE * 100_000;
+
+/// A running cluster with the tables of pgbench.
+pub struct Database {
+    pub url: String,
+    pgbench: PathBuf,
+    // Dropped in this order: the server first, then its folder.
+    _postgres: Postgres,
+    _scratch: Scratch,
+}
+
+impl Database {
+    pub fn start() -> Outcome<Self> {
+        let scratch = Scratch::new("bench")?;
+        // The accounts stay in memory: what is compared is the way to the database, not its disk.
+        let postgres = Postgres::primary(PostgresOptions::new(scratch.path()).setting("shared_buffers", "256MB"))?;
+        let database = Self {
+            url: postgres.url("postgres", "postgres"),
+            pgbench: postgres.program("pgbench"),
+            _postgres: postgres,
+            _scratch: scratch,
+        };
+        database.run_pgbench(&["-i", "-q", "-s", &SCALE.to_string()])?;
+        Ok(database)
+    }
+
+    /// Reads random accounts for some time, each by its primary key.
+    pub fn pgbench(&self, seconds: u32) -> Outcome<Sample> {
+        let (connections, seconds) = (CONNECTIONS.to_string(), seconds.to_string());
+        let output =
+            self.run_pgbench(&["-S", "-M", "prepared", "-n", "-j", "1", "-c", &connections, "-T", &seconds])?;
+        let field = |name: &str| -> Outcome<f64> {
+            let value = output.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+            Ok(value.ok_or_else(|| format!("pgbench printed no {name:?}"))?.parse()?)
+        };
+        Ok(Sample {
+            requests: field("number of transactions actually processed:")?,
+            requests_per_s: field("tps =")?,
+            p99_us: None,
+            cpu_us_per_request: None,
+        })
+    }
+
+    fn run_pgbench(&self, arguments: &[&str]) -> Outcome<String> {
+        let mut command = tool(&self.pgbench);
+        command.args(arguments).arg(&self.url);
+        run(command)
+    }
+}

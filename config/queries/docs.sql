@@ -1,0 +1,1 @@
+SELECT slug, title FROM docs ORDER BY slug

@@ -1,0 +1,190 @@
+//! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use arc_swap::ArcSwap;
+
+use crate::admin;
+use crate::cache::Cache;
+use crate::config::ConfigError;
+use crate::config::manifest::{Known, Manifest, Problem};
+use crate::config::settings::Settings;
+use crate::database::health::{Health, Status, Verdict};
+use crate::database::status::NodeStatus;
+use crate::database::read::Database;
+use crate::http::front::Front;
+use crate::http::health::HealthPages;
+use crate::http::middleware::Middlewares;
+use crate::http::pipeline::Pipeline;
+use crate::http::server;
+use crate::http::surface::Surface;
+use crate::source::handler::Registry;
+use crate::nodes::breaker::BreakerState;
+use crate::telemetry::metrics::Metrics;
+
+/// Health is not judged more often than this.
+const TICK_MIN: Duration = Duration::from_millis(20);
+
+/// What a manifest may name: the built-in parts and those that a user's crate adds.
+#[derive(Clone, Default)]
+pub struct Parts {
+    /// Handlers by name.
+    pub registry: Registry,
+    /// Middlewares by name.
+    pub middlewares: Middlewares,
+}
+
+impl Parts {
+    /// Reads the manifest of a configuration folder.
+    ///
+    /// # Errors
+    /// Every problem found, each with file and line.
+    pub fn manifest(&self, dir: &std::path::Path) -> Result<Manifest, Vec<Problem>> {
+        let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
+        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares })
+    }
+}
+
+/// A running instance.
+pub struct Server {
+    /// Where the public listener is.
+    pub public_addr: SocketAddr,
+    /// Where the admin listener is.
+    pub admin_addr: SocketAddr,
+    public: ServerHandle,
+    admin: ServerHandle,
+    core: Arc<Core>,
+}
+
+/// What outlives single requests.
+struct Core {
+    parts: Parts,
+    dir: PathBuf,
+    surface: Arc<ArcSwap<Surface>>,
+    pipeline: Arc<Pipeline>,
+    health: Arc<HealthPages>,
+}
+
+impl Server {
+    /// Starts everything on the current Actix system. A database that is down does not stop the start.
+    ///
+    /// # Errors
+    /// A sentence that names the setting, or the lines of the manifest, that cannot be run with.
+    pub fn start(settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
+        let manifest = parts.manifest(&dir).map_err(problems)?;
+        let settings = Arc::new(settings);
+        let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
+        let database = if settings.database.url.is_empty() { None } else { Some(Database::start(&settings)?) };
+        let pipeline = Arc::new(Pipeline {
+            cache: Cache::new(settings.cache.memory_bytes_max, settings.limits.fills_max),
+            database,
+            metrics: Arc::new(metrics),
+            settings: Arc::clone(&settings),
+        });
+        let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
+        let core = Arc::new(Core {
+            parts,
+            dir,
+            surface: Arc::new(ArcSwap::from_pointee(surface)),
+            health: Arc::new(HealthPages::new(&settings.region)),
+            pipeline,
+        });
+        let front = Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
+        let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
+        let for_scrapes = Arc::clone(&core);
+        let (admin, admin_addr) = admin::listen(&settings.server, Arc::new(move || for_scrapes.render_metrics()))?;
+        let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
+        actix_rt::spawn(Arc::clone(&server.core).watch_health());
+        actix_rt::spawn(public);
+        actix_rt::spawn(admin);
+        Ok(server)
+    }
+
+    /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
+    ///
+    /// # Errors
+    /// Every problem found, each with file and line.
+    pub fn reload(&self) -> Result<usize, Vec<Problem>> {
+        let Core { parts, dir, pipeline, surface, .. } = &*self.core;
+        let manifest = parts.manifest(dir)?;
+        let fresh = Surface::new(&manifest, &parts.registry, &parts.middlewares, &pipeline.settings, &pipeline.metrics);
+        surface.store(Arc::new(fresh));
+        Ok(manifest.routes.len())
+    }
+
+    /// Says "not ready", lets requests in flight end within `server.shutdown_timeout`, and closes everything.
+    pub async fn stop(self) {
+        let settings = &self.core.pipeline.settings;
+        self.core.health.drain();
+        actix_rt::time::sleep(settings.server.drain_delay.0).await;
+        self.public.stop(true).await;
+        self.admin.stop(false).await;
+        if let Some(database) = &self.core.pipeline.database {
+            database.shutdown();
+        }
+    }
+}
+
+/// All problems of a manifest as one sentence a line.
+pub fn problems(problems: Vec<Problem>) -> ConfigError {
+    ConfigError::new(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+impl Core {
+    /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
+    async fn watch_health(self: Arc<Self>) {
+        let settings = &self.pipeline.settings;
+        let mut health = Health::default();
+        let mut ticks = actix_rt::time::interval(settings.replication.sample_interval.0.max(TICK_MIN));
+        loop {
+            let verdict = match &self.pipeline.database {
+                Some(database) => health.tick(&database.status(), &settings.health),
+                None => Verdict::without_database(),
+            };
+            // Until every node has been asked once there is little to go by, and the next look is soon.
+            let is_first_look = verdict.is_first_look();
+            self.pipeline.metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
+            self.health.publish(&verdict);
+            if is_first_look {
+                actix_rt::time::sleep(TICK_MIN).await;
+            } else {
+                ticks.tick().await;
+            }
+        }
+    }
+
+    fn render_metrics(&self) -> Vec<u8> {
+        let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
+        metrics.cache_entries.set(i64::try_from(cache.memory.entries()).unwrap_or(i64::MAX));
+        metrics.cache_bytes.set(i64::try_from(cache.memory.bytes()).unwrap_or(i64::MAX));
+        let nodes = database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
+        nodes.iter().for_each(|node| set_node(metrics, node));
+        metrics.render()
+    }
+}
+
+fn set_node(metrics: &Metrics, node: &NodeStatus) {
+    let name: &str = &node.name;
+    metrics.node_up.with_label_values(&[name]).set(i64::from(node.up));
+    metrics.node_breaker_state.with_label_values(&[name]).set(match node.breaker {
+        BreakerState::Closed => 0,
+        BreakerState::HalfOpen => 1,
+        BreakerState::Open => 2,
+    });
+    match node.lag {
+        Some(lag) => metrics.replication_lag_seconds.with_label_values(&[name]).set(lag.as_secs_f64()),
+        // An unknown lag is no lag of zero: the series goes away until there is a value again.
+        None => drop(metrics.replication_lag_seconds.remove_label_values(&[name])),
+    }
+    let reads = [("served", node.counts.served), ("failed", node.counts.failed), ("conflict", node.counts.conflicts)];
+    for (outcome, count) in reads {
+        metrics.node_reads.with_label_values(&[name, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
+        metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,85 @@
+//! The health endpoints, answered from sampled state: what they say is rendered when it changes, not when it is asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_http::header::{self, HeaderValue};
+use actix_http::{Response, StatusCode};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::database::health::Verdict;
+
+/// The health answers of this instance.
+pub struct HealthPages {
+    region: String,
+    edge: ArcSwap<Page>,
+    draining: AtomicBool,
+}
+
+struct Page {
+    status: StatusCode,
+    body: Bytes,
+}
+
+/// What `/health/edge` says.
+#[derive(Serialize)]
+struct EdgeDocument<'a> {
+    status: &'static str,
+    region: &'a str,
+    replication_lag_secs: Option<u64>,
+    reasons: Vec<&'static str>,
+}
+
+impl HealthPages {
+    /// Pages that say unhealthy until the first verdict.
+    pub fn new(region: &str) -> Self {
+        let edge = ArcSwap::from_pointee(page(region, &Verdict::default()));
+        Self { region: region.to_owned(), edge, draining: AtomicBool::new(false) }
+    }
+
+    /// Says from now on what a verdict came to.
+    pub fn publish(&self, verdict: &Verdict) {
+        self.edge.store(Arc::new(page(&self.region, verdict)));
+    }
+
+    /// Says from now on that this instance must not receive traffic any more.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer of a health path; `None` for other paths.
+    pub fn respond(&self, path: &str) -> Option<Response<Bytes>> {
+        let draining = self.draining.load(Ordering::Relaxed);
+        let (status, body) = match path {
+            "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
+            "/health/ready" if draining => (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"draining\"}")),
+            "/health/ready" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
+            "/health/edge" => {
+                let page = self.edge.load();
+                (page.status, page.body.clone())
+            }
+            _ => return None,
+        };
+        let mut response = Response::with_body(status, body);
+        let head = response.headers_mut();
+        head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            head.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        Some(response)
+    }
+}
+
+fn page(region: &str, verdict: &Verdict) -> Page {
+    let document = EdgeDocument {
+        status: verdict.status.as_str(),
+        region,
+        replication_lag_secs: verdict.replication_lag_secs(),
+        reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),
+    };
+    let status = if verdict.http_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Page { status, body: serde_json::to_vec(&document).unwrap_or_default().into() }
+}

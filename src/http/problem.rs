@@ -1,0 +1,47 @@
+//! The one mapping from [`Error`] to HTTP: RFC 9457 problem documents.
+
+use actix_http::header::{self, HeaderValue};
+use actix_http::{Response, StatusCode};
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::error::{Code, Error};
+
+/// Seconds after which a retry makes sense: breakers and samplers have looked again by then.
+const RETRY_AFTER_SECS: &str = "2";
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routes: Option<&'a [String]>,
+}
+
+/// The response of an error; `routes` are the public routes, for an unknown path.
+pub fn response(error: &Error, request_id: &HeaderValue, routes: Option<&[String]>) -> Response<Bytes> {
+    let info = error.code.info();
+    let problem = Problem {
+        r#type: format!("urn:mainstay:problem:{}", info.name),
+        title: info.title,
+        status: info.status,
+        code: info.name,
+        detail: &error.detail,
+        request_id: request_id.to_str().unwrap_or_default(),
+        routes: routes.filter(|_| error.code == Code::RouteNotFound),
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let status = StatusCode::from_u16(info.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = Response::with_body(status, Bytes::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if matches!(info.status, 429 | 503) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
+    }
+    response
+}

@@ -1,0 +1,174 @@
+//! From an entry, an answer or an error to a response: the headers of the cache stand here and nowhere else.
+
+use std::time::{Duration, Instant};
+
+use actix_http::header::{self, HeaderMap, HeaderValue};
+use actix_http::{Response, StatusCode};
+use bytes::Bytes;
+
+use super::headers;
+use super::problem;
+use super::surface::Endpoint;
+use crate::cache::entry::Entry;
+use crate::cache::variants::{Encoding, Variants};
+use crate::error::{Code, Error};
+use crate::source::Answer;
+
+/// How the cache took part in an answer: the `Cache-Status` header (RFC 9211).
+#[derive(Clone, Copy, Debug)]
+pub enum CacheStatus {
+    /// Answered from L1; so much freshness is left.
+    Hit(Duration),
+    /// Answered from L1 although it expired so long ago, and refreshed behind.
+    Stale(Duration),
+    /// Answered from L1 although it expired so long ago, because the source failed.
+    StaleIfError(Duration, u16),
+    /// The source was asked; a follower waited for another request's fill.
+    Forwarded {
+        /// Whether something stale was there.
+        had_stale: bool,
+        /// Whether the answer is kept.
+        stored: bool,
+        /// Whether another request asked.
+        collapsed: bool,
+    },
+    /// The cache was not consulted.
+    Bypass,
+}
+
+impl CacheStatus {
+    fn header(self, detail: &str) -> HeaderValue {
+        let text = match self {
+            Self::Hit(left) => format!("mainstay; hit; ttl={}; detail=L1", left.as_secs()),
+            Self::Stale(past) => format!("mainstay; hit; ttl=-{}; detail=L1", past.as_secs().max(1)),
+            Self::StaleIfError(past, status) => {
+                format!("mainstay; hit; ttl=-{}; fwd-status={status}; detail=L1", past.as_secs().max(1))
+            }
+            Self::Forwarded { had_stale, stored, collapsed } => {
+                let forward = if had_stale { "fwd=stale" } else { "fwd=miss" };
+                let stored = if stored { "; stored" } else { "" };
+                let collapsed = if collapsed { "; collapsed" } else { "" };
+                format!("mainstay; {forward}{stored}{collapsed}; detail={detail}")
+            }
+            Self::Bypass if detail.is_empty() => "mainstay; fwd=bypass".to_owned(),
+            Self::Bypass => format!("mainstay; fwd=bypass; detail={detail}"),
+        };
+        headers::value(text)
+    }
+
+    const fn is_hit(self) -> bool {
+        matches!(self, Self::Hit(_) | Self::Stale(_) | Self::StaleIfError(..))
+    }
+}
+
+/// The response of an entry: 200 in the encoding that the client takes, 304 where it has the body already, or the 404 that
+/// the entry stands for.
+pub fn from_entry(
+    entry: &Entry,
+    endpoint: &Endpoint,
+    request: &HeaderMap,
+    request_id: &HeaderValue,
+    status: CacheStatus,
+    now: Instant,
+) -> Response<Bytes> {
+    let mut response = if entry.status == 404 {
+        let mut response = problem::response(&not_found(), request_id, None);
+        let max_age = format!("public, max-age={}", entry.limits.fresh.as_secs());
+        response.headers_mut().insert(header::CACHE_CONTROL, headers::value(max_age));
+        response
+    } else {
+        body_or_304(&entry.body, entry.content_type, request)
+    };
+    let head = response.headers_mut();
+    if entry.status != 404 {
+        head.insert(header::CACHE_CONTROL, endpoint.cache_control.clone());
+    }
+    head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    head.insert(headers::CACHE_STATUS, status.header(entry.detail));
+    if status.is_hit() {
+        head.insert(header::AGE, seconds(entry.age(now).as_secs()));
+    } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// The error of a cached absence.
+pub fn not_found() -> Error {
+    Error::new(Code::NotFound, "there is no such thing")
+}
+
+fn body_or_304(body: &Variants, content_type: &'static str, request: &HeaderMap) -> Response<Bytes> {
+    if let Some(etag) = request.get(header::IF_NONE_MATCH).and_then(|asked| headers::matching_etag(asked, body)) {
+        let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
+        response.headers_mut().insert(header::ETAG, headers::value(etag.clone()));
+        return response;
+    }
+    let (encoding, variant) = if body.is_encoded() {
+        let accept = request.get(header::ACCEPT_ENCODING);
+        body.choose(|encoding| headers::takes_encoding(accept, encoding))
+    } else {
+        (Encoding::Identity, body.identity())
+    };
+    let mut response = Response::with_body(StatusCode::OK, variant.bytes.clone());
+    let head = response.headers_mut();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    head.insert(header::ETAG, headers::value(variant.etag.clone()));
+    if let Some(name) = encoding.name() {
+        head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+    }
+    response
+}
+
+/// The response of an answer that is not shared.
+pub fn from_answer(answer: Answer, endpoint: &Endpoint, request: &HeaderMap, detail: &str, compress_bytes_min: usize) -> Response<Bytes> {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let accept = request.get(header::ACCEPT_ENCODING);
+    let takes_any = [Encoding::Brotli, Encoding::Gzip].into_iter().any(|encoding| headers::takes_encoding(accept, encoding));
+    let compress_bytes_min = if takes_any { compress_bytes_min } else { usize::MAX };
+    let body = Variants::of(answer.body, compress_bytes_min);
+    let (encoding, variant) = body.choose(|encoding| headers::takes_encoding(accept, encoding));
+    let mut response = Response::with_body(status, variant.bytes.clone());
+    let head = response.headers_mut();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if let Some(name) = encoding.name() {
+        head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+    }
+    head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    head.insert(header::CACHE_CONTROL, uncached(endpoint));
+    head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(detail));
+    response
+}
+
+/// The response of an error on a known route.
+pub fn from_error(error: &Error, endpoint: &Endpoint, request_id: &HeaderValue, status: CacheStatus) -> Response<Bytes> {
+    let mut response = problem::response(error, request_id, None);
+    let head = response.headers_mut();
+    head.insert(header::CACHE_CONTROL, uncached(endpoint));
+    let status = match status {
+        CacheStatus::Forwarded { had_stale: true, .. } => HeaderValue::from_static("mainstay; fwd=stale"),
+        CacheStatus::Forwarded { .. } => HeaderValue::from_static("mainstay; fwd=miss"),
+        other => other.header(""),
+    };
+    head.insert(headers::CACHE_STATUS, status);
+    response
+}
+
+/// `Cache-Control` of what must not be kept: strong reads of public routes, errors, and all of a private route.
+fn uncached(endpoint: &Endpoint) -> HeaderValue {
+    HeaderValue::from_static(if endpoint.route.private { "no-store, private" } else { "no-store" })
+}
+
+/// Adds where the time went.
+pub fn add_timing(response: &mut Response<Bytes>, source: Option<Duration>, total: Duration) {
+    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
+    let text = match source {
+        Some(source) => format!("source;dur={:.1}, total;dur={:.1}", ms(source), ms(total)),
+        None => format!("total;dur={:.1}", ms(total)),
+    };
+    response.headers_mut().insert(headers::SERVER_TIMING, headers::value(text));
+}
+
+fn seconds(seconds: u64) -> HeaderValue {
+    HeaderValue::from(seconds)
+}

@@ -1,0 +1,116 @@
+//! The public listener.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix_service::IntoServiceFactory;
+use actix_web::dev::Server;
+use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, HttpServer, web};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::front::{Front, FrontFactory};
+use super::pipeline::{Passage, Pipeline};
+use super::problem;
+use crate::config::ConfigError;
+use crate::config::settings::{LimitSettings, ServerSettings, Settings};
+use crate::error::{Code, Error};
+
+/// Binds the public listener. The server runs once it is awaited; it does not listen for signals itself.
+///
+/// # Errors
+/// Where the address cannot be bound, or the certificate not be read; the sentence names the setting.
+pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, SocketAddr), ConfigError> {
+    let settings = Arc::clone(&pipeline.settings);
+    let server_settings = &settings.server;
+    let application = move || {
+        let pipeline = web::Data::from(Arc::clone(&pipeline));
+        let app = App::new().app_data(pipeline).default_service(web::to(miss));
+        FrontFactory { front: Arc::clone(&front), app: app.into_factory() }
+    };
+    let server = HttpServer::new(application)
+        .workers(workers(server_settings))
+        .max_connections(server_settings.connections_max)
+        .backlog(server_settings.backlog)
+        .keep_alive(server_settings.keep_alive.0)
+        .client_request_timeout(server_settings.header_timeout.0)
+        .client_disconnect_timeout(server_settings.header_timeout.0)
+        .shutdown_timeout(server_settings.shutdown_timeout.0.as_secs())
+        .disable_signals();
+    let address = server_settings.bind_addr;
+    let bound = match tls(server_settings)? {
+        Some(tls) => server.bind_rustls_0_23(address, tls),
+        None => server.bind(address),
+    };
+    let bind_failed = |error: io::Error| ConfigError::new(format!("server.bind_addr: cannot listen on {address}: {error}"));
+    let server = bound.map_err(bind_failed)?;
+    let bound_address = server.addrs().first().copied().unwrap_or(address);
+    Ok((server.run(), bound_address))
+}
+
+fn workers(settings: &ServerSettings) -> usize {
+    match settings.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    }
+}
+
+fn tls(settings: &ServerSettings) -> Result<Option<rustls::ServerConfig>, ConfigError> {
+    if settings.tls_cert_file.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |key: &str, file: &str, error: &dyn std::fmt::Display| ConfigError::new(format!("server.{key}: {file}: {error}"));
+    let (cert_file, key_file) = (&settings.tls_cert_file, &settings.tls_key_file);
+    let chain = CertificateDer::pem_file_iter(cert_file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|error| wrong("tls_cert_file", cert_file, &error))?;
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| wrong("tls_key_file", key_file, &error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong("tls_cert_file", cert_file, &error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| wrong("tls_cert_file", cert_file, &error))?;
+    Ok(Some(config))
+}
+
+/// What Actix runs for a request that the front passed on.
+async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<Pipeline>) -> HttpResponse {
+    let passage = request.extensions_mut().remove::<Passage>();
+    let Some(passage) = passage else {
+        log::error!("a request came past the front without its passage");
+        return HttpResponse::InternalServerError().finish();
+    };
+    match read_body(payload, &pipeline.settings).await {
+        Ok(body) => pipeline.into_inner().respond(&request, body, passage).await,
+        Err(error) => {
+            let mut response = problem::response(&error, &passage.request_id, None);
+            // The rest of the body must not be read as the next request.
+            response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
+            HttpResponse::from(response).map_into_boxed_body()
+        }
+    }
+}
+
+/// The whole body, inside the limits of length and time.
+async fn read_body(payload: web::Payload, settings: &Settings) -> Result<Bytes, Error> {
+    let LimitSettings { body_bytes_max, body_timeout, .. } = settings.limits;
+    let read = collect(payload, body_bytes_max);
+    let late = |_| Err(Error::new(Code::BodyIncomplete, "the body did not arrive in time"));
+    actix_rt::time::timeout(body_timeout.0, read).await.unwrap_or_else(late)
+}
+
+async fn collect(mut payload: web::Payload, bytes_max: usize) -> Result<Bytes, Error> {
+    let mut body = web::BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| Error::new(Code::BodyIncomplete, "the body broke off"))?;
+        if body.len() + chunk.len() > bytes_max {
+            return Err(Error::new(Code::BodyTooLarge, format!("the body has more than {bytes_max} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}

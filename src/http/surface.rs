@@ -1,0 +1,178 @@
+//! The manifest made ready to serve: a router over canonical paths, and for each route all that can be computed before a
+//! request comes. A reload builds a new surface and swaps it in whole.
+
+use std::sync::Arc;
+
+use actix_http::header::HeaderValue;
+use prometheus::IntCounter;
+
+use super::headers;
+use super::middleware::{Middleware, Middlewares};
+use crate::cache::key::KeyMaker;
+use crate::config::manifest::{Manifest, Route, Source};
+use crate::config::settings::Settings;
+use crate::source::Producer;
+use crate::source::handler::Registry;
+use crate::source::sql::SqlSource;
+use crate::telemetry::metrics::{LookupResult, Metrics};
+
+/// All routes of an instance, ready to serve.
+pub struct Surface {
+    tree: matchit::Router<usize>,
+    patterns: Vec<Pattern>,
+    /// `GET /public/rates`, …: the routes that anyone may know of.
+    pub public_routes: Vec<String>,
+}
+
+/// The routes that share a path pattern.
+pub struct Pattern {
+    endpoints: Vec<Arc<Endpoint>>,
+    /// The `Allow` header.
+    pub allow: HeaderValue,
+}
+
+/// A route, ready to serve.
+pub struct Endpoint {
+    /// The route as declared.
+    pub route: Arc<Route>,
+    /// What produces a response.
+    pub producer: Producer,
+    /// Makes the keys of its answers.
+    pub keys: KeyMaker,
+    /// `Cache-Control` of answers that are good to keep.
+    pub cache_control: HeaderValue,
+    /// Whether the `cors` middleware is on.
+    pub cors: bool,
+    /// All other middlewares, outermost first.
+    pub middlewares: Vec<Middleware>,
+    /// Counters of the hit path, resolved beforehand so that a hit looks nothing up.
+    pub counters: Counters,
+}
+
+/// Counters of a route's hits.
+pub struct Counters {
+    /// Answers with 200 from L1.
+    pub ok: IntCounter,
+    /// Answers with 304 from L1.
+    pub not_modified: IntCounter,
+    /// Fresh lookups.
+    pub hit: IntCounter,
+    /// Stale lookups.
+    pub stale: IntCounter,
+}
+
+/// A pattern that matched, with what its `{names}` stand for.
+pub struct Found<'surface, 'path> {
+    /// The pattern.
+    pub pattern: &'surface Pattern,
+    captures: matchit::Params<'surface, 'path>,
+}
+
+impl<'path> Found<'_, 'path> {
+    /// What `{name}` stands for.
+    pub fn capture(&self, name: &str) -> Option<&'path str> {
+        self.captures.get(name)
+    }
+}
+
+impl Surface {
+    /// Makes a manifest ready to serve. What the manifest names is registered, since its validation saw to that; a name
+    /// that is missing all the same leaves its route out, with a log line.
+    pub fn new(
+        manifest: &Manifest,
+        registry: &Registry,
+        middlewares: &Middlewares,
+        settings: &Settings,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut surface = Self { tree: matchit::Router::new(), patterns: Vec::new(), public_routes: Vec::new() };
+        for route in &manifest.routes {
+            let Some(producer) = producer(route, registry, settings) else {
+                log::error!("route {} names a source that is not registered", route.path);
+                continue;
+            };
+            let endpoint = Arc::new(Endpoint {
+                producer,
+                keys: KeyMaker::new(&settings.cache.namespace, &route.fingerprint),
+                cache_control: headers::value(route.cache_control()),
+                cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
+                middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
+                counters: Counters::new(metrics, &route.path),
+                route: Arc::clone(route),
+            });
+            surface.add(endpoint);
+        }
+        surface.patterns.iter_mut().for_each(Pattern::set_allow);
+        surface
+    }
+
+    fn add(&mut self, endpoint: Arc<Endpoint>) {
+        let route = &endpoint.route;
+        if !route.private {
+            self.public_routes.extend(route.methods.iter().map(|method| format!("{method} {}", route.path)));
+        }
+        let same = self.patterns.iter_mut().find(|pattern| pattern.endpoints.iter().any(|other| other.route.path == route.path));
+        if let Some(pattern) = same {
+            pattern.endpoints.push(endpoint);
+        } else if let Err(error) = self.tree.insert(route.path.clone(), self.patterns.len()) {
+            log::error!("route {} is left out: {error}", route.path);
+        } else {
+            self.patterns.push(Pattern { endpoints: vec![endpoint], allow: HeaderValue::from_static("") });
+        }
+    }
+
+    /// The pattern of a canonical path.
+    pub fn find<'surface, 'path>(&'surface self, path: &'path str) -> Option<Found<'surface, 'path>> {
+        let found = self.tree.at(path).ok()?;
+        Some(Found { pattern: self.patterns.get(*found.value)?, captures: found.params })
+    }
+
+    /// All endpoints.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.patterns.iter().flat_map(|pattern| &pattern.endpoints)
+    }
+}
+
+fn producer(route: &Route, registry: &Registry, settings: &Settings) -> Option<Producer> {
+    match &route.source {
+        Source::Sql { statement, result } => {
+            let limits = &settings.limits;
+            Some(Producer::Sql(SqlSource::new(statement, *result, &route.params, limits.rows_max, limits.response_bytes_max)))
+        }
+        Source::Handler(name) => registry.get(name).map(Producer::Handler),
+    }
+}
+
+impl Pattern {
+    /// The endpoint of a method; HEAD is GET's.
+    pub fn endpoint(&self, method: &str) -> Option<&Arc<Endpoint>> {
+        let method = if method == "HEAD" { "GET" } else { method };
+        self.endpoints.iter().find(|endpoint| endpoint.route.methods.iter().any(|declared| declared == method))
+    }
+
+    /// Whether any of its routes answers other origins, and so their preflight requests.
+    pub fn cors(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.cors)
+    }
+
+    fn set_allow(&mut self) {
+        let mut methods: Vec<&str> = self.endpoints.iter().flat_map(|endpoint| &endpoint.route.methods).map(String::as_str).collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
+        methods.push("OPTIONS");
+        self.allow = headers::value(methods.join(", "));
+    }
+}
+
+impl Counters {
+    fn new(metrics: &Metrics, route: &str) -> Self {
+        let lookup = |result: LookupResult| metrics.lookups.with_label_values(&["L1", result.as_str()]);
+        Self {
+            ok: metrics.requests.with_label_values(&[route, "200"]),
+            not_modified: metrics.requests.with_label_values(&[route, "304"]),
+            hit: lookup(LookupResult::Hit),
+            stale: lookup(LookupResult::Stale),
+        }
+    }
+}
