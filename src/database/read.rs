@@ -61,6 +61,15 @@ pub struct Served {
 /// How many statements may be described at once: each takes a connection of its own.
 const DESCRIBING_MAX: usize = 4;
 
+/// A column of a statement's result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// The name of its type, `int4`.
+    pub type_name: String,
+}
+
 /// The databases of this instance.
 pub struct Database {
     pub(super) shared: Arc<Shared>,

@@ -2,6 +2,6 @@
 
 mod lag;
 mod maintenance;
-//PGB
-//READ
+mod pgbouncer;
+mod read;
 mod tls;

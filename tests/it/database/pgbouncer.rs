@@ -1,0 +1,157 @@
+//! PgBouncer in transaction mode: no statement of one transaction is looked for in another.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use diesel::QueryableByName;
+use diesel::sql_types::{Integer, Text};
+use diesel_async::RunQueryDsl;
+use mainstay::config::settings::Settings;
+use mainstay::database::read::{Consistency, Database, Role};
+use mainstay::error::{Code, Error};
+use mainstay::local::{Scratch, ServerUser};
+
+use crate::support::{Cluster, settings, soon, start, start_eligible, word};
+
+/// A PgBouncer with few server connections, in front of both servers of the shared cluster.
+struct Pooler {
+    process: Child,
+    port: u16,
+    _scratch: Scratch,
+}
+
+impl Pooler {
+    fn start(cluster: &Cluster, database: &str) -> Self {
+        let scratch = Scratch::new("pgbouncer").unwrap();
+        let folder = ServerUser::detect().unwrap().directory(&scratch.join("run")).unwrap();
+        let port = mainstay::local::free_port().unwrap();
+        let (primary, replica) = (cluster.primary.server.port(), cluster.replica.server.port());
+        let file = folder.join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n\
+             primary = host=127.0.0.1 port={primary} dbname={database}\n\
+             replica = host=127.0.0.1 port={replica} dbname={database}\n\
+             [pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 200\n"
+        );
+        fs::write(&file, text).unwrap();
+        let process = command(&file).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+        let mut pooler = Self { process, port, _scratch: scratch };
+        let mut lines = BufReader::new(pooler.process.stderr.take().unwrap()).lines();
+        let up = lines.by_ref().map_while(Result::ok).any(|line| line.contains("process up"));
+        assert!(up, "pgbouncer did not start");
+        // Its pipe must not fill up.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        pooler
+    }
+
+    fn settings(&self) -> Settings {
+        let url = |database: &str| format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
+        let more = [("MAINSTAY__DATABASE__POOLER", "transaction"), ("MAINSTAY__DATABASE__POOL_SIZE", "8")];
+        settings(&url("primary"), &url("replica"), &more)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// PgBouncer refuses to run as root, and drops to a user by itself.
+fn command(file: &Path) -> Command {
+    let mut command = Command::new("pgbouncer");
+    command.env("PATH", "/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin");
+    // SAFETY-free way to learn who we are: the owner of our own process entry.
+    let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
+    if is_root {
+        command.args(["--user", "postgres"]);
+    }
+    command.arg(file);
+    command
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Integer)]
+    number: i32,
+    #[diesel(sql_type = Text)]
+    word: String,
+}
+
+/// One read with two bound parameters, and two statements.
+async fn read(database: &Database, consistency: Consistency, number: i32) -> Result<(i32, String, Role), Error> {
+    let text = format!("w{number}");
+    let query = async |conn: &mut diesel_async::AsyncPgConnection| {
+        let first: Row = diesel::sql_query("SELECT $1 AS number, $2 AS word")
+            .bind::<Integer, _>(number)
+            .bind::<Text, _>(&text)
+            .get_result(conn)
+            .await?;
+        diesel::sql_query("SELECT $1 + 1 AS number, $2 AS word")
+            .bind::<Integer, _>(first.number)
+            .bind::<Text, _>(&first.word)
+            .get_result::<Row>(conn)
+            .await
+    };
+    let (row, served) = database.read(consistency, soon(), query).await?;
+    Ok((row.number, row.word, served.role))
+}
+
+#[actix_rt::test]
+async fn hundreds_of_reads_of_two_instances_share_three_servers() {
+    let cluster = Cluster::shared();
+    let pooler = Pooler::start(cluster, &cluster.database());
+    let settings = pooler.settings();
+    let instances = [start_eligible(&settings).await, start_eligible(&settings).await];
+    let reads = (0..600).map(|number| {
+        let database = &instances[usize::try_from(number).unwrap() % 2];
+        let consistency = if number % 3 == 0 { Consistency::Strong } else { Consistency::Eventual };
+        async move { (number, consistency, read(database, consistency, number).await) }
+    });
+    let mut reads: Vec<_> = reads.collect();
+    while !reads.is_empty() {
+        let batch = reads.split_off(reads.len().saturating_sub(40));
+        for (number, consistency, outcome) in futures_util::future::join_all(batch).await {
+            let role = if consistency == Consistency::Strong { Role::Primary } else { Role::Replica };
+            assert_eq!(outcome.unwrap(), (number + 1, format!("w{number}"), role));
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn each_transaction_has_its_settings_and_leaves_none_behind() {
+    let cluster = Cluster::shared();
+    let name = cluster.database();
+    cluster.primary.psql("postgres", &format!("ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'")).unwrap();
+    cluster.catch_up();
+    let pooler = Pooler::start(cluster, &name);
+    let mut settings = pooler.settings();
+    settings.database.statement_timeout.0 = std::time::Duration::from_millis(200);
+    let database = start(&settings).await;
+    let shown = "SELECT current_setting('timezone') || ' ' || current_setting('transaction_read_only') || ' ' || \
+                 current_setting('statement_timeout') AS word";
+    assert_eq!(word(&database, Consistency::Strong, shown).await.unwrap().0, "UTC on 200ms");
+    let slow = word(&database, Consistency::Strong, "SELECT 'x' AS word FROM pg_sleep(30)").await;
+    assert_eq!(slow.unwrap_err().code, Code::SourceTimeout);
+    let broken = word(&database, Consistency::Strong, "SELECT nothing AS word").await;
+    assert_eq!(broken.unwrap_err().code, Code::QueryFailed);
+    assert_eq!(word(&database, Consistency::Strong, "SELECT 'still here' AS word").await.unwrap().0, "still here");
+    let description = database.prepare("SELECT $1 AS given", &["text"], soon()).await.unwrap();
+    assert_eq!(description.parameters, ["text"]);
+    // Another client of the same server connections sees the server's own settings.
+    let url = format!("postgres://postgres@127.0.0.1:{}/primary", pooler.port);
+    let seen = tokio::task::spawn_blocking(move || {
+        let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+        let row = client.simple_query("SELECT current_setting('timezone') || current_setting('statement_timeout')").unwrap();
+        row.into_iter().find_map(|message| match message {
+            postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    });
+    assert_eq!(seen.await.unwrap().unwrap(), "Asia/Tokyo0");
+}
