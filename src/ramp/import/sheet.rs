@@ -160,7 +160,11 @@ impl Reading {
     }
 
     fn problem(&mut self, column: &str, sentence: &str) {
-        self.problems.push(Problem { line: self.line, column: column.to_owned(), sentence: sentence.to_owned() });
+        self.problems.push(Problem {
+            line: self.line.max(1),
+            column: column.to_owned(),
+            sentence: sentence.to_owned(),
+        });
     }
 }
 
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_file_without_rates_is_a_problem() {
-        assert_eq!(read("").unwrap_err(), ["line 0: the file has no rates"]);
+        assert_eq!(read("").unwrap_err(), ["line 1: the file has no rates"]);
         assert_eq!(read("Date,USD\n").unwrap_err(), ["line 1: the file has no rates"]);
     }
 
