@@ -12,7 +12,8 @@ use super::{connect, migrated_database, sql};
 
 const COUNT: &str = "SELECT count(*) FROM exchange_rates";
 /// Digests every stored digit.
-const DIGEST: &str = "SELECT md5(string_agg(date || currency || rate, ',' ORDER BY date, currency)) FROM exchange_rates";
+const DIGEST: &str =
+    "SELECT md5(string_agg(date || currency || rate, ',' ORDER BY date, currency)) FROM exchange_rates";
 
 fn import_text(database: &str, text: &str) -> Result<Report, ImportError> {
     import::rates(&mut connect(database), text.as_bytes(), |_, _| {})
