@@ -15,7 +15,7 @@ use crate::config::manifest::statement::Statement;
 use crate::config::manifest::{Manifest, Problem, Route, Source};
 use crate::config::param::Param;
 use crate::config::settings::DatabaseSettings;
-use crate::database::maintenance::{MaintenancePool, Pooled};
+use crate::database::maintenance::{MaintenanceConnection, MaintenancePool, Pooled};
 use crate::source::sql::typed_sql;
 
 pub(super) const HELP: &str = "\
@@ -82,7 +82,7 @@ fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
     println!("{} routes, {errors} errors, {warnings} warnings", manifest.routes.len());
 }
 
-fn check(route: &Route, conn: &mut Pooled) -> Findings {
+fn check(route: &Route, conn: &mut MaintenanceConnection) -> Findings {
     let mut found = Findings::default();
     let watched = watched_tables(route, conn, &mut found);
     if let Source::Sql { statement, .. } = &route.source {
@@ -119,7 +119,7 @@ struct TableName {
 }
 
 /// The tables that a route watches, under the names by which plans are compared; those that do not exist are errors.
-fn watched_tables(route: &Route, conn: &mut Pooled, found: &mut Findings) -> BTreeSet<String> {
+fn watched_tables(route: &Route, conn: &mut MaintenanceConnection, found: &mut Findings) -> BTreeSet<String> {
     const NAME: &str = "SELECT (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = to_regclass($1)) AS name, \
          EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p') AS is_table";
     let mut tables = BTreeSet::new();
@@ -129,7 +129,9 @@ fn watched_tables(route: &Route, conn: &mut Pooled, found: &mut Findings) -> BTr
                 tables.insert(name);
             }
             Ok(TableName { name: Some(_), is_table: false }) => {
-                found.errors.push(format!("watch: {} is not an ordinary table; changes of it cannot be followed", watch.table));
+                found
+                    .errors
+                    .push(format!("watch: {} is not an ordinary table; changes of it cannot be followed", watch.table));
             }
             Ok(TableName { name: None, .. }) => found.errors.push(format!("watch: there is no table {}", watch.table)),
             Err(error) => found.errors.push(format!("watch: {}: {error}", watch.table)),
@@ -147,7 +149,11 @@ struct PlanRow {
 
 /// Prepares a statement with text parameters, plans it without running it, and returns the tables that it reads,
 /// partitions under the name of their parent.
-fn plan(conn: &mut Pooled, sql: &str, arrays: impl ExactSizeIterator<Item = bool>) -> Result<BTreeSet<String>, String> {
+fn plan(
+    conn: &mut MaintenanceConnection,
+    sql: &str,
+    arrays: impl ExactSizeIterator<Item = bool>,
+) -> Result<BTreeSet<String>, String> {
     let count = arrays.len();
     let types: Vec<&str> = arrays.map(|is_array| if is_array { "text[]" } else { "text" }).collect();
     let (types, nulls) = match count {
@@ -164,7 +170,12 @@ fn plan(conn: &mut Pooled, sql: &str, arrays: impl ExactSizeIterator<Item = bool
     outcome
 }
 
-fn plan_in_transaction(conn: &mut Pooled, sql: &str, types: &str, nulls: &str) -> Result<BTreeSet<String>, String> {
+fn plan_in_transaction(
+    conn: &mut MaintenanceConnection,
+    sql: &str,
+    types: &str,
+    nulls: &str,
+) -> Result<BTreeSet<String>, String> {
     let say = |error: diesel::result::Error| sentence(&error);
     conn.batch_execute("SET TRANSACTION READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan").map_err(say)?;
     conn.batch_execute(&format!("PREPARE mainstay_check {types} AS {sql}")).map_err(say)?;
@@ -213,7 +224,7 @@ fn sentence(error: &diesel::result::Error) -> String {
 }
 
 /// Functions in a statement whose answer depends on when they are asked.
-fn changing_functions(statement: &Statement, conn: &mut Pooled) -> Vec<String> {
+fn changing_functions(statement: &Statement, conn: &mut MaintenanceConnection) -> Vec<String> {
     const TIME: [&str; 9] = [
         "now",
         "current_timestamp",
@@ -228,7 +239,8 @@ fn changing_functions(statement: &Statement, conn: &mut Pooled) -> Vec<String> {
     const VOLATILE: &str = "SELECT DISTINCT proname::text AS name, true AS is_table FROM pg_proc \
          WHERE provolatile = 'v' AND proname = ANY($1)";
     let calls: BTreeSet<String> = statement.words().collect();
-    let mut found: BTreeSet<String> = TIME.iter().filter(|name| calls.contains(**name)).map(ToString::to_string).collect();
+    let mut found: BTreeSet<String> =
+        TIME.iter().filter(|name| calls.contains(**name)).map(ToString::to_string).collect();
     let words: Vec<String> = calls.into_iter().collect();
     match sql_query(VOLATILE).bind::<Array<Text>, _>(words).load::<TableName>(conn) {
         Ok(rows) => found.extend(rows.into_iter().filter_map(|row| row.name)),

@@ -2,7 +2,6 @@
 //! nothing left behind when it ends.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -126,7 +125,9 @@ fn prepare(primary: &Postgres, folder: &FolderArgs, needs_ramp: bool) -> Result<
         #[diesel(sql_type = Bool)]
         found: bool,
     }
-    let exists = primary.psql("postgres", &format!("SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'")).map_err(Failure::new)?;
+    let exists = primary
+        .psql("postgres", &format!("SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'"))
+        .map_err(Failure::new)?;
     if exists.trim().is_empty() {
         primary.psql("postgres", &format!("CREATE DATABASE {DATABASE}")).map_err(Failure::new)?;
     }
@@ -139,7 +140,7 @@ fn prepare(primary: &Postgres, folder: &FolderArgs, needs_ramp: bool) -> Result<
     if needs_ramp {
         migrate::migrate(&mut conn)?;
         let is_empty = "SELECT NOT EXISTS (SELECT FROM exchange_rates) AS found";
-        if sql_query(is_empty).get_result::<Found>(&mut conn).map_err(Failure::new)?.found {
+        if sql_query(is_empty).get_result::<Found>(&mut *conn).map_err(Failure::new)?.found {
             step("importing 27 years of euro reference rates (European Central Bank)");
             let report = import::rates(&mut *conn, bundled()).map_err(Failure::new)?;
             step(&import::sentence(&report));
@@ -175,7 +176,10 @@ fn announce(server: &Server, databases: &Databases, began: Instant) {
     ] {
         println!("  {request}");
     }
-    println!("\nCtrl-C stops everything. The data stays in {}; --fresh starts over.\n", parent(databases.primary.dir()).display());
+    println!(
+        "\nCtrl-C stops everything. The data stays in {}; --fresh starts over.\n",
+        parent(databases.primary.dir()).display()
+    );
 }
 
 fn parent(dir: &Path) -> PathBuf {

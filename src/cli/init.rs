@@ -58,9 +58,13 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
     let mut conn = maintenance_connection(&settings)?;
     let tables = sql_query(TABLES).bind::<Text, _>(&args.schema).load::<Table>(&mut *conn).map_err(Failure::new)?;
     if tables.is_empty() {
-        return Err(Failure::Failed(format!("schema {} has no table that this role may read; try --schema, or GRANT SELECT", args.schema)));
+        return Err(Failure::Failed(format!(
+            "schema {} has no table that this role may read; try --schema, or GRANT SELECT",
+            args.schema
+        )));
     }
-    let text: String = std::iter::once(HEADER.to_owned()).chain(tables.iter().map(|table| routes(&args.schema, table))).collect();
+    let text: String =
+        std::iter::once(HEADER.to_owned()).chain(tables.iter().map(|table| routes(&args.schema, table))).collect();
     if args.stdout {
         print!("{text}");
         return Ok(());
@@ -82,14 +86,18 @@ fn routes(schema: &str, table: &Table) -> String {
     let columns = columns.join(", ");
     let path = path_segment(&table.name);
     let watch = toml_string(&format!("{schema}.{}", table.name));
-    let cache = format!("  [route.cache]\n  ttl = \"10s\"\n  stale_while_revalidate = \"10s\"\n  stale_if_error = \"1h\"\n  watch = [{watch}]\n");
+    let cache = format!(
+        "  [route.cache]\n  ttl = \"10s\"\n  stale_while_revalidate = \"10s\"\n  stale_if_error = \"1h\"\n  watch = [{watch}]\n"
+    );
     let key = table.key.as_ref().zip(table.key_type.as_deref().and_then(param_type));
     let mut out = String::new();
     let limit = "{ name = \"limit\", in = \"query\", type = \"integer\", default = 50, min = 1, max = 500 }";
     let written = match key {
         Some((key, kind)) => {
             let quoted = quote_identifier(key);
-            let page = format!("SELECT {columns} FROM {qualified} WHERE $1 IS NULL OR {quoted} > $1 ORDER BY {quoted} LIMIT $2");
+            let page = format!(
+                "SELECT {columns} FROM {qualified} WHERE $1 IS NULL OR {quoted} > $1 ORDER BY {quoted} LIMIT $2"
+            );
             let one = format!("SELECT {columns} FROM {qualified} WHERE {quoted} = $1");
             write!(
                 out,
@@ -105,7 +113,11 @@ fn routes(schema: &str, table: &Table) -> String {
         }
         None => {
             let page = format!("SELECT {columns} FROM {qualified} LIMIT $1");
-            write!(out, "\n[[route]]\npath   = \"/{path}\"\nsql    = {}\nparams = [{limit}]\n{cache}", toml_string(&page))
+            write!(
+                out,
+                "\n[[route]]\npath   = \"/{path}\"\nsql    = {}\nparams = [{limit}]\n{cache}",
+                toml_string(&page)
+            )
         }
     };
     written.map(|()| out).unwrap_or_default()

@@ -147,7 +147,8 @@ async fn each_transaction_has_its_settings_and_leaves_none_behind() {
     let url = format!("postgres://postgres@127.0.0.1:{}/primary", pooler.port);
     let seen = tokio::task::spawn_blocking(move || {
         let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
-        let row = client.simple_query("SELECT current_setting('timezone') || current_setting('statement_timeout')").unwrap();
+        let row =
+            client.simple_query("SELECT current_setting('timezone') || current_setting('statement_timeout')").unwrap();
         row.into_iter().find_map(|message| match message {
             postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
