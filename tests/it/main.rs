@@ -1,6 +1,11 @@
 //! Tests of the application in process, against real servers; the modules mirror `src/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+mod cache;
+mod config;
 mod database;
+mod http;
+mod instance;
 mod ramp;
+mod source;
 mod support;

@@ -1,0 +1,8 @@
+//! The response cache, through the server that uses it.
+
+mod coalescing;
+mod key;
+mod memory;
+mod negative;
+mod reload;
+mod stale;
