@@ -21,9 +21,7 @@ use super::pools::Pool;
 use super::sampler;
 use super::status::{DatabaseStatus, NodeCounts, NodeStatus};
 use crate::config::ConfigError;
-use crate::config::settings::{
-    DatabaseSettings, DatabaseUrl, NodeSettings, ReplicationSettings, Settings,
-};
+use crate::config::settings::{DatabaseSettings, DatabaseUrl, NodeSettings, ReplicationSettings, Settings};
 use crate::error::{Code, Error};
 use crate::nodes::breaker::Breaker;
 use crate::nodes::select::{Candidate, Pick};

@@ -40,14 +40,16 @@ impl Cluster {
             .setting("shared_buffers", "8MB");
         let primary = Postgres::primary(settings(options)).unwrap();
         let stream = Proxy::start(([127, 0, 0, 1], primary.server.port()).into()).unwrap();
-        let options = ReplicaOptions { upstream: Some(stream.address()), ..ReplicaOptions::new(scratch.join("replica")) };
+        let options =
+            ReplicaOptions { upstream: Some(stream.address()), ..ReplicaOptions::new(scratch.join("replica")) };
         let replica = primary.replica(options).unwrap();
         Self { primary, replica, stream, _scratch: scratch }
     }
 
     /// The cluster that all tests share which only make databases in it.
     pub fn shared() -> &'static Self {
-        static SHARED: LazyLock<Cluster> = LazyLock::new(|| Cluster::with("shared", |options| options.setting("max_connections", "300")));
+        static SHARED: LazyLock<Cluster> =
+            LazyLock::new(|| Cluster::with("shared", |options| options.setting("max_connections", "300")));
         &SHARED
     }
 

@@ -154,7 +154,8 @@ async fn a_role_without_pg_monitor_suffices() {
     let cluster = Cluster::private("monitor");
     cluster.primary.psql("postgres", "CREATE ROLE reader LOGIN").unwrap();
     cluster.catch_up();
-    let settings = settings(&cluster.primary.url("reader", "postgres"), &cluster.replica.url("reader", "postgres"), &[]);
+    let settings =
+        settings(&cluster.primary.url("reader", "postgres"), &cluster.replica.url("reader", "postgres"), &[]);
     let database = start_eligible(&settings).await;
     assert_eq!(replica(&database).timeline, None, "the role may not see it");
     Doctor::new(&settings).wait_for(&database, "health", |verdict| verdict.status == Status::Healthy).await;

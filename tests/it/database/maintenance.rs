@@ -14,7 +14,8 @@ fn migrations_run_and_revert() {
     let folder = tempfile::tempdir().unwrap();
     let migration = folder.path().join("2026-01-01-000000_things");
     std::fs::create_dir(&migration).unwrap();
-    std::fs::write(migration.join("up.sql"), "CREATE TABLE things (id int); INSERT INTO things VALUES (1), (2);").unwrap();
+    std::fs::write(migration.join("up.sql"), "CREATE TABLE things (id int); INSERT INTO things VALUES (1), (2);")
+        .unwrap();
     std::fs::write(migration.join("down.sql"), "DROP TABLE things;").unwrap();
     let pool = MaintenancePool::open(&cluster.settings(&name).database).unwrap();
     let mut connection = pool.get().unwrap();
@@ -57,7 +58,9 @@ fn threads_share_the_pool() {
 fn an_unreachable_server_is_named_without_its_password() {
     let port = mainstay::local::free_port().unwrap();
     let url = format!("postgres://someone:hunter2@127.0.0.1:{port}/app");
-    let Err(error) = MaintenancePool::open(&settings(&url, "", &[]).database).unwrap().get() else { panic!("connected") };
+    let Err(error) = MaintenancePool::open(&settings(&url, "", &[]).database).unwrap().get() else {
+        panic!("connected")
+    };
     let text = error.to_string();
     assert!(text.contains(&format!("127.0.0.1:{port}/app")) && !text.contains("hunter2"), "{text}");
 }

@@ -77,7 +77,9 @@ async fn a_database_that_is_down_stops_no_start() {
 
 #[actix_rt::test]
 async fn a_malformed_url_stops_the_start_with_its_key() {
-    for (primary, replica, key) in [("nonsense", "", "database.url"), ("postgres://a/b", "nonsense", "database.read_replica_urls")] {
+    for (primary, replica, key) in
+        [("nonsense", "", "database.url"), ("postgres://a/b", "nonsense", "database.read_replica_urls")]
+    {
         let Err(error) = Database::start(&settings(primary, replica, &[])) else { panic!("started") };
         assert!(error.0.starts_with(key), "{error}");
     }
@@ -120,9 +122,8 @@ async fn a_read_that_is_given_up_does_not_leave_its_connection_behind() {
     let mut settings = cluster.settings(&cluster.database());
     settings.database.pool_size = 1;
     let database = start_eligible(&settings).await;
-    let slow = async |conn: &mut diesel_async::AsyncPgConnection| {
-        diesel::sql_query("SELECT pg_sleep(3)").execute(conn).await
-    };
+    let slow =
+        async |conn: &mut diesel_async::AsyncPgConnection| diesel::sql_query("SELECT pg_sleep(3)").execute(conn).await;
     let deadline = Instant::now() + Duration::from_millis(200);
     let error = database.read(Consistency::Strong, deadline, slow).await.unwrap_err();
     assert_eq!(error.code, Code::SourceTimeout);
@@ -135,7 +136,10 @@ async fn a_read_that_is_given_up_does_not_leave_its_connection_behind() {
 async fn a_statement_whose_result_changed_runs_again_on_a_new_connection() {
     let cluster = Cluster::shared();
     let name = cluster.database();
-    cluster.primary.psql(&name, "CREATE TABLE things (id int, name varchar(9)); INSERT INTO things VALUES (1, 'a')").unwrap();
+    cluster
+        .primary
+        .psql(&name, "CREATE TABLE things (id int, name varchar(9)); INSERT INTO things VALUES (1, 'a')")
+        .unwrap();
     let database = start_eligible(&cluster.settings(&name)).await;
     let read = async || {
         let names = async |conn: &mut _| things::table.select(things::name).load::<String>(conn).await;
@@ -237,7 +241,8 @@ async fn the_fastest_replica_is_read_and_the_next_one_when_it_fails() {
 #[actix_rt::test]
 async fn a_recovery_conflict_is_read_elsewhere() {
     let cluster = Cluster::with("conflict", |options| options.setting("max_standby_streaming_delay", "50ms"));
-    let sql = "CREATE TABLE things (id int, name text); INSERT INTO things SELECT n, 'x' FROM generate_series(1, 100) n";
+    let sql =
+        "CREATE TABLE things (id int, name text); INSERT INTO things SELECT n, 'x' FROM generate_series(1, 100) n";
     cluster.primary.psql("postgres", sql).unwrap();
     cluster.catch_up();
     let database = start_eligible(&cluster.settings("postgres")).await;
@@ -268,8 +273,12 @@ async fn strong_reads_and_fallen_back_ones_are_capped() {
     settings.database.strong_concurrency_max = 1;
     settings.database.primary_fallback_max = 1;
     let database = start(&settings).await;
-    for (consistency, code) in [(Consistency::Strong, Code::StrongUnavailable), (Consistency::Eventual, Code::Overloaded)] {
-        let nap = async |conn: &mut diesel_async::AsyncPgConnection| diesel::sql_query("SELECT pg_sleep(1)").execute(conn).await;
+    for (consistency, code) in
+        [(Consistency::Strong, Code::StrongUnavailable), (Consistency::Eventual, Code::Overloaded)]
+    {
+        let nap = async |conn: &mut diesel_async::AsyncPgConnection| {
+            diesel::sql_query("SELECT pg_sleep(1)").execute(conn).await
+        };
         let long = database.read(consistency, soon(), nap);
         let second = async {
             // By then the first one has its permit.
