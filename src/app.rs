@@ -14,16 +14,16 @@ use crate::config::ConfigError;
 use crate::config::manifest::{Known, Manifest, Problem};
 use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
-use crate::database::status::NodeStatus;
 use crate::database::read::Database;
+use crate::database::status::NodeStatus;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
 use crate::http::middleware::Middlewares;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
 use crate::http::surface::Surface;
-use crate::source::handler::Registry;
 use crate::nodes::breaker::BreakerState;
+use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
 
 /// Health is not judged more often than this.
@@ -93,7 +93,8 @@ impl Server {
             health: Arc::new(HealthPages::new(&settings.region)),
             pipeline,
         });
-        let front = Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
+        let front =
+            Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
         let for_scrapes = Arc::clone(&core);
         let (admin, admin_addr) = admin::listen(&settings.server, Arc::new(move || for_scrapes.render_metrics()))?;
@@ -159,8 +160,9 @@ impl Core {
 
     fn render_metrics(&self) -> Vec<u8> {
         let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
-        metrics.cache_entries.set(i64::try_from(cache.memory.entries()).unwrap_or(i64::MAX));
-        metrics.cache_bytes.set(i64::try_from(cache.memory.bytes()).unwrap_or(i64::MAX));
+        let usage = cache.memory.usage();
+        metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
+        metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
         let nodes = database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
         nodes.iter().for_each(|node| set_node(metrics, node));
         metrics.render()

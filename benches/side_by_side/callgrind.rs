@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::Outcome;
 use crate::load::{self, Request};
-use crate::servers::{HIT, Site};
+use crate::servers::Site;
 
 const FEW: usize = 2_000;
 const MANY: usize = 6_000;
@@ -36,7 +36,7 @@ fn instructions(
     let valgrind = ["valgrind", "--tool=callgrind", "--vgdb=no", "--instr-atstart=yes"].map(str::to_owned);
     let mut runner = valgrind.to_vec();
     runner.push(format!("--callgrind-out-file={}", counts.display()));
-    let server = site.start(command(&site, &runner)?, HIT, Duration::from_secs(120))?;
+    let server = site.start(command(&site, &runner)?, Duration::from_secs(120))?;
     load::fixed_count(work, &server, request, count, CONNECTIONS)?;
     // The counts are written when the server ends.
     drop(server);

@@ -107,7 +107,7 @@ pub fn misses(server: &Server, seconds: u32) -> Outcome<Sample> {
 /// Runs to the end and returns what was printed; an error says what was complained of.
 pub fn run(mut command: Command) -> Outcome<String> {
     let program = command.get_program().display().to_string();
-    let output = command.output().map_err(|error| format!("{program}: {error}; run scripts/install-deps"))?;
+    let output = command.output().map_err(|error| format!("{program}: {error}; run scripts/install-deps bench"))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
         return Err(format!("{program} ended with {}: {}", output.status, complaint.trim()).into());

@@ -121,7 +121,7 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     progress("starting Mainstay");
     let mainstay = Mainstay { binary: arguments.mainstay.clone(), database_url: database.url.clone() };
     let site = Site::new(&work, "mainstay")?;
-    let server = Rc::new(site.start(mainstay.command(&site, &[])?, HIT, Duration::from_secs(30))?);
+    let server = Rc::new(site.start(mainstay.command(&site, &[])?, Duration::from_secs(30))?);
     let hit = learn_hit(&server)?;
 
     hits(arguments, &work, &server, &hit, &mut report);
@@ -217,7 +217,7 @@ fn rounds(arguments: &Arguments, work: &Path, mut contestants: Vec<Contestant>, 
 
 fn start_bare(work: &Path, hit: &Answer) -> Outcome<Rc<Server>> {
     let site = Site::new(work, "bare-actix")?;
-    let server = site.start(bare_command(&site, &hit.to_copy(), &[])?, HIT, Duration::from_secs(10))?;
+    let server = site.start(bare_command(&site, &hit.to_copy(), &[])?, Duration::from_secs(10))?;
     Answer::get(&format!("{}{HIT}", server.url), &[])?.must_repeat(&hit.to_copy())?;
     Ok(Rc::new(server))
 }

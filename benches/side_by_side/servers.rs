@@ -69,21 +69,20 @@ impl Site {
         Ok(path)
     }
 
-    /// Starts the command and waits until it answers `path` with 200.
-    pub fn start(&self, mut command: Command, path: &str, patience: Duration) -> Outcome<Server> {
+    /// Starts the command and waits until it answers the route of the hits.
+    pub fn start(&self, mut command: Command, patience: Duration) -> Outcome<Server> {
         let log = self.folder.join("log");
         let output = File::create(&log)?;
         command.stdout(output.try_clone()?).stderr(output);
-        die_with_us(&mut command);
         let program = command.get_program().display().to_string();
-        let child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
+        let child = command.spawn().map_err(|error| format!("{program}: {error}; run scripts/install-deps bench"))?;
         let mut server = Server { child, url: format!("http://127.0.0.1:{}", self.port), log };
         let begun = Instant::now();
         loop {
             if let Some(status) = server.child.try_wait()? {
                 return Err(format!("{program} ended with {status}: {}", server.last_words()).into());
             }
-            match Answer::get(&format!("{}{path}", server.url), &[]) {
+            match Answer::get(&format!("{}{HIT}", server.url), &[]) {
                 Ok(answer) if answer.status == 200 => return Ok(server),
                 Ok(answer) if begun.elapsed() > patience => {
                     let words = server.last_words();
@@ -113,8 +112,10 @@ impl Server {
 
     /// Asks the server to end, insists after a while, and returns once it has.
     fn end(&mut self) -> io::Result<()> {
-        // SAFETY: the child has not been waited for, so its id is still its own.
-        unsafe { libc::kill(self.pid(), libc::SIGTERM) };
+        if self.child.try_wait()?.is_none() {
+            // SAFETY: the child has not been waited for to its end, so its id is still its own.
+            unsafe { libc::kill(self.pid(), libc::SIGTERM) };
+        }
         let begun = Instant::now();
         while self.child.try_wait()?.is_none() {
             if begun.elapsed() > Duration::from_secs(40) {
@@ -145,12 +146,13 @@ fn die_with_us(command: &mut Command) {
     }
 }
 
-/// A command that also finds what Debian puts in `/usr/sbin`, which is not on a user's path.
+/// A command that ends when we do, and also finds what Debian puts in `/usr/sbin`, which is not on a user's path.
 pub fn tool(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
     command.env("PATH", path);
+    die_with_us(&mut command);
     command
 }
 
@@ -218,9 +220,9 @@ pub fn start_cache(work: &Path, peer: &Peer, original: &Answer) -> Outcome<Rc<Se
     let patience = Duration::from_secs(15);
     let answer = if peer.writes_age { original.to_new() } else { original.clone() };
     let origin_site = Site::new(work, &format!("{}-origin", peer.name))?;
-    let origin = origin_site.start(bare_command(&origin_site, &answer, &[])?, HIT, patience)?;
+    let origin = origin_site.start(bare_command(&origin_site, &answer, &[])?, patience)?;
     let site = Site::new(work, peer.name)?;
-    let server = site.start((peer.command)(&site, origin_site.port)?, HIT, patience)?;
+    let server = site.start((peer.command)(&site, origin_site.port)?, patience)?;
     drop(origin);
     Answer::get(&format!("{}{HIT}", server.url), &[])?
         .must_repeat(original)

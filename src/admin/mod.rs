@@ -9,10 +9,10 @@ use actix_web::dev::Server;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
 use crate::config::ConfigError;
-use crate::http::headers;
-use crate::http::problem;
 use crate::config::settings::ServerSettings;
 use crate::error::{Code, Error};
+use crate::http::headers;
+use crate::http::problem;
 
 /// Renders the metrics as of now.
 pub type Metrics = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;

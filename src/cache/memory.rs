@@ -37,15 +37,20 @@ impl Memory {
         self.0.insert(key, entry);
     }
 
-    /// Entries kept, approximately.
-    pub fn entries(&self) -> u64 {
-        self.0.entry_count()
+    /// Entries kept and their bytes. Counts what is pending first, so it is for those who watch, not for requests.
+    pub fn usage(&self) -> Usage {
+        self.0.run_pending_tasks();
+        Usage { entries: self.0.entry_count(), bytes: self.0.weighted_size() }
     }
+}
 
-    /// Bytes kept, approximately.
-    pub fn bytes(&self) -> u64 {
-        self.0.weighted_size()
-    }
+/// What a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Entries.
+    pub entries: u64,
+    /// Their bytes, bookkeeping included.
+    pub bytes: u64,
 }
 
 /// An entry leaves the store when it can be of no use any more, not when it stops being fresh.

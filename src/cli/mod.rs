@@ -1,3 +1,136 @@
-//! The commands, one file each.
+//! The command line, one file a command.
+//!
+//! Exit codes: 0 done · 1 it failed, or what was checked is not right · 2 the arguments are wrong · 64 the configuration
+//! cannot be run with, and the message names the key.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to the person who runs them")]
 
-pub mod import;
+mod check;
+mod dev;
+mod import;
+mod init;
+mod migrate;
+mod routes;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::Parts;
+use crate::config::ConfigError;
+use crate::config::settings::{Layers, Settings};
+use crate::database::maintenance::{MaintenancePool, Pooled};
+
+/// Exit code of a configuration that cannot be run with (`EX_USAGE` of sysexits).
+const EXIT_CONFIG: u8 = 64;
+
+/// A regional API origin that stays up: a declared JSON API over Postgres, served from a cache.
+#[derive(Parser)]
+#[command(name = "mainstay", version, about, after_help = EXIT_CODES, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   it failed, or what was checked is not right
+  2   the arguments are wrong
+  64  the configuration cannot be run with; the message names the key
+
+Start here:
+  mainstay dev                    everything on this machine, with real data
+  mainstay init                   a first routes.toml from your own tables (DATABASE_URL)
+  mainstay check                  prove it against the database
+  mainstay serve                  run it";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    #[command(after_help = serve::HELP)]
+    Serve(serve::ServeArgs),
+    /// Run everything on this machine: a throwaway primary, a streaming replica, real data, the server.
+    Dev(dev::DevArgs),
+    /// Bring the database's schema up to what the manifest needs.
+    Migrate(FolderArgs),
+    /// Prove the manifest against the database.
+    #[command(after_help = check::HELP)]
+    Check(check::CheckArgs),
+    /// Print the routes of the manifest.
+    Routes(routes::RoutesArgs),
+    /// Write a first routes.toml from the tables of DATABASE_URL.
+    Init(init::InitArgs),
+    /// Import data of the reference application.
+    #[command(subcommand)]
+    Import(import::ImportCommand),
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone)]
+struct FolderArgs {
+    /// Folder with routes.toml and, optionally, mainstay.toml.
+    #[arg(long = "config", value_name = "DIR", default_value = "config")]
+    dir: PathBuf,
+}
+
+impl FolderArgs {
+    fn settings(&self, flags: Vec<(&'static str, String)>) -> Result<Settings, Failure> {
+        Ok(Settings::load(Layers::of_process(&self.dir, flags))?)
+    }
+}
+
+/// Why a command ends with another code than 0.
+enum Failure {
+    /// Exit code 64.
+    Config(ConfigError),
+    /// Exit code 1, with a sentence.
+    Failed(String),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl Failure {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main(parts: Parts) -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args, parts),
+        Command::Dev(args) => dev::run(&args, parts),
+        Command::Migrate(args) => migrate::run(&args, &parts),
+        Command::Check(args) => check::run(&args, &parts),
+        Command::Routes(args) => routes::run(&args, &parts),
+        Command::Init(args) => init::run(&args),
+        Command::Import(command) => import::run(&command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Config(error)) => {
+            eprintln!("mainstay: {error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(Failure::Failed(sentence)) => {
+            eprintln!("mainstay: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A connection for work that is no request, past a pooler where one is configured.
+fn maintenance_connection(settings: &Settings) -> Result<Pooled, Failure> {
+    use crate::database::maintenance::MaintenanceError;
+    let open = MaintenancePool::open(&settings.database).and_then(|pool| pool.get());
+    open.map_err(|error| match error {
+        MaintenanceError::Config(error) => Failure::Config(error),
+        other => Failure::new(other),
+    })
+}

@@ -8,10 +8,11 @@ use super::headers;
 use crate::config::settings::CorsSettings;
 
 /// The name in the manifest.
-pub const NAME: &str = "cors";
+pub const NAME: &str = crate::config::manifest::CORS;
 
 /// Headers that scripts may read beside the safelisted ones.
-const EXPOSED: &str = "age, cache-status, etag, retry-after, server-timing, x-consistency-token, x-region, x-request-id, x-route-primary";
+const EXPOSED: &str =
+    "age, cache-status, etag, retry-after, server-timing, x-consistency-token, x-region, x-request-id, x-route-primary";
 /// Headers that scripts may send.
 const ALLOWED: &str = "authorization, content-type, if-none-match, x-consistency, x-consistency-token, x-request-id";
 
@@ -42,7 +43,8 @@ impl Cors {
 
     /// Adds what a cross-origin request needs to read the answer.
     pub fn apply(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
-        if !self.any {
+        // Where no origin is listed the answer is the same for all, and caches are better off without the header.
+        if !self.any && !self.origins.is_empty() {
             response.append(header::VARY, HeaderValue::from_static("Origin"));
         }
         if let Some(origin) = self.allowed(origin) {
@@ -53,7 +55,9 @@ impl Cors {
 
     /// Adds the answer to a preflight request.
     pub fn preflight(&self, request: &HeaderMap, allow: &HeaderValue, response: &mut HeaderMap) {
-        if request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) && self.allowed(request.get(header::ORIGIN)).is_some() {
+        if request.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+            && self.allowed(request.get(header::ORIGIN)).is_some()
+        {
             response.insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow.clone());
             response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED));
             response.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());

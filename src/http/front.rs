@@ -103,7 +103,10 @@ impl Front {
             return if is_read(request) { Ok(Step::Answer(response)) } else { Err(method_not_allowed("GET, HEAD")) };
         }
         if !self.origin_secrets.is_empty() && !headers::origin_is_verified(request.headers(), &self.origin_secrets) {
-            return Err(Error::new(Code::OriginForbidden, "this origin answers only requests that carry its secret in X-Origin-Verify"));
+            return Err(Error::new(
+                Code::OriginForbidden,
+                "this origin answers only requests that carry its secret in X-Origin-Verify",
+            ));
         }
         let surface = self.surface.load();
         let path = target::canonical_path(path)?;
@@ -192,7 +195,10 @@ impl Front {
         let uri = request.uri();
         let uri_bytes = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
         if uri_bytes > limits.uri_bytes_max {
-            return Err(Error::new(Code::UriTooLong, format!("the request target has more than {} bytes", limits.uri_bytes_max)));
+            return Err(Error::new(
+                Code::UriTooLong,
+                format!("the request target has more than {} bytes", limits.uri_bytes_max),
+            ));
         }
         let (mut lines, mut bytes) = (0, 0);
         for (name, value) in request.headers() {
@@ -200,7 +206,8 @@ impl Front {
             bytes += name.as_str().len() + value.len();
         }
         if lines > limits.headers_max || bytes > limits.header_bytes_max {
-            let detail = format!("more than {} header lines, or {} bytes in them", limits.headers_max, limits.header_bytes_max);
+            let detail =
+                format!("more than {} header lines, or {} bytes in them", limits.headers_max, limits.header_bytes_max);
             return Err(Error::new(Code::HeadersTooLarge, detail));
         }
         if has_body(request) && (is_read(request) || request.method() == "OPTIONS") {
@@ -268,7 +275,10 @@ impl Front {
         if !from_front {
             let route = trace.endpoint.as_ref().map_or(NO_ROUTE, |endpoint| &endpoint.route.path);
             let outcome = if status.is_server_error() { "error" } else { "ok" };
-            self.metrics.request_seconds.with_label_values(&[route, outcome]).observe(trace.started.elapsed().as_secs_f64());
+            self.metrics
+                .request_seconds
+                .with_label_values(&[route, outcome])
+                .observe(trace.started.elapsed().as_secs_f64());
         }
     }
 
@@ -337,7 +347,13 @@ pub struct FrontService<S> {
 
 impl<F> ServiceFactory<Request> for FrontFactory<F>
 where
-    F: ServiceFactory<Request, Config = AppConfig, Response = ServiceResponse<BoxBody>, Error = actix_web::Error, InitError = ()>,
+    F: ServiceFactory<
+            Request,
+            Config = AppConfig,
+            Response = ServiceResponse<BoxBody>,
+            Error = actix_web::Error,
+            InitError = (),
+        >,
     F::Future: 'static,
     F::Service: 'static,
 {
@@ -362,7 +378,8 @@ where
 {
     type Response = Answered;
     type Error = actix_web::Error;
-    type Future = Either<Ready<Result<Answered, actix_web::Error>>, LocalBoxFuture<'static, Result<Answered, actix_web::Error>>>;
+    type Future =
+        Either<Ready<Result<Answered, actix_web::Error>>, LocalBoxFuture<'static, Result<Answered, actix_web::Error>>>;
 
     actix_service::forward_ready!(app);
 

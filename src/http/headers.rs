@@ -43,7 +43,8 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
 fn new_request_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = fastrand::u64(..);
-    let digit = |index: u32| DIGITS.get(usize::try_from((random >> (index * 4)) & 15).unwrap_or(0)).copied().unwrap_or(b'0');
+    let digit =
+        |index: u32| DIGITS.get(usize::try_from((random >> (index * 4)) & 15).unwrap_or(0)).copied().unwrap_or(b'0');
     let text: [u8; 16] = std::array::from_fn(|index| digit(u32::try_from(index).unwrap_or(0)));
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
@@ -100,7 +101,9 @@ mod tests {
 
     #[test]
     fn only_the_word_strong_is_strong() {
-        for (value, expected) in [("strong", true), (" STRONG\t", true), ("eventual", false), ("strong, x", false), ("", false)] {
+        for (value, expected) in
+            [("strong", true), (" STRONG\t", true), ("eventual", false), ("strong, x", false), ("", false)]
+        {
             assert_eq!(asks_for_strong(&headers(&[(X_CONSISTENCY, value)])), expected, "{value:?}");
         }
         assert!(!asks_for_strong(&HeaderMap::new()));

@@ -54,7 +54,9 @@ impl HealthPages {
         let draining = self.draining.load(Ordering::Relaxed);
         let (status, body) = match path {
             "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
-            "/health/ready" if draining => (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"draining\"}")),
+            "/health/ready" if draining => {
+                (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"draining\"}"))
+            }
             "/health/ready" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
             "/health/edge" => {
                 let page = self.edge.load();

@@ -7,5 +7,6 @@ pub mod middleware;
 pub mod pipeline;
 pub mod problem;
 pub mod respond;
+pub mod server;
 pub mod surface;
 pub mod target;

@@ -21,7 +21,7 @@ use crate::cache::policy::{Freshness, Limits};
 use crate::cache::variants::Variants;
 use crate::config::manifest::CachePolicy;
 use crate::config::param::{Params, Value};
-use crate::config::settings::Settings;
+use crate::config::settings::{LimitSettings, Settings};
 use crate::database::read::{Consistency, Database, Role};
 use crate::error::{Code, Error};
 use crate::source::Answer;
@@ -75,9 +75,9 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
 }
 
-/// What a source produced, who produced it, and how long it took.
+/// What a source came to, who answered, and how long it took.
 struct Produced {
-    answer: Answer,
+    answer: Result<Answer, Error>,
     detail: &'static str,
     took: Duration,
 }
@@ -90,7 +90,8 @@ impl Pipeline {
             Plan::Shared(shared) => self.respond_shared(request, &endpoint, params, shared, &request_id, started).await,
             Plan::Direct(consistency) => {
                 let work = async {
-                    let response = self.respond_direct(request, &endpoint, params, body, consistency, &request_id, started);
+                    let response =
+                        self.respond_direct(request, &endpoint, params, body, consistency, &request_id, started);
                     HttpResponse::from(response.await).map_into_boxed_body()
                 };
                 return Next::new(&endpoint.middlewares, work.boxed_local()).run(request).await;
@@ -119,8 +120,10 @@ impl Pipeline {
         };
         let now = Instant::now();
         let mut status = CacheStatus::Forwarded { had_stale, stored: false, collapsed };
+        let mut took = None;
         let mut response = match outcome {
             Ok(filled) => {
+                took = Some(filled.entry.cost);
                 status = CacheStatus::Forwarded { had_stale, stored: filled.stored, collapsed };
                 respond::from_entry(&filled.entry, endpoint, request.headers(), request_id, status, now)
             }
@@ -132,12 +135,18 @@ impl Pipeline {
                 None => respond::from_error(&error, endpoint, request_id, status),
             },
         };
-        respond::add_timing(&mut response, None, started.elapsed());
+        respond::add_timing(&mut response, took, started.elapsed());
         response
     }
 
     /// Joins the fill of a key, leading it where none runs. `None`: as many as may are running.
-    fn join(self: &Arc<Self>, endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) -> Option<(Wait, bool)> {
+    fn join(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        params: Params,
+        key: Key,
+        canonical: &[u8],
+    ) -> Option<(Wait, bool)> {
         match self.cache.fills.join(key, canonical) {
             Join::Lead(lead, wait) => {
                 self.spawn_fill(lead, endpoint, params, key, canonical);
@@ -166,13 +175,25 @@ impl Pipeline {
             let made = Instant::now();
             let tags = tags(&policy, &params);
             let produced = pipeline.produce(&endpoint, params, "GET", Bytes::new(), Consistency::Eventual).await;
-            let label = produced.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
+            let Produced { answer, detail, .. } = produced;
+            let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
             pipeline.metrics.fills.with_label_values(&[endpoint.route.path.as_str(), label]).inc();
-            let filled = match produced {
-                Ok(produced) => Ok(pipeline.entry(&endpoint, &policy, &canonical, tags, made, produced).await),
-                Err(error) if error.code == Code::NotFound => Ok(pipeline.absence(&endpoint, &canonical, tags, made)),
+            let filled = match answer {
+                Ok(answer) => {
+                    let parts = pipeline.parts(answer, &policy, tags, made, detail).await;
+                    // What a handler answers with another status is for those who asked now: errors are not kept.
+                    Ok((parts.status == 200, parts))
+                }
+                Err(error) if error.code == Code::NotFound => {
+                    let parts = pipeline.absence(tags, made, detail);
+                    Ok((!parts.limits.fresh.is_zero(), parts))
+                }
                 Err(error) => Err(error),
             };
+            let filled = filled.map(|(stored, parts)| Filled {
+                entry: Arc::new(Entry::new(&canonical, endpoint.route.fingerprint, parts)),
+                stored,
+            });
             if let Ok(Filled { entry, stored: true }) = &filled {
                 pipeline.cache.memory.put(key, Arc::clone(entry));
             }
@@ -180,16 +201,14 @@ impl Pipeline {
         });
     }
 
-    async fn entry(
+    async fn parts(
         &self,
-        endpoint: &Endpoint,
+        answer: Answer,
         policy: &CachePolicy,
-        canonical: &[u8],
         mut tags: Vec<String>,
         made: Instant,
-        produced: Produced,
-    ) -> Filled {
-        let Produced { answer, detail, .. } = produced;
+        detail: &'static str,
+    ) -> Parts {
         let compress_bytes_min = self.settings.cache.compress_bytes_min;
         let body = if answer.body.len() >= COMPRESS_BLOCKING_BYTES {
             let body = answer.body.clone();
@@ -204,20 +223,15 @@ impl Pipeline {
             stale_while_revalidate: policy.stale_while_revalidate,
             stale_if_error: policy.stale_if_error,
         };
-        let parts = Parts { status: answer.status, content_type: answer.content_type, body, tags, made, limits, detail };
-        let entry = Arc::new(Entry::new(canonical, endpoint.route.fingerprint, parts));
-        // What a handler answers with another status is for those who asked now: errors are not kept.
-        Filled { stored: entry.status == 200, entry }
+        Parts { status: answer.status, content_type: answer.content_type, body, tags, made, limits, detail }
     }
 
     /// The entry of a 404: kept for a short time, with the tags of its route, so that an insert makes it fall.
-    fn absence(&self, endpoint: &Endpoint, canonical: &[u8], tags: Vec<String>, made: Instant) -> Filled {
+    fn absence(&self, tags: Vec<String>, made: Instant, detail: &'static str) -> Parts {
         let fresh = self.settings.cache.not_found_ttl.0;
         let limits = Limits { fresh, stale_while_revalidate: Duration::ZERO, stale_if_error: Duration::ZERO };
         let body = Variants::of(Bytes::new(), usize::MAX);
-        let parts = Parts { status: 404, content_type: "application/problem+json", body, tags, made, limits, detail: "replica" };
-        let entry = Arc::new(Entry::new(canonical, endpoint.route.fingerprint, parts));
-        Filled { stored: !fresh.is_zero(), entry }
+        Parts { status: 404, content_type: "application/problem+json", body, tags, made, limits, detail }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
@@ -231,15 +245,16 @@ impl Pipeline {
         request_id: &HeaderValue,
         started: Instant,
     ) -> Response<Bytes> {
-        let produced = self.produce(endpoint, params, request.method().as_str(), body, consistency).await;
-        let (mut response, took) = match produced {
-            Ok(Produced { answer, detail, took }) => {
+        let Produced { answer, detail, took } =
+            self.produce(endpoint, params, request.method().as_str(), body, consistency).await;
+        let mut response = match answer {
+            Ok(answer) => {
                 let compress_bytes_min = self.settings.cache.compress_bytes_min;
-                (respond::from_answer(answer, endpoint, request.headers(), detail, compress_bytes_min), Some(took))
+                respond::from_answer(answer, endpoint, request.headers(), detail, compress_bytes_min)
             }
-            Err(error) => (respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass), None),
+            Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
-        respond::add_timing(&mut response, took, started.elapsed());
+        respond::add_timing(&mut response, Some(took), started.elapsed());
         response
     }
 
@@ -251,26 +266,27 @@ impl Pipeline {
         method: &str,
         body: Bytes,
         consistency: Consistency,
-    ) -> Result<Produced, Error> {
+    ) -> Produced {
         let began = Instant::now();
-        let timeout = self.settings.limits.request_timeout.0;
-        let call = Call::new(method.into(), params, body, self.database.clone(), consistency, began + timeout);
+        let LimitSettings { request_timeout, response_bytes_max, .. } = self.settings.limits;
+        let call =
+            Call::new(method.into(), params, body, self.database.clone(), consistency, began + request_timeout.0);
         let work = AssertUnwindSafe(endpoint.producer.run(&call)).catch_unwind();
-        let answer = match actix_rt::time::timeout(timeout, work).await {
-            Ok(Ok(answer)) => answer?,
-            Ok(Err(panic)) => return Err(panicked(endpoint, panic.as_ref())),
-            Err(_) => return Err(Error::new(Code::SourceTimeout, "the source did not answer in time")),
+        let answer = match actix_rt::time::timeout(request_timeout.0, work).await {
+            Ok(Ok(Ok(answer))) if answer.body.len() > response_bytes_max => {
+                let detail = format!("the answer of this route would be longer than {response_bytes_max} bytes");
+                Err(Error::new(Code::ResponseTooLarge, detail))
+            }
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(panicked(endpoint, panic.as_ref())),
+            Err(_) => Err(Error::new(Code::SourceTimeout, "the source did not answer in time")),
         };
-        let bytes_max = self.settings.limits.response_bytes_max;
-        if answer.body.len() > bytes_max {
-            return Err(Error::new(Code::ResponseTooLarge, format!("the answer of this route would be longer than {bytes_max} bytes")));
-        }
         let detail = match call.served().map(|served| served.role) {
             Some(Role::Replica) => "replica",
             Some(Role::Primary) => "primary",
             None => "handler",
         };
-        Ok(Produced { answer, detail, took: began.elapsed() })
+        Produced { answer, detail, took: began.elapsed() }
     }
 }
 

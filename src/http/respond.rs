@@ -121,10 +121,17 @@ fn body_or_304(body: &Variants, content_type: &'static str, request: &HeaderMap)
 }
 
 /// The response of an answer that is not shared.
-pub fn from_answer(answer: Answer, endpoint: &Endpoint, request: &HeaderMap, detail: &str, compress_bytes_min: usize) -> Response<Bytes> {
+pub fn from_answer(
+    answer: Answer,
+    endpoint: &Endpoint,
+    request: &HeaderMap,
+    detail: &str,
+    compress_bytes_min: usize,
+) -> Response<Bytes> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let accept = request.get(header::ACCEPT_ENCODING);
-    let takes_any = [Encoding::Brotli, Encoding::Gzip].into_iter().any(|encoding| headers::takes_encoding(accept, encoding));
+    let takes_any =
+        [Encoding::Brotli, Encoding::Gzip].into_iter().any(|encoding| headers::takes_encoding(accept, encoding));
     let compress_bytes_min = if takes_any { compress_bytes_min } else { usize::MAX };
     let body = Variants::of(answer.body, compress_bytes_min);
     let (encoding, variant) = body.choose(|encoding| headers::takes_encoding(accept, encoding));
@@ -141,7 +148,12 @@ pub fn from_answer(answer: Answer, endpoint: &Endpoint, request: &HeaderMap, det
 }
 
 /// The response of an error on a known route.
-pub fn from_error(error: &Error, endpoint: &Endpoint, request_id: &HeaderValue, status: CacheStatus) -> Response<Bytes> {
+pub fn from_error(
+    error: &Error,
+    endpoint: &Endpoint,
+    request_id: &HeaderValue,
+    status: CacheStatus,
+) -> Response<Bytes> {
     let mut response = problem::response(error, request_id, None);
     let head = response.headers_mut();
     head.insert(header::CACHE_CONTROL, uncached(endpoint));

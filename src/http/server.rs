@@ -45,7 +45,8 @@ pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, Soc
         Some(tls) => server.bind_rustls_0_23(address, tls),
         None => server.bind(address),
     };
-    let bind_failed = |error: io::Error| ConfigError::new(format!("server.bind_addr: cannot listen on {address}: {error}"));
+    let bind_failed =
+        |error: io::Error| ConfigError::new(format!("server.bind_addr: cannot listen on {address}: {error}"));
     let server = bound.map_err(bind_failed)?;
     let bound_address = server.addrs().first().copied().unwrap_or(address);
     Ok((server.run(), bound_address))
@@ -62,7 +63,9 @@ fn tls(settings: &ServerSettings) -> Result<Option<rustls::ServerConfig>, Config
     if settings.tls_cert_file.is_empty() {
         return Ok(None);
     }
-    let wrong = |key: &str, file: &str, error: &dyn std::fmt::Display| ConfigError::new(format!("server.{key}: {file}: {error}"));
+    let wrong = |key: &str, file: &str, error: &dyn std::fmt::Display| {
+        ConfigError::new(format!("server.{key}: {file}: {error}"))
+    };
     let (cert_file, key_file) = (&settings.tls_cert_file, &settings.tls_key_file);
     let chain = CertificateDer::pem_file_iter(cert_file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| wrong("tls_cert_file", cert_file, &error))?;

@@ -111,7 +111,10 @@ impl Surface {
         if !route.private {
             self.public_routes.extend(route.methods.iter().map(|method| format!("{method} {}", route.path)));
         }
-        let same = self.patterns.iter_mut().find(|pattern| pattern.endpoints.iter().any(|other| other.route.path == route.path));
+        let same = self
+            .patterns
+            .iter_mut()
+            .find(|pattern| pattern.endpoints.iter().any(|other| other.route.path == route.path));
         if let Some(pattern) = same {
             pattern.endpoints.push(endpoint);
         } else if let Err(error) = self.tree.insert(route.path.clone(), self.patterns.len()) {
@@ -137,7 +140,13 @@ fn producer(route: &Route, registry: &Registry, settings: &Settings) -> Option<P
     match &route.source {
         Source::Sql { statement, result } => {
             let limits = &settings.limits;
-            Some(Producer::Sql(SqlSource::new(statement, *result, &route.params, limits.rows_max, limits.response_bytes_max)))
+            Some(Producer::Sql(SqlSource::new(
+                statement,
+                *result,
+                &route.params,
+                limits.rows_max,
+                limits.response_bytes_max,
+            )))
         }
         Source::Handler(name) => registry.get(name).map(Producer::Handler),
     }
@@ -156,7 +165,8 @@ impl Pattern {
     }
 
     fn set_allow(&mut self) {
-        let mut methods: Vec<&str> = self.endpoints.iter().flat_map(|endpoint| &endpoint.route.methods).map(String::as_str).collect();
+        let mut methods: Vec<&str> =
+            self.endpoints.iter().flat_map(|endpoint| &endpoint.route.methods).map(String::as_str).collect();
         if methods.contains(&"GET") {
             methods.push("HEAD");
         }

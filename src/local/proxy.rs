@@ -212,20 +212,21 @@ impl Shared {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let length = from.read(&mut buffer).unwrap_or(0);
-            if self.wait_for_passage(era).is_none() {
+            let chunk = buffer.get(..length).unwrap_or_default();
+            let Some(state) = self.wait_for_passage(era) else { return };
+            if chunk.is_empty() {
+                // Under the lock, so that a reset comes before it or after it.
+                let _ = to.shutdown(Shutdown::Write);
                 return;
             }
-            match buffer.get(..length) {
-                None | Some([]) => {
-                    let _ = to.shutdown(Shutdown::Write);
-                    return;
-                }
-                Some(chunk) if self.write(to, chunk, era) => {}
-                // The receiver is gone, so the sender has nobody to talk to.
-                Some(_) => {
+            drop(state);
+            if !self.write(to, chunk, era) {
+                let state = self.state.lock();
+                if state.era == era {
+                    // The receiver is gone, so the sender has nobody to talk to.
                     let _ = from.shutdown(Shutdown::Both);
-                    return;
                 }
+                return;
             }
         }
     }
@@ -235,11 +236,12 @@ impl Shared {
         while !chunk.is_empty() {
             match to.write(chunk) {
                 Ok(length) => chunk = chunk.get(length..).unwrap_or_default(),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    if self.state.lock().era != era {
+                        return false;
+                    }
+                }
                 Err(_) => return false,
-            }
-            if self.state.lock().era != era {
-                return false;
             }
         }
         true

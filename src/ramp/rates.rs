@@ -162,20 +162,7 @@ type Row = (NaiveDate, String, Decimal);
 pub(super) async fn history(call: Call) -> Result<Answer, Error> {
     let wanted = Wanted::of(&call);
     let (from, to) = (date(&call, "from")?, date(&call, "to")?);
-    let (known, span, rows) = call
-        .read(async |conn| {
-            let known: Vec<String> = currencies::table.select(currencies::code).load(conn).await?;
-            let last = match to {
-                Some(to) => Some(to),
-                None => last_fixing(conn, EURO, None).await?,
-            };
-            let Some(span) = last.map(|last| Span::new(from, to, last)) else {
-                return Ok((known, None, Vec::new()));
-            };
-            let rows = rows(conn, span, wanted.stored()).await?;
-            Ok((known, Some(span), rows))
-        })
-        .await?;
+    let Stored { known, span, rows } = call.read(async |conn| stored(conn, &wanted, from, to).await).await?;
     wanted.check(known.iter().map(|code| &**code))?;
     let Some(Span { from, to }) = span else {
         return Err(Error::new(Code::NotFound, "there are no rates yet"));
@@ -183,7 +170,7 @@ pub(super) async fn history(call: Call) -> Result<Answer, Error> {
     if from > to {
         return Err(invalid("from", &format!("must not be after to: {from} is after {to}")));
     }
-    if rows.len() > usize::try_from(HISTORY_RATES_MAX).unwrap_or(usize::MAX) {
+    if i64::try_from(rows.len()).is_ok_and(|length| length > HISTORY_RATES_MAX) {
         let sentence = format!("to {to} is more than {HISTORY_RATES_MAX} rates: name fewer symbols, or a later from");
         return Err(invalid("from", &sentence));
     }
@@ -193,6 +180,34 @@ pub(super) async fn history(call: Call) -> Result<Answer, Error> {
         fixing.first().filter(|_| !rates.0.is_empty()).map(|(day, ..)| (*day, rates))
     });
     Answer::json(&History { base: wanted.base, start_date: from, end_date: to, rates: rates.collect() })
+}
+
+/// What a history is made of.
+struct Stored {
+    /// The codes of all currencies.
+    known: Vec<String>,
+    /// None where the data has no end that could stand for one that was not asked for.
+    span: Option<Span>,
+    rows: Vec<Row>,
+}
+
+async fn stored(
+    conn: &mut AsyncPgConnection,
+    wanted: &Wanted<'_>,
+    from: Option<NaiveDate>,
+    to: Option<NaiveDate>,
+) -> QueryResult<Stored> {
+    let known = currencies::table.select(currencies::code).load(conn).await?;
+    let last = match to {
+        Some(to) => Some(to),
+        None => last_fixing(conn, EURO, None).await?,
+    };
+    let span = last.map(|last| Span::new(from, to, last));
+    let rows = match span {
+        Some(span) => rows(conn, span, wanted.stored()).await?,
+        None => Vec::new(),
+    };
+    Ok(Stored { known, span, rows })
 }
 
 /// The days of a history, both ends included.

@@ -13,7 +13,7 @@ use super::param::{Param, Place};
 use statement::Statement;
 
 pub use crate::database::read::Consistency;
-pub use raw::{Known, Problem};
+pub use raw::{CORS, Known, Problem};
 
 /// The routes of an API, in the order of the file.
 #[derive(Clone, Debug, Default)]

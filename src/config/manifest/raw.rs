@@ -14,6 +14,9 @@ use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, Unkn
 use crate::config::param::{Param, Place, Scalar, Value};
 use crate::config::units::{Span, fingerprint_part};
 
+/// The middleware that is applied after the cache lookup, so that cached routes may have it.
+pub const CORS: &str = "cors";
+
 /// The names that a manifest may refer to.
 pub struct Known<'a> {
     /// Registered handlers.
@@ -233,7 +236,7 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
         Prefix::Public | Prefix::Other => Consistency::Eventual,
     });
     let reads_only = raw.methods == ["GET"];
-    let cache = match (raw.cache, prefix) {
+    let cache = match (raw.cache, &prefix) {
         (Some(_), _) if !reads_only => return Err("[route.cache] is for routes with GET alone".to_owned()),
         (Some(_), _) if consistency != Consistency::Eventual => {
             return Err(
@@ -244,8 +247,15 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
         (None, Prefix::Public) if reads_only && consistency == Consistency::Eventual => Some(default_policy()),
         (None, _) => None,
     };
+    if cache.is_some()
+        && let Some(name) = raw.middlewares.iter().find(|name| *name != CORS)
+    {
+        return Err(format!(
+            "middleware {name:?} would not see requests that are answered from the cache; cached routes take {CORS:?} alone"
+        ));
+    }
     let mut route = Route {
-        private: matches!(prefix_of(&raw.path), Prefix::Private),
+        private: matches!(prefix, Prefix::Private),
         path: raw.path,
         methods: raw.methods,
         source,

@@ -62,6 +62,7 @@ pub(super) struct Quote {
 pub(super) struct Sheet {
     pub fixings: usize,
     pub currencies: usize,
+    /// In the order of days.
     pub quotes: Vec<Quote>,
 }
 
@@ -114,6 +115,8 @@ impl Reading {
             self.problems.truncate(PROBLEMS_MAX);
             return Err(ImportError::Invalid(self.problems));
         }
+        // The bank's file begins with the newest day; in the order of the primary key the index fills its pages.
+        self.quotes.sort_by_key(|quote| quote.date);
         let currencies = self.columns.iter().filter(|name| !name.is_empty()).count();
         Ok(Sheet { fixings: self.lines_by_date.len(), currencies, quotes: self.quotes })
     }
@@ -124,10 +127,11 @@ impl Reading {
             self.problem(first, "the first column must be Date");
         }
         for (index, name) in names.iter().enumerate() {
-            let is_last = index + 1 == names.len();
+            let is_nameless_end = name.is_empty() && index + 1 == names.len();
+            let is_known = known.iter().any(|known| known == name);
             if self.columns.iter().any(|earlier| **earlier == **name) {
                 self.problem(name, "the currency has a column already");
-            } else if !known.iter().any(|known| known == name) && !(is_last && name.is_empty()) {
+            } else if !is_known && !is_nameless_end {
                 self.problem(name, "is not a currency that has a rate here");
             }
             self.columns.push(Rc::from(&**name));
@@ -156,7 +160,11 @@ impl Reading {
     }
 
     fn problem(&mut self, column: &str, sentence: &str) {
-        self.problems.push(Problem { line: self.line, column: column.to_owned(), sentence: sentence.to_owned() });
+        self.problems.push(Problem {
+            line: self.line.max(1),
+            column: column.to_owned(),
+            sentence: sentence.to_owned(),
+        });
     }
 }
 
@@ -227,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_file_without_rates_is_a_problem() {
-        assert_eq!(read("").unwrap_err(), ["line 0: the file has no rates"]);
+        assert_eq!(read("").unwrap_err(), ["line 1: the file has no rates"]);
         assert_eq!(read("Date,USD\n").unwrap_err(), ["line 1: the file has no rates"]);
     }
 

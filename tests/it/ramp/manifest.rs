@@ -6,6 +6,7 @@ use std::path::Path;
 use mainstay::config::manifest::{Known, Manifest, Source};
 use mainstay::ramp;
 use mainstay::source::handler::Registry;
+use postgres::types::ToSql;
 use postgres::{Client, NoTls};
 
 use super::{LOADED, PRIMARY};
@@ -54,7 +55,7 @@ fn rows(path: &str, values: &[Option<&str>]) -> Vec<serde_json::Value> {
     let Source::Sql { statement, .. } = &route.source else { panic!("{path} is no query") };
     let query = statement.render(|index| format!("${}::text", index + 1));
     let mut client = Client::connect(&PRIMARY.url("postgres", &LOADED), NoTls).unwrap();
-    let values: Vec<_> = values.iter().map(|value| value as &(dyn postgres::types::ToSql + Sync)).collect();
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| -> &(dyn ToSql + Sync) { value }).collect();
     let rows = client.query(&format!("SELECT to_jsonb(q)::text FROM ({query}) q"), &values).unwrap();
     rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect()
 }
@@ -64,7 +65,8 @@ fn currencies_say_when_they_are_quoted() {
     let currencies = rows("/public/currencies", &[]);
     assert_eq!(currencies.len(), 42);
     let find = |code: &str| currencies.iter().find(|currency| currency["code"] == code).unwrap().to_string();
-    let expected = r#"{"code":"JPY","exponent":0,"first_date":"1999-01-04","last_date":"2026-10-30","name":"Japanese yen"}"#;
+    let expected =
+        r#"{"code":"JPY","exponent":0,"first_date":"1999-01-04","last_date":"2026-10-30","name":"Japanese yen"}"#;
     assert_eq!(find("JPY").parse::<serde_json::Value>().unwrap(), expected.parse::<serde_json::Value>().unwrap());
     assert!(find("EUR").contains("\"first_date\":null"));
     assert!(find("TRL").contains("\"last_date\":\"2004-12-31\""));

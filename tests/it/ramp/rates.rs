@@ -153,7 +153,11 @@ fn a_history_without_ends_is_that_of_the_data() {
     assert_eq!(span("symbols=EUR&from=2026-10-26&to=2026-10-30").2, 5, "the euro in itself, on each day with a fixing");
     assert_eq!(span("from=2026-10-24&to=2026-10-25").2, 0, "a weekend");
     assert_eq!(span("from=2027-01-01").2, 0);
-    assert_eq!(span("base=CYP&symbols=USD&from=2007-12-20&to=2008-01-10").2, 6, "days that do not quote the base are absent");
+    assert_eq!(
+        span("base=CYP&symbols=USD&from=2007-12-20&to=2008-01-10").2,
+        6,
+        "days that do not quote the base are absent"
+    );
 }
 
 #[test]
@@ -178,7 +182,8 @@ fn without_rates_there_is_nothing_to_answer() {
 #[test]
 fn the_latest_fixing_is_found_by_an_index() {
     let plan = "EXPLAIN SELECT date FROM exchange_rates WHERE base = 'EUR' AND date <= '2026-01-01' ORDER BY date DESC LIMIT 1";
-    let by_base = "EXPLAIN SELECT date FROM exchange_rates WHERE base = 'EUR' AND currency = 'USD' ORDER BY date DESC LIMIT 1";
+    let by_base =
+        "EXPLAIN SELECT date FROM exchange_rates WHERE base = 'EUR' AND currency = 'USD' ORDER BY date DESC LIMIT 1";
     for query in [plan, by_base] {
         let plan = sql(&LOADED, query);
         assert!(plan.contains("Index Only Scan Backward"), "{plan}");

@@ -1,0 +1,250 @@
+//! `mainstay check`: what can only be known with the database at hand. Every statement is prepared and planned as the role
+//! that will run it, with the declared types; nothing is executed.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use clap::Args;
+use diesel::connection::SimpleConnection;
+use diesel::sql_types::{Array, Bool, Nullable, Text};
+use diesel::{Connection, QueryableByName, RunQueryDsl, sql_query};
+
+use super::{Failure, FolderArgs};
+use crate::app::{Parts, problems};
+use crate::config::manifest::statement::Statement;
+use crate::config::manifest::{Manifest, Problem, Route, Source};
+use crate::config::param::Param;
+use crate::config::settings::DatabaseSettings;
+use crate::database::maintenance::{MaintenanceConnection, MaintenancePool, Pooled};
+use crate::source::sql::typed_sql;
+
+pub(super) const HELP: &str = "\
+Connects with DATABASE_URL, as the role that will serve, and changes nothing. Exit code 1 where something is wrong.
+--strict also fails on warnings: tables that a cached route reads and no watch names, and functions whose answer changes by
+itself, like now() and random(). watch = [] says that a route lives by time alone.";
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    folder: FolderArgs,
+    /// Fail on warnings, too.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// What was found about one route.
+#[derive(Default)]
+struct Findings {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
+    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let settings = args.folder.settings(Vec::new())?;
+    let file = args.folder.dir.join("routes.toml");
+    let mut conn = serving_connection(&settings.database)?;
+    let (mut errors, mut warnings) = (0, 0);
+    for route in &manifest.routes {
+        let found = check(route, &mut conn);
+        errors += found.errors.len();
+        warnings += found.warnings.len();
+        print(route, &file, &found);
+    }
+    summary(&manifest, errors, warnings);
+    if errors > 0 || (args.strict && warnings > 0) {
+        return Err(Failure::Failed(format!("{errors} errors, {warnings} warnings in {}", file.display())));
+    }
+    Ok(())
+}
+
+/// A connection as the role that serves, which is not always the one that migrates.
+fn serving_connection(settings: &DatabaseSettings) -> Result<Pooled, Failure> {
+    let settings = DatabaseSettings { direct_url: Default::default(), ..settings.clone() };
+    let pool = MaintenancePool::open(&settings).map_err(Failure::new)?;
+    pool.get().map_err(Failure::new)
+}
+
+fn print(route: &Route, file: &Path, found: &Findings) {
+    let at = |what: &str, reason: &String| Problem {
+        file: file.to_owned(),
+        line: route.line,
+        reason: format!("{what}: route {}: {reason}", route.path),
+    };
+    found.errors.iter().for_each(|reason| println!("{}", at("error", reason)));
+    found.warnings.iter().for_each(|reason| println!("{}", at("warning", reason)));
+    if found.errors.is_empty() && found.warnings.is_empty() {
+        println!("ok  {} {}", route.methods.join(","), route.path);
+    }
+}
+
+fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
+    println!("{} routes, {errors} errors, {warnings} warnings", manifest.routes.len());
+}
+
+fn check(route: &Route, conn: &mut MaintenanceConnection) -> Findings {
+    let mut found = Findings::default();
+    let watched = watched_tables(route, conn, &mut found);
+    if let Source::Sql { statement, .. } = &route.source {
+        let types: Vec<String> = route.params.iter().map(Param::sql_type).collect();
+        match plan(conn, &typed_sql(statement, &types), route.params.iter().map(|param| param.array)) {
+            Ok(tables) if route.is_cacheable() && !lives_by_time_alone(route) => {
+                let unwatched = tables.difference(&watched);
+                found.warnings.extend(unwatched.map(|table| {
+                    format!("it reads {table}, which no watch names; add watch = [\"{table}\"], or watch = [] to live by time alone")
+                }));
+            }
+            Ok(_) => {}
+            Err(error) => found.errors.push(error),
+        }
+        if route.is_cacheable() {
+            found.warnings.extend(changing_functions(statement, conn).into_iter().map(|function| {
+                format!("{function} changes its answer by itself, so a cached answer grows wrong; take the value as a parameter")
+            }));
+        }
+    }
+    found
+}
+
+fn lives_by_time_alone(route: &Route) -> bool {
+    route.cache.as_ref().and_then(|policy| policy.watch.as_ref()).is_some_and(Vec::is_empty)
+}
+
+#[derive(QueryableByName)]
+struct TableName {
+    #[diesel(sql_type = Nullable<Text>)]
+    name: Option<String>,
+    #[diesel(sql_type = Bool)]
+    is_table: bool,
+}
+
+/// The tables that a route watches, under the names by which plans are compared; those that do not exist are errors.
+fn watched_tables(route: &Route, conn: &mut MaintenanceConnection, found: &mut Findings) -> BTreeSet<String> {
+    const NAME: &str = "SELECT (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = to_regclass($1)) AS name, \
+         EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p') AS is_table";
+    let mut tables = BTreeSet::new();
+    for watch in route.cache.iter().flat_map(|policy| policy.watch.iter().flatten()) {
+        match sql_query(NAME).bind::<Text, _>(&watch.table).get_result::<TableName>(conn) {
+            Ok(TableName { name: Some(name), is_table: true }) => {
+                tables.insert(name);
+            }
+            Ok(TableName { name: Some(_), is_table: false }) => {
+                found
+                    .errors
+                    .push(format!("watch: {} is not an ordinary table; changes of it cannot be followed", watch.table));
+            }
+            Ok(TableName { name: None, .. }) => found.errors.push(format!("watch: there is no table {}", watch.table)),
+            Err(error) => found.errors.push(format!("watch: {}: {error}", watch.table)),
+        }
+    }
+    tables
+}
+
+#[derive(QueryableByName)]
+struct PlanRow {
+    #[diesel(sql_type = diesel::sql_types::Json)]
+    #[diesel(column_name = "QUERY PLAN")]
+    plan: serde_json::Value,
+}
+
+/// Prepares a statement with text parameters, plans it without running it, and returns the tables that it reads,
+/// partitions under the name of their parent.
+fn plan(
+    conn: &mut MaintenanceConnection,
+    sql: &str,
+    arrays: impl ExactSizeIterator<Item = bool>,
+) -> Result<BTreeSet<String>, String> {
+    let count = arrays.len();
+    let types: Vec<&str> = arrays.map(|is_array| if is_array { "text[]" } else { "text" }).collect();
+    let (types, nulls) = match count {
+        0 => (String::new(), String::new()),
+        _ => (format!("({})", types.join(", ")), format!("({})", vec!["NULL"; count].join(", "))),
+    };
+    let mut outcome = Err("it was not planned".to_owned());
+    // The transaction is always rolled back: nothing that is set here stays.
+    let _ = conn.transaction::<(), diesel::result::Error, _>(|conn| {
+        outcome = plan_in_transaction(conn, sql, &types, &nulls);
+        Err(diesel::result::Error::RollbackTransaction)
+    });
+    let _ = conn.batch_execute("DEALLOCATE ALL");
+    outcome
+}
+
+fn plan_in_transaction(
+    conn: &mut MaintenanceConnection,
+    sql: &str,
+    types: &str,
+    nulls: &str,
+) -> Result<BTreeSet<String>, String> {
+    let say = |error: diesel::result::Error| sentence(&error);
+    conn.batch_execute("SET TRANSACTION READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan").map_err(say)?;
+    conn.batch_execute(&format!("PREPARE mainstay_check {types} AS {sql}")).map_err(say)?;
+    let explain = format!("EXPLAIN (FORMAT JSON, VERBOSE) EXECUTE mainstay_check {nulls}");
+    let rows = sql_query(explain).load::<PlanRow>(conn).map_err(say)?;
+    let mut read = BTreeSet::new();
+    rows.iter().for_each(|row| relations(&row.plan, &mut read));
+    let names: Vec<String> = read.into_iter().collect();
+    const ROOTS: &str = "SELECT coalesce(pg_partition_root(to_regclass(name)), to_regclass(name))::regclass::text AS name, true AS is_table \
+         FROM unnest($1) AS name";
+    let roots = sql_query(ROOTS).bind::<Array<Text>, _>(names).load::<TableName>(conn).map_err(say)?;
+    Ok(roots.into_iter().filter_map(|root| root.name).collect())
+}
+
+/// All relations that a plan names, quoted.
+fn relations(plan: &serde_json::Value, into: &mut BTreeSet<String>) {
+    use crate::source::sql::quote_identifier as quote;
+    match plan {
+        serde_json::Value::Object(node) => {
+            let text = |key| node.get(key).and_then(serde_json::Value::as_str);
+            if let (Some(schema), Some(name)) = (text("Schema"), text("Relation Name")) {
+                into.insert(format!("{}.{}", quote(schema), quote(name)));
+            }
+            node.values().for_each(|child| relations(child, into));
+        }
+        serde_json::Value::Array(children) => children.iter().for_each(|child| relations(child, into)),
+        _ => {}
+    }
+}
+
+/// The server's words, with the GRANT that is missing where that is the matter.
+fn sentence(error: &diesel::result::Error) -> String {
+    let diesel::result::Error::DatabaseError(_, information) = error else {
+        return error.to_string();
+    };
+    let message = information.message();
+    let object = message.strip_prefix("permission denied for ").and_then(|rest| rest.split_once(' '));
+    let grant = match object {
+        Some(("table" | "view", name)) => format!("; GRANT SELECT ON {name} TO the role of DATABASE_URL"),
+        Some(("schema", name)) => format!("; GRANT USAGE ON SCHEMA {name} TO the role of DATABASE_URL"),
+        Some(("function", name)) => format!("; GRANT EXECUTE ON FUNCTION {name} TO the role of DATABASE_URL"),
+        _ => String::new(),
+    };
+    let hint = information.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    format!("sql: {message}{hint}{grant}")
+}
+
+/// Functions in a statement whose answer depends on when they are asked.
+fn changing_functions(statement: &Statement, conn: &mut MaintenanceConnection) -> Vec<String> {
+    const TIME: [&str; 9] = [
+        "now",
+        "current_timestamp",
+        "current_date",
+        "current_time",
+        "localtime",
+        "localtimestamp",
+        "transaction_timestamp",
+        "statement_timestamp",
+        "age",
+    ];
+    const VOLATILE: &str = "SELECT DISTINCT proname::text AS name, true AS is_table FROM pg_proc \
+         WHERE provolatile = 'v' AND proname = ANY($1)";
+    let calls: BTreeSet<String> = statement.words().collect();
+    let mut found: BTreeSet<String> =
+        TIME.iter().filter(|name| calls.contains(**name)).map(ToString::to_string).collect();
+    let words: Vec<String> = calls.into_iter().collect();
+    match sql_query(VOLATILE).bind::<Array<Text>, _>(words).load::<TableName>(conn) {
+        Ok(rows) => found.extend(rows.into_iter().filter_map(|row| row.name)),
+        Err(error) => log::warn!("the functions of a statement could not be looked up: {error}"),
+    }
+    found.into_iter().collect()
+}

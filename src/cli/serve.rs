@@ -1,0 +1,106 @@
+//! `mainstay serve`: runs the server until SIGTERM or SIGINT; SIGHUP reads the manifest again.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Failure, FolderArgs};
+use crate::app::{Parts, Server, problems};
+use crate::config::ConfigError;
+use crate::config::settings::Settings;
+use crate::telemetry::logs;
+
+pub(super) const HELP: &str = "\
+Environment (each also as NAME_FILE, a path to a file that holds the value):
+  DATABASE_URL                 the primary
+  DATABASE_READ_REPLICA_URL    replicas, separated by commas
+  REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE
+  MAINSTAY__SECTION__KEY       any key of config/default.toml
+
+Signals: SIGTERM and SIGINT drain and exit, SIGHUP reads routes.toml again.
+
+Example:
+  DATABASE_URL=postgres://reader@db/app mainstay serve --config my-api";
+
+#[derive(Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    folder: FolderArgs,
+    /// How this instance runs: regional or failover.
+    #[arg(long)]
+    mode: Option<String>,
+    /// The region's name, said in X-Region and /health/edge.
+    #[arg(long)]
+    region: Option<String>,
+    /// Address of the public listener.
+    #[arg(long, value_name = "ADDR")]
+    bind: Option<SocketAddr>,
+    /// Address of the admin listener.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+}
+
+pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
+    let flags = [
+        ("mode", args.mode),
+        ("region", args.region),
+        ("server.bind_addr", args.bind.map(|addr| addr.to_string())),
+        ("server.admin_addr", args.admin.map(|addr| addr.to_string())),
+    ];
+    let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    let settings = args.folder.settings(flags)?;
+    logs::start(&settings.log)?;
+    actix_rt::System::new().block_on(async {
+        let stop = Stop::listen()?;
+        let server = start(settings, &args.folder, parts)?;
+        stop.run(server).await;
+        Ok(())
+    })
+}
+
+fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<Server, ConfigError> {
+    for name in &settings.reserved_names_set {
+        log::warn!("{name} is set, but its part is not in this version; it has no effect");
+    }
+    let region = settings.region.clone();
+    let server = Server::start(settings, folder.dir.clone(), parts)?;
+    log::info!("region {region} serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
+    Ok(server)
+}
+
+/// The signals that a server lives by.
+pub(super) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Stop {
+    /// Listens from now on, so that no signal is missed while the server starts.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the signal to stop, reloading on the way.
+    pub(super) async fn run(mut self, server: Server) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hang_up.recv() => match server.reload() {
+                    Ok(routes) => log::info!("the manifest was read again: {routes} routes"),
+                    Err(found) => log::error!("the manifest was not taken, the old one stays: {}", problems(found)),
+                },
+            }
+        }
+        log::info!("draining");
+        server.stop().await;
+        log::info!("stopped");
+    }
+}
