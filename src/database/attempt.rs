@@ -19,6 +19,9 @@ use crate::error::{Code, Error};
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long the only node that may answer is given, although the sampler finds it gone.
+const LAST_CHANCE_TIME: Duration = Duration::from_secs(1);
+
 /// Why an attempt brought no value.
 pub(super) enum Failure {
     /// Another node may do better; the text is for the log.
@@ -69,8 +72,9 @@ impl Shared {
             }
         };
         let outcome = tokio::select! {
+            biased;
             outcome = timeout_at(deadline.into(), work) => outcome.unwrap_or(Err(Failure::Late)),
-            () = gone(node), if others == Others::Left => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
+            () = gone(node, others) => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
         };
         match &outcome {
             Ok(_) | Err(Failure::Final(_)) => node.succeeded(),
@@ -93,6 +97,11 @@ impl Shared {
         let left = deadline.saturating_duration_since(Instant::now());
         let mut lease = node.pool.lease(left).await.map_err(|error| match error {
             NoConnection::Busy => Failure::Busy,
+            // The server has no more connections to give: those of the pool are in use, and well.
+            NoConnection::Failed(error) if error.state.is_some_and(|state| state.as_str() == "53300") => {
+                log::warn!("{error}");
+                Failure::Busy
+            }
             NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
             NoConnection::Closed => Failure::Final(Error::new(Code::Draining, "the server is shutting down")),
         })?;
@@ -165,8 +174,8 @@ impl Display for Told<'_> {
 }
 
 /// Comes back once the sampler finds the node gone. A query that takes long on a node that answers is not disturbed.
-async fn gone(node: &Node) {
-    sleep(WATCH_INTERVAL).await;
+async fn gone(node: &Node, others: Others) {
+    sleep(if others == Others::Left { WATCH_INTERVAL } else { LAST_CHANCE_TIME }).await;
     while node.may_be_up() {
         sleep(WATCH_INTERVAL).await;
     }
