@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout_at};
 use super::classify::Meaning;
 use super::connect::Link;
 use super::node::Node;
-use super::pools::NoConnection;
+use super::pools::{Lease, NoConnection};
 use super::read::Shared;
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
@@ -66,8 +66,15 @@ impl Shared {
             return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
         }
         let work = async {
-            match self.once(node, deadline, query).await {
-                Err(Failure::Elsewhere(Meaning::StalePlan, _)) => self.once(node, deadline, query).await,
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.once(node, node.pool.lease(left).await, query).await {
+                // Other connections of the pool may remember the same plan. Each is dropped as it is met.
+                Err(Failure::Elsewhere(Meaning::StalePlan, _)) => {
+                    match self.once(node, node.pool.fresh().await, query).await {
+                        Err(Failure::Elsewhere(Meaning::StalePlan, told)) => Err(query_failed(&told)),
+                        outcome => outcome,
+                    }
+                }
                 outcome => outcome,
             }
         };
@@ -91,11 +98,10 @@ impl Shared {
     async fn once<T>(
         &self,
         node: &Node,
-        deadline: Instant,
+        lease: Result<Lease, NoConnection>,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<T, Failure> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut lease = node.pool.lease(left).await.map_err(|error| match error {
+        let mut lease = lease.map_err(|error| match error {
             NoConnection::Busy => Failure::Busy,
             // The server has no more connections to give: those of the pool are in use, and well.
             NoConnection::Failed(error) if error.state.is_some_and(|state| state.as_str() == "53300") => {
@@ -127,10 +133,7 @@ impl Shared {
                 log::warn!("a query was cancelled: {told}");
                 Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
             }
-            Meaning::Query => {
-                log::error!("a query failed: {told}");
-                Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
-            }
+            Meaning::Query => query_failed(&told),
         })
     }
 
@@ -158,6 +161,11 @@ impl Shared {
             }
         }
     }
+}
+
+fn query_failed(told: &dyn Display) -> Failure {
+    log::error!("a query failed: {told}");
+    Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
 }
 
 /// What the log says of a failed query. The client is told nothing of it.

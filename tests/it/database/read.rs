@@ -145,9 +145,19 @@ async fn a_statement_whose_result_changed_runs_again_on_a_new_connection() {
         let names = async |conn: &mut _| things::table.select(things::name).load::<String>(conn).await;
         database.read(Consistency::Strong, soon(), names).await.unwrap().0
     };
-    assert_eq!(read().await, ["a"]);
+    // Every connection of the pool has prepared it.
+    let all = futures_util::future::join_all((0..4).map(|_| read())).await;
+    assert_eq!(all, [["a"], ["a"], ["a"], ["a"]]);
+    assert_eq!(node(&database, "primary").pool.open, 4);
     cluster.primary.psql(&name, "ALTER TABLE things ALTER name TYPE text").unwrap();
-    assert_eq!(read().await, ["a"]);
+    for _ in 0..8 {
+        assert_eq!(read().await, ["a"]);
+    }
+    assert_eq!(node(&database, "primary").counts.failed, 0);
+    // A query that says the same on every connection is at fault itself.
+    let error =
+        number(&database, Consistency::Strong, "SELECT 1 AS number FROM nowhere.to.be.found").await.unwrap_err();
+    assert_eq!(error.code, Code::QueryFailed);
 }
 
 #[actix_rt::test]
