@@ -99,7 +99,7 @@ impl Pool {
             recycle: Some(left),
         };
         match self.pool.timeout_get(&timeouts).await {
-            Ok(object) => Ok(Lease { object: Some(object) }),
+            Ok(object) => Ok(Lease::new(Held::Pooled(object))),
             Err(managed::PoolError::Timeout(managed::TimeoutType::Wait)) => Err(NoConnection::Busy),
             Err(managed::PoolError::Backend(error)) => Err(NoConnection::Failed(error)),
             Err(managed::PoolError::Closed) => Err(NoConnection::Closed),
@@ -109,6 +109,17 @@ impl Pool {
                 state: None,
             })),
         }
+    }
+
+    /// A new connection for one use, where those of the pool may all remember what is out of date.
+    ///
+    /// # Errors
+    /// When none can be opened.
+    pub async fn fresh(&self) -> Result<Lease, NoConnection> {
+        let manager = self.pool.manager();
+        let _turn = manager.opening.acquire().await;
+        let link = manager.connector.open().await.map_err(NoConnection::Failed)?;
+        Ok(Lease::new(Held::Own(Box::new(link))))
     }
 
     /// Connections opened before now are not handed out again: the node has become another.
@@ -145,24 +156,37 @@ pub struct PoolUsage {
 /// A connection on loan. It goes back only by [`Lease::give_back`]: dropped in the middle of a query, by a deadline or a
 /// client that went away, the connection still has an answer to come, and is closed.
 pub struct Lease {
-    object: Option<managed::Object<Manager>>,
+    held: Option<Held>,
+}
+
+enum Held {
+    Pooled(managed::Object<Manager>),
+    /// Opened for one use, outside the pool's bound.
+    Own(Box<Link>),
 }
 
 impl Lease {
+    fn new(held: Held) -> Self {
+        Self { held: Some(held) }
+    }
+
     /// The connection.
     pub fn link(&mut self) -> Option<&mut Link> {
-        self.object.as_mut().map(|pooled| &mut pooled.link)
+        self.held.as_mut().map(|held| match held {
+            Held::Pooled(pooled) => &mut pooled.link,
+            Held::Own(link) => &mut **link,
+        })
     }
 
     /// Returns the connection to its pool.
     pub fn give_back(mut self) {
-        drop(self.object.take());
+        drop(self.held.take());
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
+        if let Some(Held::Pooled(object)) = self.held.take() {
             drop(managed::Object::take(object));
         }
     }

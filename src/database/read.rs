@@ -275,7 +275,7 @@ impl Shared {
             Err(Failure::Late) => Err(late()),
             Err(Failure::Busy) => Err(Error::new(Code::Overloaded, "all connections to the database are in use")),
             Err(Failure::Elsewhere(_, reason)) => {
-                log::warn!("a read found no database: {reason}");
+                log::debug!("a read found no database: {reason}");
                 unavailable("no database can be reached")
             }
         }
@@ -299,7 +299,7 @@ impl Shared {
             Err(Failure::Late) => unavailable("the primary is out of reach"),
             Err(Failure::Busy) => unavailable("all connections to the primary are in use"),
             Err(Failure::Elsewhere(_, reason)) => {
-                log::warn!("a strong read found no primary: {reason}");
+                log::debug!("a strong read found no primary: {reason}");
                 unavailable("the primary is out of reach")
             }
         }

@@ -23,7 +23,7 @@ pub struct Cluster {
     pub replica: Postgres,
     /// What the replica streams through.
     pub stream: Proxy,
-    pub scratch: Scratch,
+    _scratch: Scratch,
 }
 
 impl Cluster {
@@ -43,7 +43,7 @@ impl Cluster {
         let options =
             ReplicaOptions { upstream: Some(stream.address()), ..ReplicaOptions::new(scratch.join("replica")) };
         let replica = primary.replica(options).unwrap();
-        Self { primary, replica, stream, scratch }
+        Self { primary, replica, stream, _scratch: scratch }
     }
 
     /// The cluster that all tests share which only make databases in it.
@@ -88,8 +88,12 @@ pub fn settings(primary: &str, replicas: &str, more: &[(&str, &str)]) -> Setting
         ("MAINSTAY__HEALTH__LAG_MAX", "1500ms"),
         ("MAINSTAY__DATABASE__POOL_SIZE", "4"),
     ];
-    let env: HashMap<String, String> =
-        pairs.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let env: HashMap<String, String> = pairs
+        .iter()
+        .chain(more)
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let dir = tempfile::tempdir().unwrap();
     Settings::load(Layers { dir: dir.path(), env, flags: Vec::new() }).unwrap()
 }
