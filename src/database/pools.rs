@@ -119,7 +119,7 @@ impl Pool {
         let manager = self.pool.manager();
         let _turn = manager.opening.acquire().await;
         let link = manager.connector.open().await.map_err(NoConnection::Failed)?;
-        Ok(Lease::new(Held::Own(Box::new(link))))
+        Ok(Lease::new(Held::Own(link)))
     }
 
     /// Connections opened before now are not handed out again: the node has become another.
@@ -162,7 +162,7 @@ pub struct Lease {
 enum Held {
     Pooled(managed::Object<Manager>),
     /// Opened for one use, outside the pool's bound.
-    Own(Box<Link>),
+    Own(Link),
 }
 
 impl Lease {
@@ -174,7 +174,7 @@ impl Lease {
     pub fn link(&mut self) -> Option<&mut Link> {
         self.held.as_mut().map(|held| match held {
             Held::Pooled(pooled) => &mut pooled.link,
-            Held::Own(link) => &mut **link,
+            Held::Own(link) => link,
         })
     }
 
