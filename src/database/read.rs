@@ -318,7 +318,9 @@ fn late() -> Error {
 
 fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Settings) -> Result<Node, ConfigError> {
     let database = &settings.database;
-    let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, database)?;
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if settings.server.workers == 0 { cores() } else { settings.server.workers };
+    let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, workers, database)?;
     let probe = Connector::new(key, url, Session::Probe, database)?;
     Ok(Node::new(Served { node: name, role }, pool, probe, Breaker::new(&settings.nodes)))
 }

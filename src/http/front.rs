@@ -105,7 +105,7 @@ impl Front {
             .go(&surface, &mut way, &mut trace)
             .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &trace)));
         if let Step::Answer(response) = &mut step {
-            self.finish(response, way.endpoint, &trace);
+            self.finish(response, way.endpoint, &mut trace);
         }
         (step, trace)
     }
@@ -151,28 +151,32 @@ impl Front {
         arguments.write(&endpoint.route, &mut canonical);
         let key = endpoint.keys.key(&canonical);
         let entry = self.pipeline.cache.memory.get(key, &canonical, &endpoint.route.fingerprint);
-        let now = trace.started;
         let refresh = |arguments: Arguments<'_>| {
             self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical);
         };
-        let (result, stale) = match entry.as_ref().map(|entry| (entry, entry.freshness(now))) {
-            Some((entry, Freshness::Fresh(left))) => {
-                if self.refreshes_early(entry, left) && entry.claim_refresh(now) {
-                    refresh(arguments);
-                }
-                endpoint.counters.hit.inc();
-                return hit(way, endpoint, entry, CacheStatus::Hit(left), trace);
-            }
-            Some((entry, Freshness::Revalidate(past))) => {
-                if entry.claim_refresh(now) {
-                    refresh(arguments);
-                }
-                endpoint.counters.stale.inc();
-                return hit(way, endpoint, entry, CacheStatus::Stale(past), trace);
-            }
-            Some((entry, Freshness::IfError(_))) => (LookupResult::Expired, Some(Arc::clone(entry))),
-            Some((_, Freshness::Gone)) => (LookupResult::Expired, None),
+        let (result, stale) = match entry {
             None => (LookupResult::Miss, None),
+            Some(entry) => {
+                let age = entry.age(trace.started);
+                match entry.freshness(age) {
+                    Freshness::Fresh(left) => {
+                        if self.refreshes_early(&entry, left) && entry.claim_refresh(age) {
+                            refresh(arguments);
+                        }
+                        endpoint.counters.hit.inc();
+                        return hit(way, endpoint, &entry, CacheStatus::Hit(left), age, trace);
+                    }
+                    Freshness::Revalidate(past) => {
+                        if entry.claim_refresh(age) {
+                            refresh(arguments);
+                        }
+                        endpoint.counters.stale.inc();
+                        return hit(way, endpoint, &entry, CacheStatus::Stale(past), age, trace);
+                    }
+                    Freshness::IfError(_) => (LookupResult::Expired, Some(entry)),
+                    Freshness::Gone => (LookupResult::Expired, None),
+                }
+            }
         };
         self.metrics.lookups.with_label_values(&["L1", result.as_str()]).inc();
         let plan = Plan::Shared(Shared { key, canonical: canonical.into_vec().into_boxed_slice(), stale });
@@ -246,11 +250,13 @@ impl Front {
     }
 
     /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
-    fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, trace: &Trace) {
+    fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, trace: &mut Trace) {
         let status = response.status();
         let head = response.headers_mut();
         head.insert(headers::X_REGION, self.region.clone());
-        head.insert(headers::X_REQUEST_ID, trace.request_id.clone());
+        // Moved, not cloned: to share a value that nobody shared yet takes an allocation.
+        let request_id = std::mem::replace(&mut trace.request_id, HeaderValue::from_static(""));
+        head.insert(headers::X_REQUEST_ID, request_id);
         if trace.is_strong {
             head.insert(headers::X_ROUTE_PRIMARY, HeaderValue::from_static("true"));
         }
@@ -274,12 +280,13 @@ impl Front {
             AccessLog::Off => false,
         };
         if wanted {
+            let text = |name| head.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
             log::info!(
                 target: "mainstay::access",
                 status = status.as_u16(),
-                request_id = trace.request_id.to_str().unwrap_or_default(),
+                request_id = text(&headers::X_REQUEST_ID),
                 duration_us = u64::try_from(trace.started.elapsed().as_micros()).unwrap_or(u64::MAX),
-                cache_status = head.get(&headers::CACHE_STATUS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+                cache_status = text(&headers::CACHE_STATUS);
                 "{}", trace.line.as_deref().unwrap_or(route_label(endpoint))
             );
         }
@@ -297,8 +304,8 @@ impl Front {
     }
 }
 
-fn hit(way: &Way<'_>, endpoint: &Endpoint, entry: &Entry, status: CacheStatus, trace: &Trace) -> Step {
-    Step::Answer(respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, trace.started))
+fn hit(way: &Way<'_>, endpoint: &Endpoint, entry: &Entry, status: CacheStatus, age: Duration, trace: &Trace) -> Step {
+    Step::Answer(respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age))
 }
 
 fn refuse(error: &Error, endpoint: Option<&Arc<Endpoint>>, trace: &Trace) -> Response<Bytes> {
@@ -387,7 +394,7 @@ where
                 let endpoint = Arc::clone(&passage.endpoint);
                 request.extensions_mut().insert(passage);
                 let (front, work) = (Arc::clone(&self.front), self.app.call(request));
-                Either::Right(async move { Ok(front.wait(work, &endpoint, &trace).await) }.boxed_local())
+                Either::Right(async move { Ok(front.wait(work, &endpoint, trace).await) }.boxed_local())
             }
         }
     }
@@ -395,7 +402,7 @@ where
 
 impl Front {
     /// Waits for the application. A panic in it, or work without an end, is answered like other errors.
-    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, trace: &Trace) -> Answered
+    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, mut trace: Trace) -> Answered
     where
         F: Future<Output = Result<ServiceResponse<BoxBody>, actix_web::Error>>,
     {
@@ -403,7 +410,7 @@ impl Front {
         let longest = limits.request_timeout.0 + limits.body_timeout.0 + BACKSTOP;
         let failed = |log_line: &str, code: Code| {
             log::error!("{}: {log_line}", endpoint.route.path);
-            let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), trace);
+            let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &trace);
             response.map_body(|_, body| EitherBody::left(body))
         };
         let work = AssertUnwindSafe(work).catch_unwind();
@@ -413,7 +420,7 @@ impl Front {
             Ok(Err(_)) => failed("a middleware panicked", Code::Internal),
             Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
         };
-        self.finish(&mut response, Some(endpoint), trace);
+        self.finish(&mut response, Some(endpoint), &mut trace);
         let outcome = if response.status().is_server_error() { "error" } else { "ok" };
         let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
         seconds.observe(trace.started.elapsed().as_secs_f64());

@@ -126,12 +126,12 @@ impl Pipeline {
             Ok(filled) => {
                 took = Some(filled.entry.cost);
                 status = CacheStatus::Forwarded { had_stale, stored: filled.stored, collapsed };
-                respond::from_entry(&filled.entry, endpoint, &asked, request_id, status, now)
+                respond::from_entry(&filled.entry, endpoint, &asked, request_id, status, filled.entry.age(now))
             }
             Err(error) => match shared.stale.as_ref().and_then(|entry| usable_on_error(entry, &error, now)) {
                 Some((entry, past)) => {
                     let status = CacheStatus::StaleIfError(past, error.code.info().status);
-                    respond::from_entry(entry, endpoint, &asked, request_id, status, now)
+                    respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
                 }
                 None => respond::from_error(&error, endpoint, request_id, status),
             },
@@ -293,7 +293,7 @@ impl Pipeline {
 
 /// The entry, where it may stand in for a source that failed, and how long ago it expired.
 fn usable_on_error<'a>(entry: &'a Arc<Entry>, error: &Error, now: Instant) -> Option<(&'a Entry, Duration)> {
-    match entry.freshness(now) {
+    match entry.freshness(entry.age(now)) {
         Freshness::Revalidate(past) | Freshness::IfError(past) if error.code.is_source_failure() => Some((entry, past)),
         _ => None,
     }

@@ -1,7 +1,7 @@
 //! From an entry, an answer or an error to a response: the headers of the cache stand here and nowhere else.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_http::header::{self, HeaderValue};
 use actix_http::{Response, StatusCode};
@@ -40,7 +40,7 @@ pub enum CacheStatus {
 thread_local! {
     static HIT: RefCell<SecondsValues> =
         const { RefCell::new(SecondsValues::new(|left| headers::value(format!("mainstay; hit; ttl={left}; detail=L1")))) };
-    static AGE: RefCell<SecondsValues> = const { RefCell::new(SecondsValues::new(|age| HeaderValue::from(age))) };
+    static AGE: RefCell<SecondsValues> = const { RefCell::new(SecondsValues::new(HeaderValue::from)) };
 }
 
 impl CacheStatus {
@@ -76,7 +76,7 @@ pub fn from_entry(
     asked: &Asked<'_>,
     request_id: &HeaderValue,
     status: CacheStatus,
-    now: Instant,
+    age: Duration,
 ) -> Response<Bytes> {
     let mut response = if entry.status == 404 {
         let mut response = problem::response(&not_found(), request_id, None);
@@ -93,7 +93,7 @@ pub fn from_entry(
     head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     head.insert(headers::CACHE_STATUS, status.header(entry.detail));
     if status.is_hit() {
-        head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(entry.age(now).as_secs())));
+        head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
     } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
