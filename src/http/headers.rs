@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
 use crate::cache::variants::{Encoding, Variants};
@@ -28,6 +29,9 @@ pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// The lines of a header that is a list, which may stand on several (RFC 9110, section 5.3).
+pub type Lines<'a> = SmallVec<[&'a HeaderValue; 1]>;
+
 /// The headers of a request that mean something to this server, found in one pass: a lookup for each of them would hash
 /// its name each time.
 #[derive(Debug, Default)]
@@ -35,9 +39,9 @@ pub struct Asked<'a> {
     /// `X-Request-Id`.
     pub request_id: Option<&'a HeaderValue>,
     /// `If-None-Match`.
-    pub if_none_match: Option<&'a HeaderValue>,
+    pub if_none_match: Lines<'a>,
     /// `Accept-Encoding`.
-    pub accept_encoding: Option<&'a HeaderValue>,
+    pub accept_encoding: Lines<'a>,
     /// `Origin`.
     pub origin: Option<&'a HeaderValue>,
     /// `X-Origin-Verify`.
@@ -51,7 +55,7 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// Reads all headers once. Of a header that comes twice the first line counts.
+    /// Reads all headers once. Of a header that comes twice and is no list the first line counts.
     pub fn read(headers: &'a HeaderMap) -> Self {
         let mut asked = Self::default();
         for (name, value) in headers {
@@ -59,8 +63,14 @@ impl<'a> Asked<'a> {
             asked.bytes += name.as_str().len() + value.len();
             let place = match name.as_str() {
                 "x-request-id" => &mut asked.request_id,
-                "if-none-match" => &mut asked.if_none_match,
-                "accept-encoding" => &mut asked.accept_encoding,
+                "if-none-match" => {
+                    asked.if_none_match.push(value);
+                    continue;
+                }
+                "accept-encoding" => {
+                    asked.accept_encoding.push(value);
+                    continue;
+                }
                 "origin" => &mut asked.origin,
                 "x-origin-verify" => &mut asked.origin_verify,
                 "x-consistency" => {
@@ -94,7 +104,7 @@ impl<'a> Asked<'a> {
 
     /// Whether the client takes an encoding (RFC 9110, section 12.5.3).
     pub fn takes_encoding(&self, encoding: Encoding) -> bool {
-        takes_encoding(self.accept_encoding, encoding)
+        takes_encoding(&self.accept_encoding, encoding)
     }
 }
 
@@ -107,14 +117,13 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-fn takes_encoding(accept: Option<&HeaderValue>, encoding: Encoding) -> bool {
-    let (Some(name), Some(accept)) = (encoding.name(), accept.and_then(|value| value.to_str().ok())) else {
-        return encoding == Encoding::Identity;
-    };
+fn takes_encoding(accept: &[&HeaderValue], encoding: Encoding) -> bool {
+    let Some(name) = encoding.name() else { return true };
     let mut wildcard = false;
-    for part in accept.split(',') {
+    for part in members(accept) {
         let (coding, weight) = part.split_once(';').unwrap_or((part, ""));
-        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.trim().parse::<f32>().ok());
+        let weight = weight.trim().strip_prefix(['q', 'Q']).and_then(|weight| weight.trim().strip_prefix('='));
+        let weight = weight.and_then(|weight| weight.trim().parse::<f32>().ok());
         let is_taken = weight.is_none_or(|weight| weight > 0.0);
         let coding = coding.trim();
         if coding.eq_ignore_ascii_case(name) {
@@ -125,10 +134,14 @@ fn takes_encoding(accept: Option<&HeaderValue>, encoding: Encoding) -> bool {
     wildcard
 }
 
+/// The members of a list, of those of its lines that are text.
+fn members<'a>(lines: &'a [&HeaderValue]) -> impl Iterator<Item = &'a str> {
+    lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','))
+}
+
 /// The entity tag of `If-None-Match` that is one of the body's (RFC 9110, section 13.1.2: compared weakly).
-pub fn matching_etag<'a>(if_none_match: &HeaderValue, body: &'a Variants) -> Option<&'a Bytes> {
-    let asked = if_none_match.to_str().ok()?;
-    let asked = || asked.split(',').map(|tag| tag.trim()).map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
+pub fn matching_etag<'a>(if_none_match: &[&HeaderValue], body: &'a Variants) -> Option<&'a Bytes> {
+    let asked = || members(if_none_match).map(str::trim).map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
     if asked().any(|tag| tag == "*") {
         return body.etags().next();
     }
@@ -215,15 +228,15 @@ mod tests {
 
     #[test]
     fn encodings_are_taken_by_name_weight_and_wildcard() {
-        let takes = |accept: &'static str, encoding| takes_encoding(Some(&HeaderValue::from_static(accept)), encoding);
+        let takes = |accept: &'static str, encoding| takes_encoding(&[&HeaderValue::from_static(accept)], encoding);
         assert!(takes("gzip, br", Encoding::Brotli));
         assert!(takes("GZIP;q=0.5", Encoding::Gzip));
         assert!(!takes("gzip;q=0, br;q=0.0", Encoding::Gzip));
         assert!(takes("*", Encoding::Brotli));
         assert!(!takes("br;q=0, *", Encoding::Brotli));
         assert!(!takes("", Encoding::Gzip));
-        assert!(!takes_encoding(None, Encoding::Gzip));
-        assert!(takes_encoding(None, Encoding::Identity));
+        assert!(!takes_encoding(&[], Encoding::Gzip));
+        assert!(takes_encoding(&[], Encoding::Identity));
     }
 
     #[test]
