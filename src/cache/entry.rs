@@ -18,7 +18,7 @@ pub struct Entry {
     pub canonical: Box<[u8]>,
     /// The meaning of the route that made it.
     pub fingerprint: [u8; 16],
-    /// HTTP status: 200, or 404 for a cached absence, which has no body of its own.
+    /// HTTP status. Only 200 and absences are kept; what a handler answers otherwise is for those who waited.
     pub status: u16,
     /// Media type.
     pub content_type: &'static str,
@@ -77,6 +77,11 @@ impl Entry {
     /// Whether the entry answers this request. A hash alone would let two requests that collide share an answer.
     pub fn answers(&self, canonical: &[u8], fingerprint: &[u8; 16]) -> bool {
         *self.canonical == *canonical && self.fingerprint == *fingerprint
+    }
+
+    /// Whether the entry says that there is nothing: a 404 without a body of its own.
+    pub fn is_absence(&self) -> bool {
+        self.status == 404 && self.body.identity().bytes.is_empty()
     }
 
     /// How old the entry is.

@@ -78,16 +78,17 @@ pub fn from_entry(
     status: CacheStatus,
     age: Duration,
 ) -> Response<Bytes> {
-    let mut response = if entry.status == 404 {
+    let is_absence = entry.is_absence();
+    let mut response = if is_absence {
         let mut response = problem::response(&not_found(), request_id, None);
         let max_age = format!("public, max-age={}", entry.limits.fresh.as_secs());
         response.headers_mut().insert(header::CACHE_CONTROL, headers::value(max_age));
         response
     } else {
-        body_or_304(&entry.body, entry.content_type, asked)
+        body_or_304(entry, asked)
     };
     let head = response.headers_mut();
-    if entry.status != 404 {
+    if !is_absence {
         head.insert(header::CACHE_CONTROL, endpoint.cache_control.clone());
     }
     head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -105,8 +106,13 @@ pub fn not_found() -> Error {
     Error::new(Code::NotFound, "there is no such thing")
 }
 
-fn body_or_304(body: &Variants, content_type: &'static str, asked: &Asked<'_>) -> Response<Bytes> {
-    if let Some(etag) = asked.if_none_match.and_then(|tags| headers::matching_etag(tags, body)) {
+fn body_or_304(entry: &Entry, asked: &Asked<'_>) -> Response<Bytes> {
+    let body = &entry.body;
+    // Only what would be a 200 can be a 304 (RFC 9110, section 13.2.1): a handler may have answered with another status.
+    if entry.status == 200
+        && !asked.if_none_match.is_empty()
+        && let Some(etag) = headers::matching_etag(&asked.if_none_match, body)
+    {
         let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
         response.headers_mut().insert(header::ETAG, headers::value(etag.clone()));
         return response;
@@ -116,14 +122,19 @@ fn body_or_304(body: &Variants, content_type: &'static str, asked: &Asked<'_>) -
     } else {
         (Encoding::Identity, body.identity())
     };
-    let mut response = Response::with_body(StatusCode::OK, variant.bytes.clone());
+    let mut response = Response::with_body(status_of(entry.status), variant.bytes.clone());
     let head = response.headers_mut();
-    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(entry.content_type));
     head.insert(header::ETAG, headers::value(variant.etag.clone()));
     if let Some(name) = encoding.name() {
         head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
     response
+}
+
+/// The status that a handler answered with.
+fn status_of(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// The response of an answer that is not shared.
@@ -134,12 +145,11 @@ pub fn from_answer(
     detail: &str,
     compress_bytes_min: usize,
 ) -> Response<Bytes> {
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let takes_any = [Encoding::Brotli, Encoding::Gzip].into_iter().any(|encoding| asked.takes_encoding(encoding));
     let compress_bytes_min = if takes_any { compress_bytes_min } else { usize::MAX };
     let body = Variants::of(answer.body, compress_bytes_min);
     let (encoding, variant) = body.choose(|encoding| asked.takes_encoding(encoding));
-    let mut response = Response::with_body(status, variant.bytes.clone());
+    let mut response = Response::with_body(status_of(answer.status), variant.bytes.clone());
     let head = response.headers_mut();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     if let Some(name) = encoding.name() {
