@@ -150,6 +150,14 @@ impl Pipeline {
     ) -> Option<(Wait, bool)> {
         match self.cache.fills.join(key, canonical) {
             Join::Lead(lead, wait) => {
+                // Another fill may have ended between this request's lookup and here.
+                let entry = self.cache.memory.get(key, canonical, &endpoint.route.fingerprint);
+                if let Some(entry) =
+                    entry.filter(|entry| matches!(entry.freshness(entry.age(Instant::now())), Freshness::Fresh(_)))
+                {
+                    lead.finish(Ok(Filled { entry, stored: true }));
+                    return Some((wait, true));
+                }
                 self.spawn_fill(lead, endpoint, params, key, canonical);
                 Some((wait, false))
             }
