@@ -117,8 +117,8 @@ impl Scalar {
 fn parse_date(text: &str) -> Option<NaiveDate> {
     let shape = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let date = if shape { NaiveDate::parse_from_str(text, "%Y-%m-%d").ok() } else { None };
-    // chrono pads on printing, so that comparing rules out spellings like `2026-1-030`.
-    date.filter(|date| date.to_string() == text)
+    // chrono pads on printing, so that comparing rules out spellings like `2026-1-030`. Postgres has no year zero.
+    date.filter(|date| date.to_string() == text && chrono::Datelike::year(date) > 0)
 }
 
 /// A time with its offset. In a query an unescaped `+` has become a space, so a space before the offset counts as one.
@@ -126,8 +126,9 @@ fn parse_timestamp(text: &str) -> Option<DateTime<Utc>> {
     let time =
         DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(&text.replace(' ', "+"))).ok()?;
     let time = time.with_timezone(&Utc);
-    // Leap seconds and sub-microsecond digits do not exist in Postgres; years outside four digits print differently.
-    let in_range = (0..=9999).contains(&chrono::Datelike::year(&time)) && time.nanosecond() < 1_000_000_000;
+    // Leap seconds, the year zero and sub-microsecond digits do not exist in Postgres; years outside four digits print
+    // differently.
+    let in_range = (1..=9999).contains(&chrono::Datelike::year(&time)) && time.nanosecond() < 1_000_000_000;
     in_range.then(|| time.with_nanosecond(time.nanosecond() / 1_000 * 1_000)).flatten()
 }
 
@@ -137,9 +138,13 @@ fn canonical_number(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(&text)),
     };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, fraction)| (whole, Some(fraction)));
     let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !all_digits(whole) || !all_digits(fraction) || whole.len() + fraction.len() > NUMBER_DIGITS_MAX {
+    if !all_digits(whole) || !fraction.is_none_or(all_digits) {
+        return None;
+    }
+    let fraction = fraction.unwrap_or_default();
+    if whole.len() + fraction.len() > NUMBER_DIGITS_MAX {
         return None;
     }
     let whole = whole.trim_start_matches('0');
@@ -359,6 +364,13 @@ mod tests {
             (Scalar::Number, "-0012.500", Some("-12.5")),
             (Scalar::Number, "-0.0", Some("0")),
             (Scalar::Number, ".5", None),
+            (Scalar::Number, "5.", None),
+            (
+                Scalar::Number,
+                "9999999999999999999999999999999999999999",
+                Some("9999999999999999999999999999999999999999"),
+            ),
+            (Scalar::Number, "99999999999999999999999999999999999999990", None),
             (Scalar::Number, "1e9", None),
             (Scalar::Number, "NaN", None),
             (Scalar::Boolean, "1", Some("true")),
@@ -367,6 +379,8 @@ mod tests {
             (Scalar::Date, "2026-02-30", None),
             (Scalar::Date, "2026-1-030", None),
             (Scalar::Date, "+026-01-01", None),
+            (Scalar::Date, "0000-01-01", None),
+            (Scalar::Timestamp, "0001-01-01T00:00:00+01:00", None),
             (Scalar::Timestamp, "2026-10-30T12:00:00+02:00", Some("2026-10-30T10:00:00Z")),
             (Scalar::Timestamp, "2026-10-30T12:00:00 02:00", Some("2026-10-30T10:00:00Z")),
             (Scalar::Timestamp, "2026-10-30T10:00:00.0000001Z", Some("2026-10-30T10:00:00Z")),
