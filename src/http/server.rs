@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actix_service::IntoServiceFactory;
 use actix_web::dev::Server;
+use actix_web::http::header;
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -87,7 +88,7 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
         log::error!("a request came past the front without its passage");
         return HttpResponse::InternalServerError().finish();
     };
-    match read_body(payload, &pipeline.settings).await {
+    match read_body(&request, payload, &pipeline.settings).await {
         Ok(body) => pipeline.into_inner().respond(&request, body, passage).await,
         Err(error) => {
             let mut response = problem::response(&error, &passage.request_id, None);
@@ -99,11 +100,20 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
 }
 
 /// The whole body, inside the limits of length and time.
-async fn read_body(payload: web::Payload, settings: &Settings) -> Result<Bytes, Error> {
+async fn read_body(request: &HttpRequest, payload: web::Payload, settings: &Settings) -> Result<Bytes, Error> {
     let LimitSettings { body_bytes_max, body_timeout, .. } = settings.limits;
+    // What says beforehand that it is too long need not be waited for.
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > u64::try_from(body_bytes_max).unwrap_or(u64::MAX)) {
+        return Err(too_large(body_bytes_max));
+    }
     let read = collect(payload, body_bytes_max);
     let late = |_| Err(Error::new(Code::BodyIncomplete, "the body did not arrive in time"));
     actix_rt::time::timeout(body_timeout.0, read).await.unwrap_or_else(late)
+}
+
+fn too_large(bytes_max: usize) -> Error {
+    Error::new(Code::BodyTooLarge, format!("the body has more than {bytes_max} bytes"))
 }
 
 async fn collect(mut payload: web::Payload, bytes_max: usize) -> Result<Bytes, Error> {
@@ -111,7 +121,7 @@ async fn collect(mut payload: web::Payload, bytes_max: usize) -> Result<Bytes, E
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Error::new(Code::BodyIncomplete, "the body broke off"))?;
         if body.len() + chunk.len() > bytes_max {
-            return Err(Error::new(Code::BodyTooLarge, format!("the body has more than {bytes_max} bytes")));
+            return Err(too_large(bytes_max));
         }
         body.extend_from_slice(&chunk);
     }
