@@ -4,6 +4,7 @@
 //! bound as their canonical text and cast to the declared type, so that what was keyed is what is asked.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -33,6 +34,7 @@ pub struct SqlSource {
 }
 
 /// The statement with its wrapping, as it is sent.
+#[derive(PartialEq)]
 struct Wrapped(Vec<Piece>);
 
 impl SqlSource {
@@ -59,24 +61,26 @@ impl SqlSource {
     /// # Errors
     /// `not_found` and `row_not_unique` of a `row` result, `response_too_large`, and those of the read itself.
     pub async fn run(&self, call: &Call) -> Result<Answer, Error> {
-        let wrapped = match self.wrapped.load_full() {
-            Some(wrapped) => wrapped,
-            None => {
-                let columns = call.describe(&typed_sql(&self.statement, &self.sql_types)).await?;
-                let wrapped = std::sync::Arc::new(self.wrap(&columns));
-                self.wrapped.store(Some(wrapped.clone()));
-                wrapped
-            }
+        let Some(wrapped) = self.wrapped.load_full() else {
+            let wrapped = self.rewrap(call).await?;
+            return self.answer(load(&wrapped, call).await?);
         };
-        let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
-        let rows: Vec<(Option<String>, i64)> =
-            call.read(async |conn| query.load(conn).await).await.inspect_err(|error| {
-                // The statement may have met tables that have changed: look at its columns again next time.
-                if error.code == Code::QueryFailed {
-                    self.wrapped.store(None);
-                }
-            })?;
-        self.answer(rows)
+        match load(&wrapped, call).await {
+            // The statement may have met tables that have changed: where its columns are others now, it runs once more.
+            Err(error) if error.code == Code::QueryFailed => {
+                let fresh = self.rewrap(call).await?;
+                if *fresh == *wrapped { Err(error) } else { self.answer(load(&fresh, call).await?) }
+            }
+            outcome => self.answer(outcome?),
+        }
+    }
+
+    /// Looks at the statement's columns and wraps it accordingly, now and from now on.
+    async fn rewrap(&self, call: &Call) -> Result<Arc<Wrapped>, Error> {
+        let columns = call.describe(&typed_sql(&self.statement, &self.sql_types)).await?;
+        let wrapped = Arc::new(self.wrap(&columns));
+        self.wrapped.store(Some(Arc::clone(&wrapped)));
+        Ok(wrapped)
     }
 
     fn answer(&self, rows: Vec<(Option<String>, i64)>) -> Result<Answer, Error> {
@@ -102,26 +106,30 @@ impl SqlSource {
 
     /// Wraps the statement. The body comes out NULL where a limit is passed, so that the bytes are not even sent.
     fn wrap(&self, columns: &[Column]) -> Wrapped {
-        let value = match columns {
-            [only] if matches!(only.type_name.as_str(), "json" | "jsonb") => {
-                format!("coalesce((mainstay_q.{})::text, 'null')", quote_identifier(&only.name))
-            }
-            _ => "row_to_json(mainstay_q)::text".to_owned(),
+        let (value, guard) = match columns {
+            [only] if matches!(only.type_name.as_str(), "json" | "jsonb") => (
+                format!("coalesce((mainstay_q.{})::text, 'null')", quote_identifier(&only.name)),
+                // Costs nothing, since the planner drops it; but once the statement yields something else than this one
+                // column, it is an error, and the columns are looked at again.
+                format!(" UNION ALL SELECT NULL::{} WHERE false", only.type_name),
+            ),
+            // With `.*` it is the row, even where a column is called mainstay_q.
+            _ => ("row_to_json(mainstay_q.*)::text".to_owned(), String::new()),
         };
         let (rows_max, bytes_max) = (self.rows_max, self.response_bytes_max);
         let (before, after) = match self.result {
             ResultShape::Row => (
                 format!(
-                    "SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, 1::bigint FROM (SELECT {value} AS j FROM ("
+                    "SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, 1::bigint FROM (SELECT {value} AS j FROM (("
                 ),
-                "\n) AS mainstay_q LIMIT 2) AS mainstay_rows".to_owned(),
+                format!("\n){guard}) AS mainstay_q LIMIT 2) AS mainstay_rows"),
             ),
             ResultShape::Rows => (
                 format!(
                     "SELECT CASE WHEN count(*) <= {rows_max} AND coalesce(sum(octet_length(j) + 1), 0) < {bytes_max} \
-                     THEN '[' || coalesce(string_agg(j, ','), '') || ']' END, count(*) FROM (SELECT {value} AS j FROM ("
+                     THEN '[' || coalesce(string_agg(j, ','), '') || ']' END, count(*) FROM (SELECT {value} AS j FROM (("
                 ),
-                format!("\n) AS mainstay_q LIMIT {}) AS mainstay_rows", u64::from(rows_max) + 1),
+                format!("\n){guard}) AS mainstay_q LIMIT {}) AS mainstay_rows", u64::from(rows_max) + 1),
             ),
         };
         let mut pieces = vec![Piece::Text(before)];
@@ -141,6 +149,12 @@ impl SqlSource {
         pieces.push(Piece::Text(after));
         Wrapped(pieces)
     }
+}
+
+/// What Postgres answers: the body, where it is within the limits, and the number of rows.
+async fn load(wrapped: &Wrapped, call: &Call) -> Result<Vec<(Option<String>, i64)>, Error> {
+    let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
+    call.read(async |conn| query.load(conn).await).await
 }
 
 /// The statement as it is prepared by itself: each placeholder a text, cast to its declared type.
