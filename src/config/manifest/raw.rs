@@ -444,6 +444,11 @@ fn source(raw: &RawRoute, file: &Path, known: &Known<'_>, params: usize) -> Resu
         return Err("sql cannot write, so it is for GET alone; use a handler".to_owned());
     }
     let statement = Statement::parse(&sql).map_err(|reason| format!("sql: {reason}"))?;
+    if statement.words().any(|word| word == "set_config") {
+        return Err(
+            "sql: set_config would change the session for requests that come after; a route only reads".to_owned()
+        );
+    }
     let used = statement.placeholders_used();
     if used.len() > params {
         return Err(format!("sql uses ${}, but {params} parameters are declared", used.len()));
