@@ -7,7 +7,7 @@ use mainstay::error::Code;
 use mainstay::{Answer, Error};
 
 use crate::instance::client::{Connection, Reply, head};
-use crate::instance::probe::Probe;
+use crate::instance::probe::{Probe, Told};
 use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE};
 
@@ -33,9 +33,9 @@ fn stampede(instance: &Instance, clients: usize, target: &str) -> Vec<Reply> {
 }
 
 /// Waits until so many requests wait for a fill that another one leads.
-fn wait_followers(instance: &Instance, followers: usize) {
+fn wait_followers(instance: &Instance, followers: u32) {
     let sample = "mainstay_fill_waiters_total{route=\"/public/echo\"}";
-    let there = || instance.metric(sample) >= followers as f64;
+    let there = || instance.metric(sample) >= f64::from(followers);
     assert!(mainstay::local::wait_until(PATIENCE, there), "{} of {followers}", instance.metric(sample));
 }
 
@@ -128,7 +128,7 @@ fn a_fill_outlives_the_only_client_that_asked() {
 /// Answers that are not kept go to all who waited, at once and not one after another.
 #[test]
 fn an_answer_that_is_not_kept_serialises_nobody() {
-    let failures: [fn(&mainstay::Call, usize) -> Result<Answer, Error>; 3] = [
+    let failures: [Told; 3] = [
         |_, _| Err(Error::new(Code::Overloaded, "as told")),
         |_, _| Ok(Answer { status: 410, ..Answer::json_bytes("{}") }),
         |_, _| panic!("as told"),

@@ -22,7 +22,10 @@ fn an_absence_is_kept_for_its_short_time() {
     let probe = absent();
     let instance = Instance::probed(ROUTES, &probe);
     let first = instance.get_with("/public/it", &[("X-Request-Id", "first")]);
-    assert_eq!((first.status, first.problem(), first.cache()), (404, "not_found".to_owned(), "fwd=miss; stored; detail=handler"));
+    assert_eq!(
+        (first.status, first.problem(), first.cache()),
+        (404, "not_found".to_owned(), "fwd=miss; stored; detail=handler")
+    );
     let second = instance.get_with("/public/it", &[("X-Request-Id", "second"), ("If-None-Match", "*")]);
     assert_eq!((second.status, second.problem()), (404, "not_found".to_owned()), "the id in it is this request's own");
     assert!(second.is_hit() && second.ttl() <= 10, "{second:?}");

@@ -16,7 +16,10 @@ fn a_manifest_with_an_error_changes_nothing() {
         (route("nonsense = 1\n"), "nonsense"),
         ("[[route]\n".to_owned(), "routes.toml:1"),
         (route("") + &route(""), "declared twice"),
-        ("[[route]]\npath = \"/x\"\nhandler = \"nobody\"\n".to_owned(), "routes.toml:1: route /x: no handler is called \"nobody\""),
+        (
+            "[[route]]\npath = \"/x\"\nhandler = \"nobody\"\n".to_owned(),
+            "routes.toml:1: route /x: no handler is called \"nobody\"",
+        ),
     ] {
         let problems = instance.reload(&broken).unwrap_err();
         assert!(problems.contains(says), "{problems}");

@@ -6,7 +6,7 @@ use mainstay::error::Code;
 use mainstay::{Answer, Error};
 
 use crate::instance::client::Reply;
-use crate::instance::probe::Probe;
+use crate::instance::probe::{Probe, Told};
 use crate::instance::{Instance, Plan};
 use crate::support::Cluster;
 
@@ -72,8 +72,7 @@ fn stale_if_error_serves_what_it_has_and_says_why() {
     let probe = Probe::default();
     let instance = Instance::probed(&routes("20ms", "0s", "1h"), &probe);
     let first = instance.get("/public/it");
-    let broken: [(&str, fn(&mainstay::Call, usize) -> Result<Answer, Error>); 2] =
-        [("503", fail), ("500", |_, _| panic!("as told"))];
+    let broken: [(&str, Told); 2] = [("503", fail), ("500", |_, _| panic!("as told"))];
     for (status, failure) in broken {
         probe.answer(failure);
         let reply = instance.wait_for("a stale answer", "/public/it", |reply| reply.ttl() < 0);
@@ -156,7 +155,7 @@ fn a_hot_key_is_refreshed_before_it_expires() {
         Answer::json(&number)
     });
     let plan = Plan::probed(&routes("1200ms", "0s", "0s"), &probe);
-    let instance = plan.set("cache.early_refresh_beta", "20").start();
+    let instance = plan.set("cache.early_refresh_beta", "10").start();
     instance.get("/public/it");
     let mut connection = instance.connect();
     let begin = Instant::now();

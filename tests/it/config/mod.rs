@@ -1,1 +1,4 @@
 //! Settings and manifest.
+
+mod manifest;
+mod settings;

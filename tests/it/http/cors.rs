@@ -35,7 +35,14 @@ fn allowed(reply: &crate::instance::client::Reply) -> Option<&str> {
 #[test]
 fn a_listed_origin_may_read_and_another_may_not_from_one_entry() {
     let (instance, probe) = start("https://app.test,https://second.test");
-    let orders = [Some(OTHER), Some(LISTED), None, Some("https://second.test"), Some("null"), Some("https://app.test.evil.test")];
+    let orders = [
+        Some(OTHER),
+        Some(LISTED),
+        None,
+        Some("https://second.test"),
+        Some("null"),
+        Some("https://app.test.evil.test"),
+    ];
     for origin in orders {
         let headers: Vec<_> = origin.map(|origin| ("Origin", origin)).into_iter().collect();
         let reply = instance.get_with("/public/open", &headers);

@@ -81,7 +81,9 @@ fn known() -> Vec<Vec<u8>> {
     let mut known: Vec<Vec<u8>> = lines.iter().map(|line| line.as_bytes().to_vec()).collect();
     known.push(b"GET /public/echo?q=\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n".to_vec());
     known.push(b"GET /public/docs/\xc3\x28 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec());
-    known.push(b"GET /public/echo HTTP/1.1\r\nX-Consistency: \xff\r\nX-Request-Id: \xff\r\nOrigin: \xff\r\n\r\n".to_vec());
+    known.push(
+        b"GET /public/echo HTTP/1.1\r\nX-Consistency: \xff\r\nX-Request-Id: \xff\r\nOrigin: \xff\r\n\r\n".to_vec(),
+    );
     known.push([b"GET /".as_slice(), &vec![b'a'; 100_000], b" HTTP/1.1\r\n\r\n"].concat());
     known.push([b"GET /public/echo?".as_slice(), &b"q=1&".repeat(5_000), b" HTTP/1.1\r\n\r\n"].concat());
     known.push(b"GET / HTTP/1.1\r\n".iter().copied().chain(b"A: b\r\n".repeat(10_000)).collect());
@@ -154,7 +156,8 @@ fn thousands_of_broken_requests_leave_the_server_as_it_was() {
 fn broken_requests_leave_no_memory_behind() {
     let instance = Instance::probed(ROUTES, &Probe::default());
     let huge = [b"GET /".as_slice(), &vec![b'a'; 120_000], b" HTTP/1.1\r\n\r\n"].concat();
-    let broken_off = b"POST /things HTTP/1.1\r\nContent-Length: 900000\r\n\r\n".iter().copied().chain(vec![b'x'; 500_000]);
+    let broken_off =
+        b"POST /things HTTP/1.1\r\nContent-Length: 900000\r\n\r\n".iter().copied().chain(vec![b'x'; 500_000]);
     let broken_off: Vec<u8> = broken_off.collect();
     let round = || {
         for _ in 0..100 {

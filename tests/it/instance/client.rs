@@ -89,7 +89,8 @@ impl<S: Read + Write> Connection<S> {
             return self.try_reply(method);
         }
         let has_body = method != "HEAD" && !matches!(status, 204 | 304);
-        let length: usize = if has_body { reply.header("content-length").map_or(0, |it| it.parse().unwrap()) } else { 0 };
+        let length: usize =
+            if has_body { reply.header("content-length").map_or(0, |it| it.parse().unwrap()) } else { 0 };
         while self.read.len() < length {
             self.read_more()?;
         }

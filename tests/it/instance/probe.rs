@@ -12,6 +12,9 @@ use crate::support::PATIENCE;
 
 type Script = Arc<dyn Fn(&Call, usize) -> Result<Answer, Error> + Send + Sync>;
 
+/// An answer that needs nothing of its test.
+pub type Told = fn(&Call, usize) -> Result<Answer, Error>;
+
 /// The handler, and the test's hold on it.
 #[derive(Clone)]
 pub struct Probe(Arc<State>);
@@ -26,7 +29,8 @@ struct State {
 impl Default for Probe {
     /// Answers the number of the call and its parameter `q`.
     fn default() -> Self {
-        let script: Script = Arc::new(|call, number| Answer::json(&json!({ "call": number, "q": call.params.text("q") })));
+        let script: Script =
+            Arc::new(|call, number| Answer::json(&json!({ "call": number, "q": call.params.text("q") })));
         let state = State {
             calls: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),

@@ -1,1 +1,6 @@
 //! What produces responses.
+
+mod handler;
+mod schema;
+mod sql;
+mod writes;

@@ -1,0 +1,99 @@
+//! Rules of `routes.toml` that need no database: each breach is named with its line.
+
+use std::path::Path;
+
+use mainstay::config::manifest::{Known, Manifest};
+
+const KNOWN: Known<'_> = Known { handlers: &["h"], middlewares: &["cors", "m"] };
+
+fn parse(text: &str) -> Result<Manifest, String> {
+    let problems = |problems: Vec<mainstay::config::manifest::Problem>| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    Manifest::parse(text, Path::new("routes.toml"), &KNOWN).map_err(problems)
+}
+
+/// A route of this path, with a handler and what else is said.
+fn route(path: &str, more: &str) -> String {
+    format!("[[route]]\npath = \"{path}\"\nhandler = \"h\"\n{more}\n")
+}
+
+#[test]
+fn each_breach_is_named() {
+    let param = |text: &str| route("/x", &format!("params = [{{ name = \"p\", in = \"query\", {text} }}]"));
+    let sql = |text: &str| format!("[[route]]\npath = \"/x\"\nsql = '''{text}'''\n");
+    for (text, says) in [
+        (route("x", ""), "must start with /"),
+        (route("/health/x", ""), "answered by the server itself"),
+        (route("/a//b", ""), "segments are plain characters"),
+        (route("/a/../b", ""), "segments are plain characters"),
+        (route("/a/%41", ""), "segments are plain characters"),
+        (route("/a/x{p}", ""), "segments are plain characters"),
+        (route("/{p}", ""), "{p} of the path is not declared"),
+        (route("/x", "params = [{ name = \"p\", in = \"path\", type = \"text\" }]"), "the path has no {p}"),
+        (route("/x", "methods = [\"HEAD\"]"), "follows from GET"),
+        (route("/x", "methods = [\"get\"]"), "one of GET"),
+        (route("/x", "methods = []"), "at least one"),
+        (route("/x", "middlewares = [\"n\"]"), "no middleware is called \"n\""),
+        (route("/x", "auth = \"jwt\""), "not part of this version"),
+        (route("/x", "consistency = \"weak\""), "routes.toml:4"),
+        (route("/x", "consistency = \"strong\"\n[route.cache]\nttl = \"1m\""), "needs consistency = \"eventual\""),
+        (route("/x", "methods = [\"POST\"]\n[route.cache]\nttl = \"1m\""), "GET alone"),
+        (route("/x", "middlewares = [\"m\"]\n[route.cache]\nttl = \"1m\""), "cached routes take \"cors\" alone"),
+        (route("/x", "[route.cache]\nttl = \"0s\""), "longer than zero"),
+        (route("/x", "[route.cache]\nttl = \"1m\"\ntags = [\"a{nope}\"]"), "no parameter is called nope"),
+        (route("/x", "[route.cache]\nttl = \"1m\"\nttl2 = \"1m\""), "ttl2"),
+        (route("/x", "") + &route("/x", ""), "GET is declared twice"),
+        (
+            route("/x/{p}", "params = [{ name = \"p\", in = \"path\", type = \"text\" }]")
+                + &route("/x/{q}", "params = [{ name = \"q\", in = \"path\", type = \"text\" }]"),
+            "routes.toml:5",
+        ),
+        (param("type = \"int\""), "one of text, integer"),
+        (param("type = \"text\", min = 1"), "min and max are for"),
+        (param("type = \"integer\", min = 2, max = 1"), "min is greater than max"),
+        (param("type = \"integer\", default = 5, max = 1"), "default: must be at most 1"),
+        (param("type = \"text\", set = true"), "set = true is for arrays"),
+        (param("type = \"text\", pattern = \"(\""), "pattern"),
+        (param("type = \"text[]\", optional = true"), "optional = true is for scalar"),
+        (sql("SELECT 1; SELECT 2"), "more than one statement"),
+        (sql("SELECT $1"), "sql uses $1, but 0 parameters are declared"),
+        (sql("SELECT 'open"), "not closed"),
+        (sql("SELECT set_config('a', 'b', false)"), "a route only reads"),
+        ("[[route]]\npath = \"/x\"\n".to_owned(), "exactly one of sql, sql_file, handler"),
+        ("[[route]]\npath = \"/x\"\nsql_file = \"none.sql\"\n".to_owned(), "sql_file"),
+        ("[[routes]]\n".to_owned(), "routes"),
+    ] {
+        let error = parse(&text).err().unwrap_or_else(|| panic!("taken: {text}"));
+        assert!(error.contains(says), "{text}\n{error}");
+    }
+}
+
+/// Everything that is wrong is said at once, each with its own line.
+#[test]
+fn all_problems_are_told_together() {
+    let error = parse(&(route("a", "") + &route("/ok", "") + &route("/b//", ""))).unwrap_err();
+    let lines: Vec<_> = error.lines().collect();
+    assert_eq!(lines.len(), 2, "{error}");
+    assert!(
+        lines[0].starts_with("routes.toml:1: route a:") && lines[1].starts_with("routes.toml:9: route /b//:"),
+        "{error}"
+    );
+}
+
+/// The defaults by path that the built-in API relies on.
+#[test]
+fn paths_have_their_default_policy() {
+    let is_kept = |path: &str, more: &str| parse(&route(path, more)).unwrap().routes[0].is_cacheable();
+    for path in ["/public/x", "/api/v1/rates", "/api/v1/rates/history", "/api/v1/fees/quote"] {
+        assert!(is_kept(path, ""), "{path}");
+        assert!(!is_kept(path, "consistency = \"strong\""), "{path}");
+        assert!(!is_kept(path, "methods = [\"POST\"]"), "{path}");
+    }
+    for path in ["/account/x", "/api/v1/transfer", "/api/v1/mint/1", "/x", "/publicity", "/api/v1/other"] {
+        assert!(!is_kept(path, ""), "{path}");
+    }
+    for (path, private) in [("/account/x", true), ("/api/v1/offramp/1", true), ("/x", false)] {
+        assert_eq!(parse(&route(path, "")).unwrap().routes[0].private, private, "{path}");
+    }
+}
