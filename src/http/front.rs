@@ -1,7 +1,7 @@
 //! The front: every request passes here first, and an L1 hit ends here.
 //!
 //! It stands beneath Actix routing and all middlewares, as a service on raw requests around the `App`. The order of
-//! [`Front::go`] is the order of the design: limits, health, origin secret, route, consistency, cache. What it cannot
+//! `Front::go` is the order of the design: limits, health, origin secret, route, consistency, cache. What it cannot
 //! answer goes on into the `App` with a [`Passage`], and what comes back gets the headers that every response carries.
 
 use std::panic::AssertUnwindSafe;
@@ -219,7 +219,9 @@ impl Front {
                 format!("more than {} header lines, or {} bytes in them", limits.headers_max, limits.header_bytes_max);
             return Err(Error::new(Code::HeadersTooLarge, detail));
         }
-        if way.has_payload && (is_read(way.request) || way.request.method() == Method::OPTIONS) {
+        // What may follow an `Upgrade` is no body: the offer is not taken up, and the request is answered as it is.
+        let has_body = way.has_payload && !way.request.upgrade();
+        if has_body && (is_read(way.request) || way.request.method() == Method::OPTIONS) {
             return Err(Error::new(Code::BodyNotAllowed, "a GET, HEAD or OPTIONS request has no body"));
         }
         Ok(())
@@ -385,7 +387,7 @@ where
         match step {
             Step::Answer(mut response) => {
                 if has_payload {
-                    // What is left of the body must not be read as the next request.
+                    // What is left, or what an `Upgrade` announced, must not be read as the next request.
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 Either::Left(ready(Ok(response.map_body(|_, body| EitherBody::left(body)))))
