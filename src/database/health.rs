@@ -191,3 +191,129 @@ fn findings(status: &DatabaseStatus, settings: &HealthSettings) -> Findings {
     }
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::config::units::Span;
+    use crate::database::pools::PoolUsage;
+    use crate::database::read::Role;
+    use crate::database::status::{NodeCounts, NodeStatus};
+    use crate::nodes::breaker::BreakerState;
+
+    fn settings(required: &[Dependency]) -> HealthSettings {
+        HealthSettings {
+            lag_max: Span(Duration::from_secs(5)),
+            required: required.to_vec(),
+            failures_to_unhealthy: 2,
+            successes_to_healthy: 3,
+        }
+    }
+
+    const BOTH: [Dependency; 2] = [Dependency::Primary, Dependency::Replica];
+
+    fn node(role: Role) -> NodeStatus {
+        NodeStatus {
+            name: "node".into(),
+            role,
+            sampled: true,
+            up: true,
+            writable: role == Role::Primary,
+            ineligible: None,
+            lag: (role == Role::Replica).then_some(Duration::from_millis(900)),
+            flowing: role == Role::Replica,
+            timeline: None,
+            lsn: None,
+            breaker: BreakerState::Closed,
+            latency: None,
+            pool: PoolUsage::default(),
+            counts: NodeCounts::default(),
+        }
+    }
+
+    fn status(nodes: impl IntoIterator<Item = NodeStatus>) -> DatabaseStatus {
+        DatabaseStatus { at: Instant::now(), nodes: nodes.into_iter().collect() }
+    }
+
+    fn down(role: Role) -> NodeStatus {
+        NodeStatus { up: false, writable: false, flowing: false, ineligible: Some(Ineligible::Down), ..node(role) }
+    }
+
+    fn first(status: &DatabaseStatus, required: &[Dependency]) -> Verdict {
+        Health::default().tick(status, &settings(required))
+    }
+
+    #[test]
+    fn all_well_is_healthy_with_whole_seconds() {
+        let verdict = first(&status([node(Role::Primary), node(Role::Replica)]), &BOTH);
+        assert_eq!((verdict.status, verdict.http_ok, verdict.replication_lag_secs()), (Status::Healthy, true, Some(0)));
+        let verdict = first(&status([node(Role::Primary)]), &BOTH);
+        assert_eq!((verdict.status, verdict.lag), (Status::Healthy, Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn the_unrounded_lag_decides() {
+        let lagging = |millis, ineligible| {
+            let lag = Some(Duration::from_millis(millis));
+            first(&status([node(Role::Primary), NodeStatus { lag, ineligible, ..node(Role::Replica) }]), &BOTH)
+        };
+        assert!(lagging(5000, None).http_ok);
+        let verdict = lagging(5001, Some(Ineligible::Lagging));
+        assert_eq!((verdict.http_ok, verdict.replication_lag_secs()), (false, Some(5)));
+        assert_eq!(verdict.reasons, [Reason::ReplicationLag]);
+    }
+
+    #[test]
+    fn an_unknown_lag_is_a_503_and_null() {
+        let replica = NodeStatus { lag: None, ineligible: Some(Ineligible::LagUnknown), ..node(Role::Replica) };
+        let verdict = first(&status([node(Role::Primary), replica]), &BOTH);
+        assert_eq!((verdict.http_ok, verdict.replication_lag_secs()), (false, None));
+        assert_eq!(verdict.reasons, [Reason::ReplicationLagUnknown]);
+    }
+
+    #[test]
+    fn one_replica_of_two_down_is_degraded() {
+        let verdict = first(&status([node(Role::Primary), down(Role::Replica), node(Role::Replica)]), &BOTH);
+        assert_eq!((verdict.status, verdict.http_ok), (Status::Degraded, true));
+        assert_eq!(verdict.reasons, [Reason::ReplicaDown]);
+    }
+
+    #[test]
+    fn what_is_not_required_only_degrades() {
+        let nodes = status([node(Role::Primary), down(Role::Replica)]);
+        assert!(!first(&nodes, &BOTH).http_ok);
+        let verdict = first(&nodes, &[Dependency::Primary]);
+        assert_eq!((verdict.status, verdict.http_ok), (Status::Degraded, true));
+        let nodes = status([down(Role::Primary), node(Role::Replica)]);
+        assert!(!first(&nodes, &BOTH).http_ok);
+        assert!(first(&nodes, &[Dependency::Replica]).http_ok);
+    }
+
+    #[test]
+    fn it_changes_only_after_looks_in_a_row() {
+        let (settings, mut health) = (settings(&BOTH), Health::default());
+        let (good, bad) = (status([node(Role::Primary)]), status([down(Role::Primary)]));
+        assert!(health.tick(&good, &settings).http_ok);
+        for _ in 0..5 {
+            let verdict = health.tick(&bad, &settings);
+            assert_eq!((verdict.http_ok, verdict.status), (true, Status::Degraded));
+            assert!(health.tick(&good, &settings).http_ok);
+        }
+        health.tick(&bad, &settings);
+        assert!(!health.tick(&bad, &settings).http_ok);
+        for _ in 0..2 {
+            assert_eq!(health.tick(&good, &settings).reasons, [Reason::Recovering]);
+        }
+        assert_eq!(health.tick(&good, &settings).status, Status::Healthy);
+    }
+
+    #[test]
+    fn before_all_are_sampled_nothing_is_claimed() {
+        let (settings, mut health) = (settings(&BOTH), Health::default());
+        let early = status([node(Role::Primary), NodeStatus { sampled: false, ..node(Role::Replica) }]);
+        assert!((0..9).all(|_| health.tick(&early, &settings).is_first_look()));
+        assert!(health.tick(&status([node(Role::Primary), node(Role::Replica)]), &settings).http_ok, "at once");
+    }
+}

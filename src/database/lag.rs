@@ -212,3 +212,151 @@ pub fn eligible(
         Some(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const BOUNDS: Bounds = Bounds { lag_max: Duration::from_secs(5), overdue: Duration::from_secs(2) };
+
+    fn position(timeline: u32, lsn: u64) -> Position {
+        Position { system: SystemId(7), timeline: Timeline(timeline), lsn: Lsn(lsn) }
+    }
+
+    fn standby(lsn: u64) -> Reading {
+        Reading {
+            in_recovery: true,
+            lsn: Some(Lsn(lsn)),
+            timeline: Some(Timeline(1)),
+            system: Some(SystemId(7)),
+            streaming: true,
+            paused: false,
+        }
+    }
+
+    fn writable(lsn: u64) -> Reading {
+        Reading { in_recovery: false, streaming: false, ..standby(lsn) }
+    }
+
+    /// A primary that wrote a byte a second until `seconds`.
+    fn history(start: Instant, seconds: u32) -> History {
+        let mut history = History::default();
+        (0..=seconds).for_each(|second| history.record(start + SECOND * second, position(1, second.into())));
+        history
+    }
+
+    #[test]
+    fn a_replica_is_as_old_as_the_newest_position_it_has_replayed() {
+        let start = Instant::now();
+        let history = history(start, 10);
+        assert_eq!(history.reached(&standby(4)), Some(start + SECOND * 4));
+        assert_eq!(history.reached(&standby(99)), Some(start + SECOND * 10));
+        let mut late = History::default();
+        late.record(start, position(1, 100));
+        assert_eq!(late.reached(&standby(99)), None, "older than all that is known");
+    }
+
+    #[test]
+    fn an_idle_primary_moves_its_last_mark() {
+        let start = Instant::now();
+        let mut history = history(start, 3);
+        (4..100).for_each(|second| history.record(start + SECOND * second, position(1, 3)));
+        assert_eq!(history.reached(&standby(3)), Some(start + SECOND * 99));
+        assert_eq!(history.reached(&standby(2)), Some(start + SECOND * 2));
+    }
+
+    #[test]
+    fn another_timeline_or_cluster_reaches_nothing() {
+        let start = Instant::now();
+        let mut history = history(start, 10);
+        assert_eq!(history.reached(&Reading { timeline: Some(Timeline(2)), ..standby(99) }), None);
+        assert_eq!(history.reached(&Reading { system: Some(SystemId(8)), ..standby(99) }), None);
+        assert!(history.reached(&Reading { timeline: None, ..standby(9) }).is_some(), "not shown to this role");
+        history.record(start + SECOND * 11, position(2, 5));
+        assert_eq!(history.reached(&standby(99)), None, "the past of the old timeline is gone");
+    }
+
+    #[test]
+    fn marks_are_bounded_and_thinning_makes_nobody_younger() {
+        let start = Instant::now();
+        let history = history(start, 20_000);
+        assert!(history.marks.len() <= MARKS_MAX);
+        for lsn in [0, 1, 777, 5_000, 19_000, 19_999, 20_000] {
+            let reached = history.reached(&standby(lsn)).unwrap();
+            assert!(reached <= start + SECOND * u32::try_from(lsn).unwrap());
+        }
+        assert_eq!(history.reached(&standby(19_990)), Some(start + SECOND * 19_990), "recent ones are exact");
+    }
+
+    #[test]
+    fn a_replica_counts_from_when_wal_was_last_seen_to_flow() {
+        let start = Instant::now();
+        let mut history = history(start, 10);
+        let at = |second| start + SECOND * second;
+        let well = Sampled::answered(None, at(10), standby(10), &history);
+        assert_eq!(well.lag(at(11), SECOND * 2), Some(Duration::ZERO));
+        history.record(at(20), position(1, 10));
+        for stuck in [Reading { streaming: false, ..standby(10) }, Reading { paused: true, ..standby(10) }] {
+            let cut = Sampled::answered(Some(&well), at(20), stuck, &history);
+            assert_eq!(cut.lag(at(20), SECOND * 2), Some(SECOND * 10));
+            assert_eq!(Sampled::answered(None, at(20), stuck, &history).lag(at(20), SECOND), None);
+        }
+        assert_eq!(well.lag(at(17), SECOND * 2), Some(SECOND * 7), "the probe is overdue");
+    }
+
+    #[test]
+    fn a_node_is_down_after_two_failures_and_up_after_one_answer() {
+        let start = Instant::now();
+        let history = history(start, 1);
+        assert!(!Sampled::failed(None, start).up, "it never answered");
+        let up = Sampled::answered(None, start, standby(1), &history);
+        let once = Sampled::failed(Some(&up), start);
+        assert!(once.up && !Sampled::failed(Some(&once), start).up);
+        assert!(Sampled::answered(Some(&once), start, standby(1), &history).up);
+    }
+
+    #[test]
+    fn eligibility_names_its_reason() {
+        let start = Instant::now();
+        let at = |second| start + SECOND * second;
+        let history = history(start, 10);
+        let primary = Sampled::answered(None, at(10), writable(10), &history);
+        let flowing = Sampled::answered(None, at(10), standby(10), &history);
+        let is = |reading| {
+            let replica = Sampled::answered(Some(&flowing), at(10), reading, &history);
+            eligible(at(10), Some(&replica), Some(&primary), history.newest(), BOUNDS)
+        };
+        assert_eq!(is(standby(10)), Ok(()));
+        assert_eq!(is(standby(5)), Ok(()));
+        assert_eq!(is(standby(4)), Err(Ineligible::Lagging));
+        assert_eq!(is(writable(10)), Err(Ineligible::Promoted));
+        assert_eq!(is(Reading { timeline: Some(Timeline(2)), ..standby(10) }), Err(Ineligible::OtherBranch));
+        assert_eq!(is(Reading { lsn: None, ..standby(10) }), Err(Ineligible::LagUnknown));
+        let ask = |replica, primary| eligible(at(10), replica, primary, history.newest(), BOUNDS);
+        assert_eq!(ask(None, Some(&primary)), Err(Ineligible::Unsampled));
+        assert_eq!(ask(Some(&flowing), None), Err(Ineligible::Unsampled));
+        let down = Sampled::failed(Some(&Sampled::failed(Some(&flowing), at(10))), at(10));
+        assert_eq!(ask(Some(&down), Some(&primary)), Err(Ineligible::Down));
+    }
+
+    #[test]
+    fn without_the_primary_a_replica_counts_as_of_when_it_was_last_heard() {
+        let start = Instant::now();
+        let at = |second| start + SECOND * second;
+        let history = history(start, 10);
+        let up = Sampled::answered(None, at(10), writable(10), &history);
+        let gone = Sampled::failed(Some(&Sampled::failed(Some(&up), at(11))), at(12));
+        let flowing = Sampled::answered(None, at(10), standby(10), &history);
+        let later = |lsn| {
+            let replica =
+                Sampled::answered(Some(&flowing), at(600), Reading { streaming: false, ..standby(lsn) }, &history);
+            assert!(replica.lag(at(600), SECOND * 2) >= Some(SECOND * 590), "what is reported grows");
+            eligible(at(600), Some(&replica), Some(&gone), history.newest(), BOUNDS)
+        };
+        assert_eq!(later(10), Ok(()));
+        assert_eq!(later(3), Err(Ineligible::Lagging), "it was behind already");
+        let never_heard = Sampled::failed(None, at(10));
+        assert_eq!(eligible(at(10), Some(&flowing), Some(&never_heard), None, BOUNDS), Ok(()));
+    }
+}

@@ -23,7 +23,7 @@ pub struct Cluster {
     pub replica: Postgres,
     /// What the replica streams through.
     pub stream: Proxy,
-    pub scratch: Scratch,
+    _scratch: Scratch,
 }
 
 impl Cluster {
@@ -43,7 +43,7 @@ impl Cluster {
         let options =
             ReplicaOptions { upstream: Some(stream.address()), ..ReplicaOptions::new(scratch.join("replica")) };
         let replica = primary.replica(options).unwrap();
-        Self { primary, replica, stream, scratch }
+        Self { primary, replica, stream, _scratch: scratch }
     }
 
     /// The cluster that all tests share which only make databases in it.

@@ -15,6 +15,9 @@ use mainstay::local::{Scratch, ServerUser};
 
 use crate::support::{Cluster, settings, soon, start, start_eligible, word};
 
+/// The server connections to a database.
+const POOL_SIZE: usize = 3;
+
 /// A PgBouncer with few server connections, in front of both servers of the shared cluster.
 struct Pooler {
     process: Child,
@@ -31,11 +34,11 @@ impl Pooler {
         let file = folder.join("pgbouncer.ini");
         let text = format!(
             "[databases]\n\
-             primary = host=127.0.0.1 port={primary} dbname={database}\n\
-             replica = host=127.0.0.1 port={replica} dbname={database}\n\
+             primary = host=127.0.0.1 port={primary} dbname={database} user=postgres\n\
+             replica = host=127.0.0.1 port={replica} dbname={database} user=postgres\n\
              [pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nmax_client_conn = 200\n"
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 200\n"
         );
         fs::write(&file, text).unwrap();
         let process = command(&file).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
@@ -46,6 +49,22 @@ impl Pooler {
         // Its pipe must not fill up.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         pooler
+    }
+
+    /// The prepared statements on all server connections together: transactions held open at once are on different ones.
+    fn prepared_statements(&self, database: &str) -> u32 {
+        let url = format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
+        let mut clients: Vec<_> =
+            (0..POOL_SIZE).map(|_| postgres::Client::connect(&url, postgres::NoTls).unwrap()).collect();
+        let count = |client: &mut postgres::Client| {
+            let answer = client.simple_query("BEGIN; SELECT count(*) FROM pg_prepared_statements").unwrap();
+            let row = answer.into_iter().find_map(|message| match message {
+                postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            row.unwrap().parse::<u32>().unwrap()
+        };
+        clients.iter_mut().map(count).sum()
     }
 
     fn settings(&self) -> Settings {
@@ -66,7 +85,7 @@ impl Drop for Pooler {
 fn command(file: &Path) -> Command {
     let mut command = Command::new("pgbouncer");
     command.env("PATH", "/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin");
-    // SAFETY-free way to learn who we are: the owner of our own process entry.
+    // Who we are is who owns our own process entry.
     let is_root = std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0;
     if is_root {
         command.args(["--user", "postgres"]);
@@ -121,6 +140,12 @@ async fn hundreds_of_reads_of_two_instances_share_three_servers() {
             assert_eq!(outcome.unwrap(), (number + 1, format!("w{number}"), role));
         }
     }
+    // Each statement was closed inside its transaction: a close that comes later goes to whichever server is free, and
+    // another process that counts its names from zero as well meets what was left.
+    let left = tokio::task::spawn_blocking(move || {
+        pooler.prepared_statements("primary") + pooler.prepared_statements("replica")
+    });
+    assert_eq!(left.await.unwrap(), 0);
 }
 
 #[actix_rt::test]

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl as _;
+use diesel::QueryDsl;
+use diesel_async::RunQueryDsl;
 use mainstay::database::lag::Ineligible;
 use mainstay::database::read::{Consistency, Database, Role};
 use mainstay::database::status::NodeStatus;
