@@ -65,7 +65,7 @@ fn what_grows_wrong_in_a_cache_is_warned_of_and_strict_fails_on_it() {
         format!("[[route]]\npath = \"/x\"\nsql = \"{sql}\"\n  [route.cache]\n  ttl = \"10s\"\n{cache}")
     };
     for (sql, cache, warning) in [
-        ("SELECT count(*) FROM pgbench_tellers", "", Some("public.pgbench_tellers, which no watch names")),
+        ("SELECT count(*) FROM pgbench_tellers", "", Some("pgbench_tellers, which no watch names")),
         ("SELECT count(*) FROM pgbench_tellers", "  watch = []\n", None),
         ("SELECT count(*) FROM pgbench_tellers", "  watch = [\"pgbench_tellers\"]\n", None),
         ("SELECT count(*) FROM pgbench_tellers", "  watch = [\"pgbench_branches\"]\n", Some("pgbench_tellers")),

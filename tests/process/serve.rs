@@ -129,8 +129,7 @@ fn every_log_line_is_json_and_none_holds_a_secret() {
         assert_eq!(ask("/one", "opensesame").status, 200);
         assert_eq!(ask("/one", "wrong").code(), "origin_forbidden");
         assert_eq!(ask("/broken", "shibboleth").code(), "query_failed");
-        assert_eq!(ask("/a\"b", "shibboleth").status, 0, "the client refuses it");
-        assert_eq!(ask("/%22%0A", "shibboleth").status, 404);
+        assert_eq!(ask("/a\"b%22", "shibboleth").status, 404);
         let token = [("Authorization", "Bearer correct-horse")];
         assert_eq!(request("GET", &format!("{}/metrics", origin.admin), &token, None).status, 200);
         origin.program.signal(Signal::HUP);

@@ -78,10 +78,6 @@ impl Program {
         self.stdout() + &self.stderr()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     fn rustix_pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }
