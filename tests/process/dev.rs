@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mainstay::local::{Scratch, Signal, wait_until};
 
-use crate::support::{MAINSTAY, PATIENCE, Program, command, repository};
+use crate::support::{MAINSTAY, PATIENCE, Program, command, get, repository};
 
 /// Longest second start: nothing is made or loaded again.
 const SECOND_START_MAX: Duration = Duration::from_secs(10);
@@ -27,6 +27,10 @@ fn ready(program: &mut Program) -> Duration {
         let (_, rest) = output.split_once("Mainstay is ready after ")?;
         rest.contains("starts over").then(|| rest.split_once(" s.").unwrap().0.parse().unwrap())
     });
+    // The replica is read once it has been sampled.
+    let health =
+        program.expect("health", |output| Some(output.split_once("  health ")?.1.lines().next()?.trim().to_owned()));
+    assert!(wait_until(PATIENCE, || get(&health).status == 200), "{}", program.output());
     Duration::from_secs_f64(seconds)
 }
 
@@ -72,7 +76,7 @@ fn dev_starts_shows_what_to_try_and_leaves_nothing_behind() {
     }
     for label in ["  health ", "  metrics "] {
         let url = first.stdout().lines().find_map(|line| line.strip_prefix(label).map(|url| url.trim().to_owned()));
-        assert_eq!(crate::support::get(&url.unwrap()).status, 200, "{label}");
+        assert_eq!(get(&url.unwrap()).status, 200, "{label}");
     }
     first.signal_group(Signal::INT);
     assert_eq!(first.wait().code(), Some(0), "{}", first.output());

@@ -15,5 +15,6 @@ mod dev;
 mod foreign;
 mod local;
 mod own_handlers;
+mod readme;
 mod serve;
 mod support;
