@@ -3,4 +3,5 @@
 
 mod database;
 mod ramp;
+mod rooms;
 mod support;
