@@ -68,7 +68,7 @@ struct Trace {
 /// What the front makes of a request.
 enum Step {
     Answer(Response<Bytes>),
-    Pass(Passage),
+    Pass(Box<Passage>),
 }
 
 /// What L1 had for a request.
@@ -208,13 +208,13 @@ impl Front {
     }
 
     fn pass(&self, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, plan: Plan, trace: &Trace) -> Step {
-        Step::Pass(Passage {
+        Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
             plan,
             request_id: trace.request_id.clone(),
             started: trace.started,
-        })
+        }))
     }
 
     /// The consistency of a request: its route's, or strong where the caller may ask for it and does. Without tokens
