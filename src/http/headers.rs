@@ -103,20 +103,6 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from(fastrand::u64(1_000_000_000_000_000_000..10_000_000_000_000_000_000))
 }
 
-fn takes_encoding(&self, encoding: Encoding) -> bool {
-        takes_encoding(self.accept_encoding, encoding)
-    }
-}
-
-fn new_request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = fastrand::u64(..);
-    let digit =
-        |index: u32| DIGITS.get(usize::try_from((random >> (index * 4)) & 15).unwrap_or(0)).copied().unwrap_or(b'0');
-    let text: [u8; 16] = std::array::from_fn(|index| digit(u32::try_from(index).unwrap_or(0)));
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
-}
-
 fn takes_encoding(accept: Option<&HeaderValue>, encoding: Encoding) -> bool {
     let (Some(name), Some(accept)) = (encoding.name(), accept.and_then(|value| value.to_str().ok())) else {
         return encoding == Encoding::Identity;
