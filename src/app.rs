@@ -160,6 +160,7 @@ impl Core {
 
     fn render_metrics(&self) -> Vec<u8> {
         let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
+        self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
         let usage = cache.memory.usage();
         metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));

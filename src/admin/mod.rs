@@ -11,7 +11,7 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use crate::config::ConfigError;
 use crate::config::settings::ServerSettings;
 use crate::error::{Code, Error};
-use crate::http::headers;
+use crate::http::headers::Asked;
 use crate::http::problem;
 
 /// Renders the metrics as of now.
@@ -46,6 +46,6 @@ async fn render(metrics: web::Data<Metrics>) -> HttpResponse {
 
 async fn unknown(request: actix_web::HttpRequest) -> HttpResponse {
     let error = Error::new(Code::RouteNotFound, "the admin listener has /metrics");
-    let response = problem::response(&error, &headers::request_id(request.headers()), None);
+    let response = problem::response(&error, &Asked::read(request.headers()).request_id(), None);
     HttpResponse::from(response).map_into_boxed_body()
 }

@@ -84,14 +84,14 @@ impl Entry {
         now.saturating_duration_since(self.made)
     }
 
-    /// What the entry may be used for now.
-    pub fn freshness(&self, now: Instant) -> Freshness {
-        self.limits.at(self.age(now))
+    /// What the entry may be used for at this age.
+    pub fn freshness(&self, age: Duration) -> Freshness {
+        self.limits.at(age)
     }
 
-    /// Whether the caller is the one who refreshes now: true at most once a pause.
-    pub fn claim_refresh(&self, now: Instant) -> bool {
-        let now_ms = u64::try_from(self.age(now).as_millis()).unwrap_or(u64::MAX).max(1);
+    /// Whether the caller is the one who refreshes at this age: true at most once a pause.
+    pub fn claim_refresh(&self, age: Duration) -> bool {
+        let now_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1);
         let began_ms = self.refresh_began_ms.load(Ordering::Relaxed);
         let pause_ms = u64::try_from(REFRESH_PAUSE.as_millis()).unwrap_or(u64::MAX);
         let is_due = began_ms == 0 || now_ms.saturating_sub(began_ms) >= pause_ms;

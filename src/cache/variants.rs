@@ -97,9 +97,13 @@ impl Variants {
     }
 }
 
-/// 96 bits of SHA-256 as hexadecimal text: the same body has the same tag in every process.
+/// 96 bits of SHA-256, six to a character: the same body has the same tag in every process, and the tag stays short.
 fn etag_text(body: &[u8]) -> String {
-    Sha256::digest(body).iter().take(12).map(|byte| format!("{byte:02x}")).collect()
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digest = Sha256::digest(body);
+    let bits = digest.iter().take(12).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let character = |index: u32| usize::try_from(bits >> (6 * index) & 63).ok().and_then(|at| ALPHABET.get(at));
+    (0..16).rev().filter_map(character).copied().map(char::from).collect()
 }
 
 /// `None` where the encoder fails, which leaves the body as it is; writing to memory does not fail in practice.

@@ -374,6 +374,9 @@ impl Settings {
         if self.region.is_empty() || !self.region.bytes().all(|byte| byte.is_ascii_graphic()) {
             return fail("region: a name of printable characters without spaces, like \"eu-west-1\"");
         }
+        if !(0.0..=10.0).contains(&self.cache.early_refresh_beta) {
+            return fail("cache.early_refresh_beta: a number from 0 to 10");
+        }
         if self.cache.namespace.is_empty() {
             return fail("cache.namespace: must not be empty");
         }

@@ -11,13 +11,16 @@ use tokio::time::{sleep, timeout_at};
 use super::classify::Meaning;
 use super::connect::Link;
 use super::node::Node;
-use super::pools::NoConnection;
+use super::pools::{Lease, NoConnection};
 use super::read::Shared;
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
 
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the only node that may answer is given, although the sampler finds it gone.
+const LAST_CHANCE_TIME: Duration = Duration::from_secs(1);
 
 /// Why an attempt brought no value.
 pub(super) enum Failure {
@@ -63,14 +66,22 @@ impl Shared {
             return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
         }
         let work = async {
-            match self.once(node, deadline, query).await {
-                Err(Failure::Elsewhere(Meaning::StalePlan, _)) => self.once(node, deadline, query).await,
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.once(node, node.pool.lease(left).await, query).await {
+                // Other connections of the pool may remember the same plan. Each is dropped as it is met.
+                Err(Failure::Elsewhere(Meaning::StalePlan, _)) => {
+                    match self.once(node, node.pool.fresh().await, query).await {
+                        Err(Failure::Elsewhere(Meaning::StalePlan, told)) => Err(query_failed(&told)),
+                        outcome => outcome,
+                    }
+                }
                 outcome => outcome,
             }
         };
         let outcome = tokio::select! {
+            biased;
             outcome = timeout_at(deadline.into(), work) => outcome.unwrap_or(Err(Failure::Late)),
-            () = gone(node), if others == Others::Left => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
+            () = gone(node, others) => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
         };
         match &outcome {
             Ok(_) | Err(Failure::Final(_)) => node.succeeded(),
@@ -87,12 +98,16 @@ impl Shared {
     async fn once<T>(
         &self,
         node: &Node,
-        deadline: Instant,
+        lease: Result<Lease, NoConnection>,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<T, Failure> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut lease = node.pool.lease(left).await.map_err(|error| match error {
+        let mut lease = lease.map_err(|error| match error {
             NoConnection::Busy => Failure::Busy,
+            // The server has no more connections to give: those of the pool are in use, and well.
+            NoConnection::Failed(error) if error.state.is_some_and(|state| state.as_str() == "53300") => {
+                log::warn!("{error}");
+                Failure::Busy
+            }
             NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
             NoConnection::Closed => Failure::Final(Error::new(Code::Draining, "the server is shutting down")),
         })?;
@@ -118,10 +133,7 @@ impl Shared {
                 log::warn!("a query was cancelled: {told}");
                 Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
             }
-            Meaning::Query => {
-                log::error!("a query failed: {told}");
-                Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
-            }
+            Meaning::Query => query_failed(&told),
         })
     }
 
@@ -151,6 +163,11 @@ impl Shared {
     }
 }
 
+fn query_failed(told: &dyn Display) -> Failure {
+    log::error!("a query failed: {told}");
+    Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
+}
+
 /// What the log says of a failed query. The client is told nothing of it.
 struct Told<'a> {
     node: &'a str,
@@ -165,8 +182,8 @@ impl Display for Told<'_> {
 }
 
 /// Comes back once the sampler finds the node gone. A query that takes long on a node that answers is not disturbed.
-async fn gone(node: &Node) {
-    sleep(WATCH_INTERVAL).await;
+async fn gone(node: &Node, others: Others) {
+    sleep(if others == Others::Left { WATCH_INTERVAL } else { LAST_CHANCE_TIME }).await;
     while node.may_be_up() {
         sleep(WATCH_INTERVAL).await;
     }

@@ -56,8 +56,8 @@ impl Meaning {
             "0A000" | "26000" => Self::StalePlan,
             // admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped, idle_session_timeout; all of 08.
             "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => Self::Node,
-            // too_many_connections, and disk_full, out_of_memory, io_error of this very machine.
-            "53300" | "53100" | "53200" | "58030" => Self::Node,
+            // disk_full, out_of_memory, io_error: of this very machine.
+            "53100" | "53200" | "58030" => Self::Node,
             text if text.starts_with("08") => Self::Node,
             _ => Self::Query,
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use diesel::connection::CacheSize;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -26,6 +27,10 @@ use crate::config::settings::{DatabaseSettings, DatabaseUrl, Pooler};
 
 /// How long a connection that is no longer wanted may take to say goodbye.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// How long a connection is idle before its path is tested, and how often from then on.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a connection is for, and so how its session is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +168,7 @@ impl Connector {
             Host::Tcp(name) => {
                 let stream = TcpStream::connect((name.as_str(), port)).await?;
                 stream.set_nodelay(true)?;
+                self.watch_path(&stream)?;
                 Ok(Stream::Tcp(stream))
             }
             Host::Unix(folder) => {
@@ -170,6 +176,17 @@ impl Connector {
                 Ok(Stream::Unix(stream))
             }
         }
+    }
+
+    /// Notices a path that swallows packets. Routers forget idle connections, and a query sent on one would wait for the
+    /// whole deadline although its node is well: keepalives hold the path open, and what is not acknowledged in time ends
+    /// the connection. A query that merely takes long is acknowledged at once, so this never cuts one off.
+    fn watch_path(&self, stream: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL))?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(self.connect_timeout))?;
+        Ok(())
     }
 
     /// What the session starts with. A pooler that hands out sessions of others refuses startup options, so behind one

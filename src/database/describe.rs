@@ -52,7 +52,7 @@ impl Database {
         match self.prepare(sql, &[], deadline).await {
             Ok(description) => Ok(description.columns),
             Err(DescribeError::Unavailable(reason)) => {
-                log::warn!("a statement was not described: {reason}");
+                log::debug!("a statement was not described: {reason}");
                 Err(Error::new(Code::DatabaseUnavailable, "no database can be reached"))
             }
             Err(error) => {

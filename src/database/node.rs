@@ -110,6 +110,11 @@ impl Node {
         }
     }
 
+    /// It was down and answers probes again.
+    pub fn is_back(&self, now: Instant) {
+        self.breaker.lock().hasten(now);
+    }
+
     /// The measured latency.
     pub fn latency(&self) -> Option<Duration> {
         self.latency.lock().get()

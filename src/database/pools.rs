@@ -1,6 +1,7 @@
 //! One pool a node. A connection that has done its work goes back; whatever was interrupted is thrown away.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -16,7 +17,10 @@ use crate::config::settings::DatabaseSettings;
 const OPENING_MAX: usize = 4;
 
 /// Opens and recycles the connections of one node.
-pub struct Manager {
+pub struct Manager(Arc<Origin>);
+
+/// What the shards of a pool share.
+struct Origin {
     connector: Connector,
     epoch: AtomicU64,
     opening: Semaphore,
@@ -34,15 +38,15 @@ impl managed::Manager for Manager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Pooled, ConnectError> {
-        let _turn = self.opening.acquire().await;
-        let epoch = self.epoch.load(Ordering::Acquire);
-        let link = self.connector.open().await?;
+        let _turn = self.0.opening.acquire().await;
+        let epoch = self.0.epoch.load(Ordering::Acquire);
+        let link = self.0.connector.open().await?;
         Ok(Pooled { link, epoch })
     }
 
     /// No round trip: that the server went away is known to the driver, that it became another is known to the sampler.
     async fn recycle(&self, pooled: &mut Pooled, _: &Metrics) -> RecycleResult<ConnectError> {
-        if pooled.epoch != self.epoch.load(Ordering::Acquire) {
+        if pooled.epoch != self.0.epoch.load(Ordering::Acquire) {
             return Err(RecycleError::message("the node has become another since"));
         }
         if pooled.link.connection.is_broken() {
@@ -63,43 +67,75 @@ pub enum NoConnection {
     Closed,
 }
 
-/// The pool of one node.
+/// The pool of one node, in one shard a worker.
+///
+/// A connection is driven on the thread that opened it. Used from another one, each answer wakes two threads, which
+/// costs a third of the throughput of short reads; so a thread uses its own shard first, and others only when that is empty.
 pub struct Pool {
-    pool: managed::Pool<Manager>,
+    shards: Vec<managed::Pool<Manager>>,
+    origin: Arc<Origin>,
     wait_timeout: Duration,
     connect_timeout: Duration,
 }
 
 impl Pool {
-    /// A pool; it opens connections when they are asked for.
+    /// A pool for so many workers; it opens connections when they are asked for.
     ///
     /// # Errors
     /// Never in practice: the builder refuses timeouts without a runtime, and it is given one.
-    pub fn new(connector: Connector, settings: &DatabaseSettings) -> Result<Self, ConfigError> {
-        let manager = Manager { connector, epoch: AtomicU64::new(0), opening: Semaphore::new(OPENING_MAX) };
-        let pool = managed::Pool::builder(manager).max_size(settings.pool_size).runtime(Runtime::Tokio1).build();
-        let pool = pool.map_err(|error| ConfigError::new(format!("database.pool_size: {error}")))?;
-        Ok(Self { pool, wait_timeout: settings.wait_timeout.0, connect_timeout: settings.connect_timeout.0 })
+    pub fn new(connector: Connector, workers: usize, settings: &DatabaseSettings) -> Result<Self, ConfigError> {
+        let opening = Semaphore::new(OPENING_MAX);
+        let origin = Arc::new(Origin { connector, epoch: AtomicU64::new(0), opening });
+        let count = workers.clamp(1, settings.pool_size.max(1));
+        let shards = (0..count).map(|shard| {
+            // The sizes add up to the whole: the first shards take what does not divide.
+            let size = settings.pool_size / count + usize::from(shard < settings.pool_size % count);
+            managed::Pool::builder(Manager(origin.clone())).max_size(size).runtime(Runtime::Tokio1).build()
+        });
+        let shards = shards.collect::<Result<_, _>>();
+        let shards = shards.map_err(|error| ConfigError::new(format!("database.pool_size: {error}")))?;
+        let (wait_timeout, connect_timeout) = (settings.wait_timeout.0, settings.connect_timeout.0);
+        Ok(Self { shards, origin, wait_timeout, connect_timeout })
     }
 
     /// The connector behind the pool.
     pub fn connector(&self) -> &Connector {
-        &self.pool.manager().connector
+        &self.origin.connector
     }
 
-    /// A connection, within its share of `left`.
+    /// A connection, within its share of `left`: of this thread's shard, of another, or the next that comes back to its own.
     ///
     /// # Errors
     /// When all are in use for too long, or none can be opened.
     pub async fn lease(&self, left: Duration) -> Result<Lease, NoConnection> {
+        let own = thread_number() % self.shards.len().max(1);
+        let (before, from_own) = self.shards.split_at_checked(own).unwrap_or_default();
+        for shard in from_own.iter().chain(before) {
+            match self.lease_of(shard, Duration::ZERO, left).await {
+                Err(NoConnection::Busy) => {}
+                outcome => return outcome,
+            }
+        }
+        match from_own.first() {
+            Some(shard) => self.lease_of(shard, self.wait_timeout.min(left), left).await,
+            None => Err(NoConnection::Closed),
+        }
+    }
+
+    async fn lease_of(
+        &self,
+        shard: &managed::Pool<Manager>,
+        wait: Duration,
+        left: Duration,
+    ) -> Result<Lease, NoConnection> {
         let timeouts = Timeouts {
-            wait: Some(self.wait_timeout.min(left)),
+            wait: Some(wait),
             // Waiting for a turn to open counts, too.
             create: Some((self.connect_timeout * 2).min(left)),
             recycle: Some(left),
         };
-        match self.pool.timeout_get(&timeouts).await {
-            Ok(object) => Ok(Lease { object: Some(object) }),
+        match shard.timeout_get(&timeouts).await {
+            Ok(object) => Ok(Lease::new(Held::Pooled(object))),
             Err(managed::PoolError::Timeout(managed::TimeoutType::Wait)) => Err(NoConnection::Busy),
             Err(managed::PoolError::Backend(error)) => Err(NoConnection::Failed(error)),
             Err(managed::PoolError::Closed) => Err(NoConnection::Closed),
@@ -111,22 +147,45 @@ impl Pool {
         }
     }
 
+    /// A new connection for one use, where those of the pool may all remember what is out of date.
+    ///
+    /// # Errors
+    /// When none can be opened.
+    pub async fn fresh(&self) -> Result<Lease, NoConnection> {
+        let _turn = self.origin.opening.acquire().await;
+        let link = self.origin.connector.open().await.map_err(NoConnection::Failed)?;
+        Ok(Lease::new(Held::Own(link)))
+    }
+
     /// Connections opened before now are not handed out again: the node has become another.
     pub fn new_epoch(&self) {
-        self.pool.manager().epoch.fetch_add(1, Ordering::AcqRel);
-        self.pool.retain(|_, _| false);
+        self.origin.epoch.fetch_add(1, Ordering::AcqRel);
+        for shard in &self.shards {
+            shard.retain(|_, _| false);
+        }
     }
 
     /// Connections open and in use, for the metrics.
     pub fn usage(&self) -> PoolUsage {
-        let status = self.pool.status();
-        PoolUsage { open: status.size, idle: status.available, waiting: status.waiting, size_max: status.max_size }
+        self.shards.iter().map(managed::Pool::status).fold(PoolUsage::default(), |sum, shard| PoolUsage {
+            open: sum.open + shard.size,
+            idle: sum.idle + shard.available,
+            waiting: sum.waiting + shard.waiting,
+            size_max: sum.size_max + shard.max_size,
+        })
     }
 
     /// Hands out nothing more.
     pub fn close(&self) {
-        self.pool.close();
+        self.shards.iter().for_each(managed::Pool::close);
     }
+}
+
+/// Threads that read are numbered as they come, which spreads workers evenly over the shards.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
 }
 
 /// How full a pool is.
@@ -145,24 +204,37 @@ pub struct PoolUsage {
 /// A connection on loan. It goes back only by [`Lease::give_back`]: dropped in the middle of a query, by a deadline or a
 /// client that went away, the connection still has an answer to come, and is closed.
 pub struct Lease {
-    object: Option<managed::Object<Manager>>,
+    held: Option<Held>,
+}
+
+enum Held {
+    Pooled(managed::Object<Manager>),
+    /// Opened for one use, outside the pool's bound.
+    Own(Link),
 }
 
 impl Lease {
+    fn new(held: Held) -> Self {
+        Self { held: Some(held) }
+    }
+
     /// The connection.
     pub fn link(&mut self) -> Option<&mut Link> {
-        self.object.as_mut().map(|pooled| &mut pooled.link)
+        self.held.as_mut().map(|held| match held {
+            Held::Pooled(pooled) => &mut pooled.link,
+            Held::Own(link) => link,
+        })
     }
 
     /// Returns the connection to its pool.
     pub fn give_back(mut self) {
-        drop(self.object.take());
+        drop(self.held.take());
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
+        if let Some(Held::Pooled(object)) = self.held.take() {
             drop(managed::Object::take(object));
         }
     }

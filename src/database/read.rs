@@ -265,7 +265,7 @@ impl Shared {
             Err(Failure::Late) => Err(late()),
             Err(Failure::Busy) => Err(Error::new(Code::Overloaded, "all connections to the database are in use")),
             Err(Failure::Elsewhere(_, reason)) => {
-                log::warn!("a read found no database: {reason}");
+                log::debug!("a read found no database: {reason}");
                 unavailable("no database can be reached")
             }
         }
@@ -289,7 +289,7 @@ impl Shared {
             Err(Failure::Late) => unavailable("the primary is out of reach"),
             Err(Failure::Busy) => unavailable("all connections to the primary are in use"),
             Err(Failure::Elsewhere(_, reason)) => {
-                log::warn!("a strong read found no primary: {reason}");
+                log::debug!("a strong read found no primary: {reason}");
                 unavailable("the primary is out of reach")
             }
         }
@@ -308,7 +308,9 @@ fn late() -> Error {
 
 fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Settings) -> Result<Node, ConfigError> {
     let database = &settings.database;
-    let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, database)?;
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if settings.server.workers == 0 { cores() } else { settings.server.workers };
+    let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, workers, database)?;
     let probe = Connector::new(key, url, Session::Probe, database)?;
     Ok(Node::new(Served { node: name, role }, pool, probe, Breaker::new(&settings.nodes)))
 }

@@ -101,6 +101,7 @@ fn take(shared: &Shared, node: &Node, sent_at: Instant, reading: Reading) {
         node.pool.new_epoch();
     }
     if !before.as_deref().is_some_and(|before| before.up) {
+        node.is_back(Instant::now());
         let part = if reading.in_recovery { "a standby" } else { "writable" };
         log::info!(node = node.name().as_ref(); "{} is up, and {part}", node.name());
     }

@@ -1,7 +1,10 @@
 //! Header names and values that are not in the HTTP crates, and the reading of those that a client sends.
 
+use std::collections::BTreeSet;
+
 use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use crate::cache::variants::{Encoding, Variants};
@@ -25,19 +28,74 @@ pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
-/// Whether the client asks for a strong read. Only `strong` means anything: no value weakens a route.
-pub fn asks_for_strong(headers: &HeaderMap) -> bool {
-    headers.get_all(&X_CONSISTENCY).any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"strong"))
+/// The headers of a request that mean something to this server, found in one pass: a lookup for each of them would hash
+/// its name each time.
+#[derive(Debug, Default)]
+pub struct Asked<'a> {
+    /// `X-Request-Id`.
+    pub request_id: Option<&'a HeaderValue>,
+    /// `If-None-Match`.
+    pub if_none_match: Option<&'a HeaderValue>,
+    /// `Accept-Encoding`.
+    pub accept_encoding: Option<&'a HeaderValue>,
+    /// `Origin`.
+    pub origin: Option<&'a HeaderValue>,
+    /// `X-Origin-Verify`.
+    pub origin_verify: Option<&'a HeaderValue>,
+    /// Whether `X-Consistency` asks for a strong read. Only `strong` means anything: no value weakens a route.
+    pub strong: bool,
+    /// Header lines.
+    pub lines: usize,
+    /// Bytes of their names and values.
+    pub bytes: usize,
 }
 
-/// The client's request id where it is sane, else a new one.
-pub fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let is_sane = |value: &&HeaderValue| {
-        let bytes = value.as_bytes();
-        let fine = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
-        !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(fine)
-    };
-    headers.get(&X_REQUEST_ID).filter(is_sane).cloned().unwrap_or_else(new_request_id)
+impl<'a> Asked<'a> {
+    /// Reads all headers once. Of a header that comes twice the first line counts.
+    pub fn read(headers: &'a HeaderMap) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in headers {
+            asked.lines += 1;
+            asked.bytes += name.as_str().len() + value.len();
+            let place = match name.as_str() {
+                "x-request-id" => &mut asked.request_id,
+                "if-none-match" => &mut asked.if_none_match,
+                "accept-encoding" => &mut asked.accept_encoding,
+                "origin" => &mut asked.origin,
+                "x-origin-verify" => &mut asked.origin_verify,
+                "x-consistency" => {
+                    asked.strong |= value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"strong");
+                    continue;
+                }
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        asked
+    }
+
+    /// The client's request id where it is sane, else a new one.
+    pub fn request_id(&self) -> HeaderValue {
+        let is_sane = |value: &&&HeaderValue| {
+            let bytes = value.as_bytes();
+            let fine = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
+            !bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(fine)
+        };
+        self.request_id.as_ref().filter(is_sane).map_or_else(new_request_id, |value| (*value).clone())
+    }
+
+    /// Whether `X-Origin-Verify` is one of the secrets. Each comparison takes the same time whatever is in the header,
+    /// except for its length.
+    pub fn origin_is_verified(&self, secrets: &[Secret]) -> bool {
+        let given = self.origin_verify.map(HeaderValue::as_bytes).unwrap_or_default();
+        let matches = secrets.iter().map(|secret| secret.expose().as_bytes().ct_eq(given));
+        matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
+    }
+
+    /// Whether the client takes an encoding (RFC 9110, section 12.5.3).
+    pub fn takes_encoding(&self, encoding: Encoding) -> bool {
+        takes_encoding(self.accept_encoding, encoding)
+    }
 }
 
 fn new_request_id() -> HeaderValue {
@@ -49,16 +107,7 @@ fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// Whether `X-Origin-Verify` is one of the secrets. Each comparison takes the same time whatever is in the header, except
-/// for its length.
-pub fn origin_is_verified(headers: &HeaderMap, secrets: &[Secret]) -> bool {
-    let given = headers.get(&X_ORIGIN_VERIFY).map(HeaderValue::as_bytes).unwrap_or_default();
-    let matches = secrets.iter().map(|secret| secret.expose().as_bytes().ct_eq(given));
-    matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
-}
-
-/// Whether the client takes an encoding, by its `Accept-Encoding` (RFC 9110, section 12.5.3).
-pub fn takes_encoding(accept: Option<&HeaderValue>, encoding: Encoding) -> bool {
+fn takes_encoding(accept: Option<&HeaderValue>, encoding: Encoding) -> bool {
     let (Some(name), Some(accept)) = (encoding.name(), accept.and_then(|value| value.to_str().ok())) else {
         return encoding == Encoding::Identity;
     };
@@ -86,6 +135,51 @@ pub fn matching_etag<'a>(if_none_match: &HeaderValue, body: &'a Variants) -> Opt
     body.etags().find(|etag| asked().any(|tag| tag.as_bytes() == &***etag))
 }
 
+/// A header value for text that lives as long as the program. Values of one text share it, and unlike counted bytes they are
+/// passed around by several workers without a shared counter.
+pub fn interned(text: String) -> HeaderValue {
+    static TEXTS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut texts = TEXTS.lock();
+    let known = texts.get(text.as_str()).copied();
+    let text = known.unwrap_or_else(|| {
+        // Only settings and manifests make such texts, so that the leak is bounded by what they say.
+        let text: &'static str = text.leak();
+        texts.insert(text);
+        text
+    });
+    HeaderValue::from_str(text).map_or(HeaderValue::from_static(""), |_| HeaderValue::from_static(text))
+}
+
+/// Header values that hold a small number of seconds, made once a thread: all hits of a second share theirs.
+pub struct SecondsValues {
+    make: fn(u64) -> HeaderValue,
+    made: Vec<Option<HeaderValue>>,
+}
+
+impl SecondsValues {
+    /// Numbers from here on are made anew each time.
+    const KEPT: usize = 4096;
+
+    /// Values that `make` makes.
+    pub const fn new(make: fn(u64) -> HeaderValue) -> Self {
+        Self { make, made: Vec::new() }
+    }
+
+    /// The value of a number.
+    pub fn get(&mut self, seconds: u64) -> HeaderValue {
+        let Some(index) = usize::try_from(seconds).ok().filter(|index| *index < Self::KEPT) else {
+            return (self.make)(seconds);
+        };
+        if self.made.len() <= index {
+            self.made.resize(index + 1, None);
+        }
+        match self.made.get_mut(index) {
+            Some(place) => place.get_or_insert_with(|| (self.make)(seconds)).clone(),
+            None => (self.make)(seconds),
+        }
+    }
+}
+
 /// A header value of bytes that this program made; empty where they cannot stand in a header, which tests rule out.
 pub fn value(bytes: impl Into<Bytes>) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes.into()).unwrap_or(HeaderValue::from_static(""))
@@ -104,16 +198,16 @@ mod tests {
         for (value, expected) in
             [("strong", true), (" STRONG\t", true), ("eventual", false), ("strong, x", false), ("", false)]
         {
-            assert_eq!(asks_for_strong(&headers(&[(X_CONSISTENCY, value)])), expected, "{value:?}");
+            assert_eq!(Asked::read(&headers(&[(X_CONSISTENCY, value)])).strong, expected, "{value:?}");
         }
-        assert!(!asks_for_strong(&HeaderMap::new()));
+        assert!(!Asked::read(&HeaderMap::new()).strong);
     }
 
     #[test]
     fn request_ids_are_taken_over_only_when_sane() {
-        assert_eq!(request_id(&headers(&[(X_REQUEST_ID, "abc-1")])), "abc-1");
+        assert_eq!(Asked::read(&headers(&[(X_REQUEST_ID, "abc-1")])).request_id(), "abc-1");
         for bad in ["", "a b", "<script>", "a\"b"] {
-            let id = request_id(&headers(&[(X_REQUEST_ID, bad)]));
+            let id = Asked::read(&headers(&[(X_REQUEST_ID, bad)])).request_id();
             assert_eq!(id.len(), 16, "{bad:?} was taken over");
         }
         assert_ne!(new_request_id(), new_request_id());
@@ -135,8 +229,8 @@ mod tests {
     #[test]
     fn any_secret_of_the_list_opens() {
         let secrets = Secret::new("one, two").list();
-        assert!(origin_is_verified(&headers(&[(X_ORIGIN_VERIFY, "two")]), &secrets));
-        assert!(!origin_is_verified(&headers(&[(X_ORIGIN_VERIFY, "tw")]), &secrets));
-        assert!(!origin_is_verified(&HeaderMap::new(), &secrets));
+        assert!(Asked::read(&headers(&[(X_ORIGIN_VERIFY, "two")])).origin_is_verified(&secrets));
+        assert!(!Asked::read(&headers(&[(X_ORIGIN_VERIFY, "tw")])).origin_is_verified(&secrets));
+        assert!(!Asked::read(&HeaderMap::new()).origin_is_verified(&secrets));
     }
 }

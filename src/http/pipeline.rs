@@ -10,6 +10,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::headers::Asked;
 use super::middleware::Next;
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
@@ -118,19 +119,19 @@ impl Pipeline {
             }
             None => (Err(Error::new(Code::Overloaded, "as many sources as may are running")), false),
         };
-        let now = Instant::now();
+        let (asked, now) = (Asked::read(request.headers()), Instant::now());
         let mut status = CacheStatus::Forwarded { had_stale, stored: false, collapsed };
         let mut took = None;
         let mut response = match outcome {
             Ok(filled) => {
                 took = Some(filled.entry.cost);
                 status = CacheStatus::Forwarded { had_stale, stored: filled.stored, collapsed };
-                respond::from_entry(&filled.entry, endpoint, request.headers(), request_id, status, now)
+                respond::from_entry(&filled.entry, endpoint, &asked, request_id, status, filled.entry.age(now))
             }
             Err(error) => match shared.stale.as_ref().and_then(|entry| usable_on_error(entry, &error, now)) {
                 Some((entry, past)) => {
                     let status = CacheStatus::StaleIfError(past, error.code.info().status);
-                    respond::from_entry(entry, endpoint, request.headers(), request_id, status, now)
+                    respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
                 }
                 None => respond::from_error(&error, endpoint, request_id, status),
             },
@@ -250,7 +251,7 @@ impl Pipeline {
         let mut response = match answer {
             Ok(answer) => {
                 let compress_bytes_min = self.settings.cache.compress_bytes_min;
-                respond::from_answer(answer, endpoint, request.headers(), detail, compress_bytes_min)
+                respond::from_answer(answer, endpoint, &Asked::read(request.headers()), detail, compress_bytes_min)
             }
             Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
@@ -292,7 +293,7 @@ impl Pipeline {
 
 /// The entry, where it may stand in for a source that failed, and how long ago it expired.
 fn usable_on_error<'a>(entry: &'a Arc<Entry>, error: &Error, now: Instant) -> Option<(&'a Entry, Duration)> {
-    match entry.freshness(now) {
+    match entry.freshness(entry.age(now)) {
         Freshness::Revalidate(past) | Freshness::IfError(past) if error.code.is_source_failure() => Some((entry, past)),
         _ => None,
     }

@@ -1,12 +1,13 @@
 //! From an entry, an answer or an error to a response: the headers of the cache stand here and nowhere else.
 
-use std::time::{Duration, Instant};
+use std::cell::RefCell;
+use std::time::Duration;
 
-use actix_http::header::{self, HeaderMap, HeaderValue};
+use actix_http::header::{self, HeaderValue};
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 
-use super::headers;
+use super::headers::{self, Asked, SecondsValues};
 use super::problem;
 use super::surface::Endpoint;
 use crate::cache::entry::Entry;
@@ -36,10 +37,16 @@ pub enum CacheStatus {
     Bypass,
 }
 
+thread_local! {
+    static HIT: RefCell<SecondsValues> =
+        const { RefCell::new(SecondsValues::new(|left| headers::value(format!("mainstay; hit; ttl={left}; detail=L1")))) };
+    static AGE: RefCell<SecondsValues> = const { RefCell::new(SecondsValues::new(HeaderValue::from)) };
+}
+
 impl CacheStatus {
     fn header(self, detail: &str) -> HeaderValue {
         let text = match self {
-            Self::Hit(left) => format!("mainstay; hit; ttl={}; detail=L1", left.as_secs()),
+            Self::Hit(left) => return HIT.with_borrow_mut(|values| values.get(left.as_secs())),
             Self::Stale(past) => format!("mainstay; hit; ttl=-{}; detail=L1", past.as_secs().max(1)),
             Self::StaleIfError(past, status) => {
                 format!("mainstay; hit; ttl=-{}; fwd-status={status}; detail=L1", past.as_secs().max(1))
@@ -66,10 +73,10 @@ impl CacheStatus {
 pub fn from_entry(
     entry: &Entry,
     endpoint: &Endpoint,
-    request: &HeaderMap,
+    asked: &Asked<'_>,
     request_id: &HeaderValue,
     status: CacheStatus,
-    now: Instant,
+    age: Duration,
 ) -> Response<Bytes> {
     let mut response = if entry.status == 404 {
         let mut response = problem::response(&not_found(), request_id, None);
@@ -77,7 +84,7 @@ pub fn from_entry(
         response.headers_mut().insert(header::CACHE_CONTROL, headers::value(max_age));
         response
     } else {
-        body_or_304(&entry.body, entry.content_type, request)
+        body_or_304(&entry.body, entry.content_type, asked)
     };
     let head = response.headers_mut();
     if entry.status != 404 {
@@ -86,7 +93,7 @@ pub fn from_entry(
     head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     head.insert(headers::CACHE_STATUS, status.header(entry.detail));
     if status.is_hit() {
-        head.insert(header::AGE, seconds(entry.age(now).as_secs()));
+        head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
     } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -98,15 +105,14 @@ pub fn not_found() -> Error {
     Error::new(Code::NotFound, "there is no such thing")
 }
 
-fn body_or_304(body: &Variants, content_type: &'static str, request: &HeaderMap) -> Response<Bytes> {
-    if let Some(etag) = request.get(header::IF_NONE_MATCH).and_then(|asked| headers::matching_etag(asked, body)) {
+fn body_or_304(body: &Variants, content_type: &'static str, asked: &Asked<'_>) -> Response<Bytes> {
+    if let Some(etag) = asked.if_none_match.and_then(|tags| headers::matching_etag(tags, body)) {
         let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
         response.headers_mut().insert(header::ETAG, headers::value(etag.clone()));
         return response;
     }
     let (encoding, variant) = if body.is_encoded() {
-        let accept = request.get(header::ACCEPT_ENCODING);
-        body.choose(|encoding| headers::takes_encoding(accept, encoding))
+        body.choose(|encoding| asked.takes_encoding(encoding))
     } else {
         (Encoding::Identity, body.identity())
     };
@@ -124,17 +130,15 @@ fn body_or_304(body: &Variants, content_type: &'static str, request: &HeaderMap)
 pub fn from_answer(
     answer: Answer,
     endpoint: &Endpoint,
-    request: &HeaderMap,
+    asked: &Asked<'_>,
     detail: &str,
     compress_bytes_min: usize,
 ) -> Response<Bytes> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let accept = request.get(header::ACCEPT_ENCODING);
-    let takes_any =
-        [Encoding::Brotli, Encoding::Gzip].into_iter().any(|encoding| headers::takes_encoding(accept, encoding));
+    let takes_any = [Encoding::Brotli, Encoding::Gzip].into_iter().any(|encoding| asked.takes_encoding(encoding));
     let compress_bytes_min = if takes_any { compress_bytes_min } else { usize::MAX };
     let body = Variants::of(answer.body, compress_bytes_min);
-    let (encoding, variant) = body.choose(|encoding| headers::takes_encoding(accept, encoding));
+    let (encoding, variant) = body.choose(|encoding| asked.takes_encoding(encoding));
     let mut response = Response::with_body(status, variant.bytes.clone());
     let head = response.headers_mut();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
@@ -179,8 +183,4 @@ pub fn add_timing(response: &mut Response<Bytes>, source: Option<Duration>, tota
         None => format!("total;dur={:.1}", ms(total)),
     };
     response.headers_mut().insert(headers::SERVER_TIMING, headers::value(text));
-}
-
-fn seconds(seconds: u64) -> HeaderValue {
-    HeaderValue::from(seconds)
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use actix_http::header::HeaderValue;
-use prometheus::IntCounter;
 
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
@@ -15,6 +14,7 @@ use crate::source::Producer;
 use crate::source::handler::Registry;
 use crate::source::sql::SqlSource;
 use crate::telemetry::metrics::{LookupResult, Metrics};
+use crate::telemetry::striped::Striped;
 
 /// All routes of an instance, ready to serve.
 pub struct Surface {
@@ -52,13 +52,13 @@ pub struct Endpoint {
 /// Counters of a route's hits.
 pub struct Counters {
     /// Answers with 200 from L1.
-    pub ok: IntCounter,
+    pub ok: Striped,
     /// Answers with 304 from L1.
-    pub not_modified: IntCounter,
+    pub not_modified: Striped,
     /// Fresh lookups.
-    pub hit: IntCounter,
+    pub hit: Striped,
     /// Stale lookups.
-    pub stale: IntCounter,
+    pub stale: Striped,
 }
 
 /// A pattern that matched, with what its `{names}` stand for.
@@ -94,7 +94,7 @@ impl Surface {
             let endpoint = Arc::new(Endpoint {
                 producer,
                 keys: KeyMaker::new(&settings.cache.namespace, &route.fingerprint),
-                cache_control: headers::value(route.cache_control()),
+                cache_control: headers::interned(route.cache_control()),
                 cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
                 counters: Counters::new(metrics, &route.path),
@@ -177,12 +177,18 @@ impl Pattern {
 
 impl Counters {
     fn new(metrics: &Metrics, route: &str) -> Self {
-        let lookup = |result: LookupResult| metrics.lookups.with_label_values(&["L1", result.as_str()]);
+        let lookups = |result: LookupResult| Striped::new(metrics.lookups.with_label_values(&["L1", result.as_str()]));
+        let answers = |status| Striped::new(metrics.requests.with_label_values(&[route, status]));
         Self {
-            ok: metrics.requests.with_label_values(&[route, "200"]),
-            not_modified: metrics.requests.with_label_values(&[route, "304"]),
-            hit: lookup(LookupResult::Hit),
-            stale: lookup(LookupResult::Stale),
+            ok: answers("200"),
+            not_modified: answers("304"),
+            hit: lookups(LookupResult::Hit),
+            stale: lookups(LookupResult::Stale),
         }
+    }
+
+    /// Moves what was counted into the exported metrics.
+    pub fn export(&self) {
+        [&self.ok, &self.not_modified, &self.hit, &self.stale].into_iter().for_each(Striped::export);
     }
 }

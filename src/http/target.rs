@@ -124,13 +124,15 @@ impl<'a> Arguments<'a> {
             let at = route.params.iter().position(|param| param.place == Place::Path && param.name == name);
             at.and_then(|at| self.values.get(at))
         };
-        for (index, segment) in route.path.split('/').enumerate() {
-            if index > 0 {
+        if route.params_in(Place::Path).next().is_none() {
+            out.extend_from_slice(route.path.as_bytes());
+        } else {
+            for segment in route.path.split('/').skip(1) {
                 out.push(b'/');
-            }
-            match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-                Some(name) => value_of(name).into_iter().for_each(|value| write_value(value, out)),
-                None => out.extend_from_slice(segment.as_bytes()),
+                match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+                    Some(name) => value_of(name).into_iter().for_each(|value| write_value(value, out)),
+                    None => out.extend_from_slice(segment.as_bytes()),
+                }
             }
         }
         let mut separator = b'?';

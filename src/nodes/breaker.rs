@@ -95,6 +95,13 @@ impl Breaker {
         }
     }
 
+    /// The node is known to be back: the next request is the trial, without waiting for the end of the rest.
+    pub fn hasten(&mut self, now: Instant) {
+        if let State::Open { rest, .. } = self.state {
+            self.state = State::Open { rest, until: now };
+        }
+    }
+
     /// A request went well.
     pub fn succeeded(&mut self) {
         self.state = State::Closed { failures: 0 };
@@ -175,6 +182,16 @@ mod tests {
             assert!(!breaker.would_admit(now + Duration::from_millis(2400)));
             assert!(breaker.would_admit(now + Duration::from_millis(6250)));
         }
+    }
+
+    #[test]
+    fn a_node_that_is_back_is_tried_at_once() {
+        let (mut breaker, now) = (breaker(), Instant::now());
+        breaker.hasten(now);
+        (0..3).for_each(|_| breaker.failed(now, 0.5));
+        breaker.hasten(now);
+        assert!(breaker.admit(now));
+        assert!(!breaker.admit(now), "by one request");
     }
 
     #[test]

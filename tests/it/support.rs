@@ -88,8 +88,12 @@ pub fn settings(primary: &str, replicas: &str, more: &[(&str, &str)]) -> Setting
         ("MAINSTAY__HEALTH__LAG_MAX", "1500ms"),
         ("MAINSTAY__DATABASE__POOL_SIZE", "4"),
     ];
-    let env: HashMap<String, String> =
-        pairs.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let env: HashMap<String, String> = pairs
+        .iter()
+        .chain(more)
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let dir = tempfile::tempdir().unwrap();
     Settings::load(Layers { dir: dir.path(), env, flags: Vec::new() }).unwrap()
 }

@@ -8,7 +8,7 @@ use mainstay::database::lag::Ineligible;
 use mainstay::database::read::{Consistency, Database, Role};
 use mainstay::database::status::NodeStatus;
 use mainstay::error::Code;
-use mainstay::local::{Proxy, ProxyMode};
+use mainstay::local::{Postgres, PostgresOptions, Proxy, ProxyMode, Scratch};
 use mainstay::nodes::breaker::BreakerState;
 
 use crate::support::{Cluster, PATIENCE, number, settings, soon, start, start_eligible, wait_for, who, word};
@@ -145,9 +145,19 @@ async fn a_statement_whose_result_changed_runs_again_on_a_new_connection() {
         let names = async |conn: &mut _| things::table.select(things::name).load::<String>(conn).await;
         database.read(Consistency::Strong, soon(), names).await.unwrap().0
     };
-    assert_eq!(read().await, ["a"]);
+    // Every connection of the pool has prepared it.
+    let all = futures_util::future::join_all((0..4).map(|_| read())).await;
+    assert_eq!(all, [["a"], ["a"], ["a"], ["a"]]);
+    assert_eq!(node(&database, "primary").pool.open, 4);
     cluster.primary.psql(&name, "ALTER TABLE things ALTER name TYPE text").unwrap();
-    assert_eq!(read().await, ["a"]);
+    for _ in 0..8 {
+        assert_eq!(read().await, ["a"]);
+    }
+    assert_eq!(node(&database, "primary").counts.failed, 0);
+    // A query that says the same on every connection is at fault itself.
+    let error =
+        number(&database, Consistency::Strong, "SELECT 1 AS number FROM nowhere.to.be.found").await.unwrap_err();
+    assert_eq!(error.code, Code::QueryFailed);
 }
 
 #[actix_rt::test]
@@ -215,6 +225,29 @@ async fn a_replica_that_falls_silent_costs_little_and_comes_back() {
     let begin = Instant::now();
     while who(&database).await.unwrap() != Role::Replica {
         assert!(begin.elapsed() < PATIENCE, "the breaker does not close");
+    }
+}
+
+#[actix_rt::test]
+async fn strong_reads_do_not_hang_on_a_silent_primary() {
+    let cluster = Cluster::shared();
+    let proxy = Proxy::start(([127, 0, 0, 1], cluster.primary.server.port()).into()).unwrap();
+    let mut settings = settings(&proxied(&proxy), "", &[]);
+    settings.replication.probe_timeout.0 = Duration::from_millis(250);
+    let database = start(&settings).await;
+    let strong = async || number(&database, Consistency::Strong, "SELECT 1 AS number").await;
+    wait_for("the primary", || node(&database, "primary").up).await;
+    strong().await.unwrap();
+    proxy.set_mode(ProxyMode::BlackHole);
+    let begin = Instant::now();
+    assert_eq!(strong().await.unwrap_err().code, Code::StrongUnavailable);
+    assert!(begin.elapsed() < Duration::from_secs(6), "well before the deadline: {:?}", begin.elapsed());
+    proxy.set_mode(ProxyMode::Pass);
+    proxy.cut();
+    let begin = Instant::now();
+    while strong().await.is_err() {
+        assert!(begin.elapsed() < PATIENCE, "the primary does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -290,6 +323,52 @@ async fn strong_reads_and_fallen_back_ones_are_capped() {
         assert_eq!(first.unwrap().1.role, Role::Primary);
         assert_eq!(second.unwrap_err().code, code);
     }
+}
+
+#[actix_rt::test]
+async fn a_rotated_password_is_used_by_the_next_login() {
+    let scratch = Scratch::new("rotated").unwrap();
+    let mut options = PostgresOptions::new(scratch.join("postgres"));
+    options.hba = vec!["host all app 127.0.0.1/32 scram-sha-256".to_owned()];
+    let postgres = Postgres::primary(options).unwrap();
+    let set = |password: &str| postgres.psql("postgres", &format!("ALTER ROLE app PASSWORD '{password}'")).unwrap();
+    postgres.psql("postgres", "CREATE ROLE app LOGIN").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let url = |password: &str| format!("postgres://app:{password}@127.0.0.1:{}/postgres\n", postgres.server.port());
+    set("first");
+    std::fs::write(file.path(), url("first")).unwrap();
+    let settings = settings("", "", &[("DATABASE_URL_FILE", file.path().to_str().unwrap())]);
+    let database = start(&settings).await;
+    who(&database).await.unwrap();
+
+    set("second");
+    std::fs::write(file.path(), url("second")).unwrap();
+    postgres.server.restart().unwrap();
+    wait_for("the sampler to log in", || node(&database, "primary").up).await;
+    let begin = Instant::now();
+    while who(&database).await.is_err() {
+        assert!(begin.elapsed() < PATIENCE, "nobody logs in with the new password");
+    }
+}
+
+#[actix_rt::test]
+async fn the_address_of_the_primary_may_move_to_a_promoted_replica() {
+    let cluster = Cluster::private("moves");
+    let address = Proxy::start(([127, 0, 0, 1], cluster.primary.server.port()).into()).unwrap();
+    let database = start(&settings(&proxied(&address), "", &[])).await;
+    let port = async || number(&database, Consistency::Strong, "SELECT inet_server_port() AS number").await;
+    assert_eq!(port().await.unwrap().0, i32::from(cluster.primary.server.port()));
+    let timeline = node(&database, "primary").timeline.unwrap();
+
+    // A standby behind the address is refused until it is promoted.
+    address.set_target(([127, 0, 0, 1], cluster.replica.server.port()).into());
+    address.cut();
+    wait_for("the standby to be seen", || node(&database, "primary").up && !node(&database, "primary").writable).await;
+    assert_eq!(port().await.unwrap_err().code, Code::StrongUnavailable);
+    cluster.replica.promote().unwrap();
+    wait_for("the promotion to be seen", || node(&database, "primary").writable).await;
+    assert_eq!(port().await.unwrap().0, i32::from(cluster.replica.server.port()));
+    assert!(node(&database, "primary").timeline.unwrap() > timeline);
 }
 
 #[actix_rt::test]
