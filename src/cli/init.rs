@@ -66,7 +66,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
             args.schema
         )));
     }
-    let text: String = std::iter::once(HEADER.to_owned()).chain(tables.iter().map(|table| routes(table))).collect();
+    let text: String = std::iter::once(HEADER.to_owned()).chain(tables.iter().map(routes)).collect();
     if args.stdout {
         print!("{text}");
         return Ok(());

@@ -15,7 +15,9 @@ fn refusal(toml: &str, env: &[(&str, &str)], args: &[&str]) -> String {
 #[test]
 fn a_configuration_that_cannot_be_run_with_is_64_and_names_its_key() {
     let url = "postgres://u@127.0.0.1:1/d";
-    let cases: &[(&str, &[(&str, &str)], &[&str])] = &[
+    /// `mainstay.toml`, the environment, and what the message must name.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
         ("[server]\nspeed = 9\n", &[], &["speed"]),
         ("[speed]\nx = 9\n", &[], &["speed"]),
         ("[server\n", &[], &["mainstay.toml"]),
