@@ -9,13 +9,29 @@
 //!
 //! # Who may import whom
 //!
-//! - `error`, `config`, `mode` and `telemetry` import nothing above them.
-//! - `nodes`, `cache` and `database` know neither each other's inside nor HTTP; `database` may use `nodes`, and nothing in
-//!   `database` names `cache`.
-//! - `source` uses `database` and `nodes`; `ramp`, the reference application, uses `database` and `source`.
-//! - `http` and `admin` sit on top. Only [`app`] sees everything, and only `cli` and the tests see `app`.
+//! | room | may import |
+//! |---|---|
+//! | `error` | nothing |
+//! | `mode` | nothing |
+//! | `config` | `error`, `mode` |
+//! | `telemetry` | `config`, `error`, `mode` |
+//! | `local` | nothing |
+//! | `nodes` | `config`, `error`, `telemetry` |
+//! | `cache` | `config`, `error`, `telemetry` |
+//! | `database` | `config`, `error`, `nodes`, `telemetry` |
+//! | `source` | `config`, `database`, `error`, `nodes`, `telemetry` |
+//! | `ramp` | `config`, `database`, `error`, `source` |
+//! | `http` | `cache`, `config`, `database`, `error`, `mode`, `nodes`, `source`, `telemetry` |
+//! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `telemetry` |
+//! | `app` | everything but `cli` and `local` |
+//! | `cli` | everything |
 //!
-//! `tests/it/rooms.rs` reads the `use` lines and holds this.
+//! In words: `error`, `config`, `mode` and `telemetry` import nothing above them. `nodes`, `cache` and `database` know neither
+//! each other's inside nor HTTP; `database` may use `nodes`, and nothing in `database` names `cache`. `ramp`, the reference
+//! application, sees of the server what a user's own crate would. `http` and `admin` sit on top. Only [`app`] sees everything,
+//! and only `cli` and the tests see `app`.
+//!
+//! `tests/it/rooms.rs` reads this table and every path in `src/`, and holds the one to the other.
 
 pub mod admin;
 pub mod app;

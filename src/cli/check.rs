@@ -9,13 +9,13 @@ use diesel::connection::SimpleConnection;
 use diesel::sql_types::{Array, Bool, Nullable, Text};
 use diesel::{Connection, QueryableByName, RunQueryDsl, sql_query};
 
-use super::{Failure, FolderArgs};
+use super::{Failure, FolderArgs, connection};
 use crate::app::{Parts, problems};
 use crate::config::manifest::statement::Statement;
 use crate::config::manifest::{Manifest, Problem, Route, Source};
 use crate::config::param::Param;
 use crate::config::settings::DatabaseSettings;
-use crate::database::maintenance::{MaintenanceConnection, MaintenancePool, Pooled};
+use crate::database::maintenance::{MaintenanceConnection, Pooled};
 use crate::source::sql::typed_sql;
 
 pub(super) const HELP: &str = "\
@@ -44,9 +44,10 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
     let settings = args.folder.settings(Vec::new())?;
     let file = args.folder.dir.join("routes.toml");
     let mut conn = serving_connection(&settings.database)?;
+    let role = role_of(&mut conn)?;
     let (mut errors, mut warnings) = (0, 0);
     for route in &manifest.routes {
-        let found = check(route, &mut conn);
+        let found = check(route, &role, &mut conn);
         errors += found.errors.len();
         warnings += found.warnings.len();
         print(route, &file, &found);
@@ -61,8 +62,18 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
 /// A connection as the role that serves, which is not always the one that migrates.
 fn serving_connection(settings: &DatabaseSettings) -> Result<Pooled, Failure> {
     let settings = DatabaseSettings { direct_url: Default::default(), ..settings.clone() };
-    let pool = MaintenancePool::open(&settings).map_err(Failure::new)?;
-    pool.get().map_err(Failure::new)
+    connection(&settings)
+}
+
+/// The name of the role that a connection has logged in as, quoted where a GRANT needs it.
+fn role_of(conn: &mut MaintenanceConnection) -> Result<String, Failure> {
+    #[derive(QueryableByName)]
+    struct Role {
+        #[diesel(sql_type = Text)]
+        name: String,
+    }
+    let role = sql_query("SELECT quote_ident(current_user) AS name").get_result::<Role>(conn);
+    role.map(|role| role.name).map_err(Failure::new)
 }
 
 fn print(route: &Route, file: &Path, found: &Findings) {
@@ -82,16 +93,17 @@ fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
     println!("{} routes, {errors} errors, {warnings} warnings", manifest.routes.len());
 }
 
-fn check(route: &Route, conn: &mut MaintenanceConnection) -> Findings {
+fn check(route: &Route, role: &str, conn: &mut MaintenanceConnection) -> Findings {
     let mut found = Findings::default();
     let watched = watched_tables(route, conn, &mut found);
     if let Source::Sql { statement, .. } = &route.source {
         let types: Vec<String> = route.params.iter().map(Param::sql_type).collect();
-        match plan(conn, &typed_sql(statement, &types), route.params.iter().map(|param| param.array)) {
+        match plan(conn, role, &typed_sql(statement, &types), route.params.iter().map(|param| param.array)) {
             Ok(tables) if route.is_cacheable() && !lives_by_time_alone(route) => {
                 let unwatched = tables.difference(&watched);
                 found.warnings.extend(unwatched.map(|table| {
-                    format!("it reads {table}, which no watch names; add watch = [\"{table}\"], or watch = [] to live by time alone")
+                    let name = toml::Value::String(table.clone());
+                    format!("it reads {table}, which no watch names; add watch = [{name}], or watch = [] to live by time alone")
                 }));
             }
             Ok(_) => {}
@@ -151,6 +163,7 @@ struct PlanRow {
 /// partitions under the name of their parent.
 fn plan(
     conn: &mut MaintenanceConnection,
+    role: &str,
     sql: &str,
     arrays: impl ExactSizeIterator<Item = bool>,
 ) -> Result<BTreeSet<String>, String> {
@@ -163,7 +176,7 @@ fn plan(
     let mut outcome = Err("it was not planned".to_owned());
     // The transaction is always rolled back: nothing that is set here stays.
     let _ = conn.transaction::<(), diesel::result::Error, _>(|conn| {
-        outcome = plan_in_transaction(conn, sql, &types, &nulls);
+        outcome = plan_in_transaction(conn, role, sql, &types, &nulls);
         Err(diesel::result::Error::RollbackTransaction)
     });
     let _ = conn.batch_execute("DEALLOCATE ALL");
@@ -172,13 +185,16 @@ fn plan(
 
 fn plan_in_transaction(
     conn: &mut MaintenanceConnection,
+    role: &str,
     sql: &str,
     types: &str,
     nulls: &str,
 ) -> Result<BTreeSet<String>, String> {
-    let say = |error: diesel::result::Error| sentence(&error);
+    let say = |error: diesel::result::Error| sentence(&error, role);
     conn.batch_execute("SET TRANSACTION READ ONLY; SET LOCAL plan_cache_mode = force_generic_plan").map_err(say)?;
-    conn.batch_execute(&format!("PREPARE mainstay_check {types} AS {sql}")).map_err(say)?;
+    // As a member of FROM, as it will be run: that is where a statement that writes is refused.
+    let wrapped = format!("SELECT row_to_json(mainstay_q) FROM (\n{sql}\n) AS mainstay_q");
+    conn.batch_execute(&format!("PREPARE mainstay_check {types} AS {wrapped}")).map_err(say)?;
     let explain = format!("EXPLAIN (FORMAT JSON, VERBOSE) EXECUTE mainstay_check {nulls}");
     let rows = sql_query(explain).load::<PlanRow>(conn).map_err(say)?;
     let mut read = BTreeSet::new();
@@ -207,16 +223,16 @@ fn relations(plan: &serde_json::Value, into: &mut BTreeSet<String>) {
 }
 
 /// The server's words, with the GRANT that is missing where that is the matter.
-fn sentence(error: &diesel::result::Error) -> String {
+fn sentence(error: &diesel::result::Error, role: &str) -> String {
     let diesel::result::Error::DatabaseError(_, information) = error else {
         return error.to_string();
     };
     let message = information.message();
     let object = message.strip_prefix("permission denied for ").and_then(|rest| rest.split_once(' '));
     let grant = match object {
-        Some(("table" | "view", name)) => format!("; GRANT SELECT ON {name} TO the role of DATABASE_URL"),
-        Some(("schema", name)) => format!("; GRANT USAGE ON SCHEMA {name} TO the role of DATABASE_URL"),
-        Some(("function", name)) => format!("; GRANT EXECUTE ON FUNCTION {name} TO the role of DATABASE_URL"),
+        Some(("table" | "view", name)) => format!("; GRANT SELECT ON {name} TO {role}"),
+        Some(("schema", name)) => format!("; GRANT USAGE ON SCHEMA {name} TO {role}"),
+        Some(("function", name)) => format!("; GRANT EXECUTE ON FUNCTION {name} TO {role}"),
         _ => String::new(),
     };
     let hint = information.hint().map(|hint| format!("; {hint}")).unwrap_or_default();

@@ -26,6 +26,9 @@ pub(super) struct InitArgs {
 struct Table {
     #[diesel(sql_type = Text)]
     name: String,
+    /// With its schema, quoted where it must be, as a watch names it.
+    #[diesel(sql_type = Text)]
+    qualified: String,
     #[diesel(sql_type = Array<Text>)]
     columns: Vec<String>,
     #[diesel(sql_type = Nullable<Text>)]
@@ -36,7 +39,7 @@ struct Table {
 
 /// Tables that the role may read, with their columns, and their primary key where it is one column.
 const TABLES: &str = "\
-    SELECT c.relname::text AS name, \
+    SELECT c.relname::text AS name, format('%I.%I', n.nspname, c.relname) AS qualified, \
       (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a \
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns, \
       k.attname::text AS key, format_type(k.atttypid, NULL) AS key_type \
@@ -63,8 +66,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
             args.schema
         )));
     }
-    let text: String =
-        std::iter::once(HEADER.to_owned()).chain(tables.iter().map(|table| routes(&args.schema, table))).collect();
+    let text: String = std::iter::once(HEADER.to_owned()).chain(tables.iter().map(routes)).collect();
     if args.stdout {
         print!("{text}");
         return Ok(());
@@ -80,12 +82,12 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
 }
 
 /// The routes of a table: a page of its rows in the order of the key, and one row by its key.
-fn routes(schema: &str, table: &Table) -> String {
-    let qualified = format!("{}.{}", quote_identifier(schema), quote_identifier(&table.name));
+fn routes(table: &Table) -> String {
+    let qualified = &table.qualified;
     let columns: Vec<String> = table.columns.iter().map(|column| quote_identifier(column)).collect();
     let columns = columns.join(", ");
     let path = path_segment(&table.name);
-    let watch = toml_string(&format!("{schema}.{}", table.name));
+    let watch = toml_string(qualified);
     let cache = format!(
         "  [route.cache]\n  ttl = \"10s\"\n  stale_while_revalidate = \"10s\"\n  stale_if_error = \"1h\"\n  watch = [{watch}]\n"
     );

@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app::Parts;
 use crate::config::ConfigError;
-use crate::config::settings::{Layers, Settings};
+use crate::config::settings::{DatabaseSettings, Layers, Settings};
 use crate::database::maintenance::{MaintenancePool, Pooled};
 
 /// Exit code of a configuration that cannot be run with (`EX_USAGE` of sysexits).
@@ -127,8 +127,12 @@ pub fn main(parts: Parts) -> ExitCode {
 
 /// A connection for work that is no request, past a pooler where one is configured.
 fn maintenance_connection(settings: &Settings) -> Result<Pooled, Failure> {
+    connection(&settings.database)
+}
+
+fn connection(settings: &DatabaseSettings) -> Result<Pooled, Failure> {
     use crate::database::maintenance::MaintenanceError;
-    let open = MaintenancePool::open(&settings.database).and_then(|pool| pool.get());
+    let open = MaintenancePool::open(settings).and_then(|pool| pool.get());
     open.map_err(|error| match error {
         MaintenanceError::Config(error) => Failure::Config(error),
         other => Failure::new(other),

@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::{Failure, FolderArgs};
 use crate::app::{Parts, problems};
 use crate::config::manifest::{Route, Source};
-use crate::database::read::Consistency;
 
 #[derive(Args)]
 pub(super) struct RoutesArgs {
@@ -61,11 +60,7 @@ fn row(route: &Route) -> Row {
             Source::Sql { .. } => "sql".to_owned(),
             Source::Handler(name) => name.clone(),
         },
-        consistency: match route.consistency {
-            Consistency::Eventual => "eventual",
-            Consistency::Session => "session",
-            Consistency::Strong => "strong",
-        },
+        consistency: route.consistency.as_str(),
         cache_control: route.cache_control(),
         params: params.map(|param| param.name.as_str()).collect::<Vec<_>>().join("&"),
     }

@@ -26,17 +26,7 @@ use crate::error::{Code, Error};
 use crate::nodes::breaker::Breaker;
 use crate::nodes::select::{Candidate, Pick};
 
-/// Which nodes may answer a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Consistency {
-    /// Any eligible replica, else the primary.
-    Eventual,
-    /// A replica at or past the caller's token; without tokens the primary.
-    Session,
-    /// The primary.
-    Strong,
-}
+pub use crate::config::manifest::Consistency;
 
 /// The part that a node plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -151,10 +151,10 @@ impl Pipeline {
         match self.cache.fills.join(key, canonical) {
             Join::Lead(lead, wait) => {
                 // Another fill may have ended between this request's lookup and here.
-                let entry = self.cache.memory.get(key, canonical, &endpoint.route.fingerprint);
-                if let Some(entry) =
-                    entry.filter(|entry| matches!(entry.freshness(entry.age(Instant::now())), Freshness::Fresh(_)))
-                {
+                let is_fresh =
+                    |entry: &&Arc<Entry>| matches!(entry.freshness(entry.age(Instant::now())), Freshness::Fresh(_));
+                let fresh = |entry: Option<&Arc<Entry>>| entry.filter(is_fresh).cloned();
+                if let Some(entry) = self.cache.memory.with(key, canonical, &endpoint.route.fingerprint, fresh) {
                     lead.finish(Ok(Filled { entry, stored: true }));
                     return Some((wait, true));
                 }

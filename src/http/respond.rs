@@ -114,7 +114,7 @@ fn body_or_304(entry: &Entry, asked: &Asked<'_>) -> Response<Bytes> {
         && let Some(etag) = headers::matching_etag(&asked.if_none_match, body)
     {
         let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
-        response.headers_mut().insert(header::ETAG, headers::value(etag.clone()));
+        response.headers_mut().insert(header::ETAG, etag);
         return response;
     }
     let (encoding, variant) = if body.is_encoded() {

@@ -4,8 +4,10 @@
 mod cache;
 mod config;
 mod database;
+mod docs;
 mod http;
 mod instance;
 mod ramp;
+mod rooms;
 mod source;
 mod support;

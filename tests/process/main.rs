@@ -8,4 +8,13 @@
     missing_docs
 )]
 
+mod check;
+mod configuration;
+mod data;
+mod dev;
+mod foreign;
 mod local;
+mod own_handlers;
+mod readme;
+mod serve;
+mod support;

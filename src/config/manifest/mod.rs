@@ -12,7 +12,6 @@ use std::time::Duration;
 use super::param::{Param, Place};
 use statement::Statement;
 
-pub use crate::database::read::Consistency;
 pub use raw::{CORS, Known, Problem};
 
 /// The routes of an API, in the order of the file.
@@ -48,6 +47,29 @@ pub struct Route {
     pub fingerprint: [u8; 16],
     /// Line of the manifest, for messages.
     pub line: usize,
+}
+
+/// Which nodes may answer a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// Any eligible replica, else the primary.
+    Eventual,
+    /// A replica at or past the caller's token; without tokens the primary.
+    Session,
+    /// The primary.
+    Strong,
+}
+
+impl Consistency {
+    /// As the manifest writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::Session => "session",
+            Self::Strong => "strong",
+        }
+    }
 }
 
 /// What is done with parameters that a route does not declare.

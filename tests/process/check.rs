@@ -1,0 +1,91 @@
+//! `mainstay check` against the tables of `pgbench -i`.
+
+use crate::support::{Cluster, Folder, Outcome, mainstay};
+
+const ACCOUNTS: &str = "\
+[[route]]
+path = \"/accounts/{aid}\"
+sql = \"SELECT aid, bid, abalance FROM pgbench_accounts WHERE aid = $1\"
+result = \"row\"
+params = [{ name = \"aid\", in = \"path\", type = \"integer\" }]
+  [route.cache]
+  ttl = \"10s\"
+";
+
+fn check(manifest: &str, url: &str, strict: bool) -> Outcome {
+    let folder = Folder::new(manifest);
+    let mut args = vec!["check", "--config", folder.text()];
+    args.extend(strict.then_some("--strict"));
+    mainstay(&args, &[("DATABASE_URL", url)])
+}
+
+#[test]
+fn a_manifest_is_proved_against_the_database() {
+    let cluster = Cluster::shared();
+    let (database, reader, blind) = cluster.pgbench_database();
+    let (reader, blind_url) = (cluster.primary.url(&reader, &database), cluster.primary.url(&blind, &database));
+    let watched = format!("{ACCOUNTS}  watch = [\"pgbench_accounts\"]\n");
+
+    let good = check(&watched, &reader, true);
+    assert_eq!(good.code, Some(0), "{good:?}");
+    assert!(good.stdout.contains("ok  GET /accounts/{aid}") && good.stdout.contains("0 errors"), "{good:?}");
+
+    let refused = check(&watched, &blind_url, false);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let grant = format!("GRANT SELECT ON pgbench_accounts TO {blind}");
+    assert!(refused.stdout.contains(&grant), "{refused:?}");
+    cluster.primary.psql(&database, &grant).unwrap();
+    assert_eq!(
+        check(&watched, &blind_url, false).code,
+        Some(0),
+        "the GRANT that was printed is the one that was missing"
+    );
+
+    let unknown = check(&format!("\n{}", ACCOUNTS.replace("abalance", "balance")), &reader, false);
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.stdout.contains("routes.toml:2: error: route /accounts/{aid}: "), "{unknown:?}");
+    assert!(unknown.stdout.contains("column \"balance\" does not exist"), "{unknown:?}");
+
+    let missing = check(&format!("{ACCOUNTS}  watch = [\"pgbench_acounts\"]\n"), &reader, false);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.stdout.contains("there is no table pgbench_acounts"), "{missing:?}");
+
+    let writes = ACCOUNTS.replace("SELECT aid, bid, abalance FROM pgbench_accounts", "DELETE FROM pgbench_accounts");
+    let owner = cluster.primary.url("postgres", &database);
+    let writes = check(&writes, &owner, false);
+    assert_eq!(writes.code, Some(1), "a statement that writes is no source: {writes:?}");
+}
+
+#[test]
+fn what_grows_wrong_in_a_cache_is_warned_of_and_strict_fails_on_it() {
+    let cluster = Cluster::shared();
+    let (database, reader, _) = cluster.pgbench_database();
+    let url = cluster.primary.url(&reader, &database);
+    let route = |sql: &str, cache: &str| {
+        format!("[[route]]\npath = \"/x\"\nsql = \"{sql}\"\n  [route.cache]\n  ttl = \"10s\"\n{cache}")
+    };
+    for (sql, cache, warning) in [
+        ("SELECT count(*) FROM pgbench_tellers", "", Some("pgbench_tellers, which no watch names")),
+        ("SELECT count(*) FROM pgbench_tellers", "  watch = []\n", None),
+        ("SELECT count(*) FROM pgbench_tellers", "  watch = [\"pgbench_tellers\"]\n", None),
+        ("SELECT count(*) FROM pgbench_tellers", "  watch = [\"pgbench_branches\"]\n", Some("pgbench_tellers")),
+        ("SELECT now() AS at", "  watch = []\n", Some("now")),
+        ("SELECT random() AS x", "  watch = []\n", Some("random")),
+        ("SELECT 'now() and random()' AS words -- now()", "  watch = []\n", None),
+    ] {
+        let manifest = route(sql, cache);
+        let (lenient, strict) = (check(&manifest, &url, false), check(&manifest, &url, true));
+        assert_eq!(lenient.code, Some(0), "{manifest}: {lenient:?}");
+        match warning {
+            Some(text) => {
+                assert_eq!(strict.code, Some(1), "{manifest}: {strict:?}");
+                assert!(strict.stdout.contains("routes.toml:1: warning: "), "{strict:?}");
+                assert!(strict.stdout.contains(text), "{strict:?}");
+            }
+            None => assert_eq!(strict.code, Some(0), "{manifest}: {strict:?}"),
+        }
+    }
+    // What is not kept cannot grow wrong.
+    let uncached = "[[route]]\npath = \"/x\"\nsql = \"SELECT now() AS at, count(*) FROM pgbench_tellers\"\n";
+    assert_eq!(check(uncached, &url, true).code, Some(0));
+}

@@ -1,0 +1,156 @@
+//! Bad configuration never starts: the exit code, and a message that names the key.
+
+use crate::support::{Cluster, Folder, ONE, Origin, ROTATING, mainstay};
+
+/// Runs `serve` with this configuration, which must be refused.
+fn refusal(toml: &str, env: &[(&str, &str)], args: &[&str]) -> String {
+    let folder = Folder::new(ONE);
+    folder.write("mainstay.toml", toml);
+    let outcome = mainstay(&[&["serve", "--config", folder.text()], args].concat(), env);
+    assert_eq!(outcome.code, Some(64), "{toml:?} {env:?}: {outcome:?}");
+    assert_eq!(outcome.stdout, "", "nothing else is said");
+    outcome.stderr
+}
+
+#[test]
+fn a_configuration_that_cannot_be_run_with_is_64_and_names_its_key() {
+    let url = "postgres://u@127.0.0.1:1/d";
+    /// `mainstay.toml`, the environment, and what the message must name.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
+        ("[server]\nspeed = 9\n", &[], &["speed"]),
+        ("[speed]\nx = 9\n", &[], &["speed"]),
+        ("[server\n", &[], &["mainstay.toml"]),
+        ("", &[("MAINSTAY__SERVER__SPEED", "9")], &["speed"]),
+        ("", &[("MAINSTAY__LIMITS__REQUEST_TIMEOUT", "soon")], &["limits.request_timeout", "soon"]),
+        ("[limits]\nrequest_timeout = 5\n", &[], &["limits.request_timeout"]),
+        ("[database]\npool_size = 0\n", &[], &["database.pool_size"]),
+        ("[database]\nstatement_timeout = \"0s\"\n", &[], &["database.statement_timeout"]),
+        ("[database]\npooler = \"some\"\n", &[], &["database.pooler"]),
+        ("", &[("BIND_ADDR", "nowhere")], &["server.bind_addr"]),
+        ("", &[("DATABASE_URL", url), ("DATABASE_URL_FILE", "/x")], &["DATABASE_URL", "DATABASE_URL_FILE"]),
+        ("", &[("DATABASE_URL_FILE", "/not/there")], &["DATABASE_URL_FILE", "/not/there"]),
+        ("", &[("ADMIN_TOKEN_FILE", "/not/there")], &["ADMIN_TOKEN_FILE"]),
+        ("", &[("DATABASE_READ_REPLICA_URL", url)], &["database.read_replica_urls", "DATABASE_URL"]),
+        ("", &[("DATABASE_URL", "mysql://u@h/d")], &["database.url"]),
+        ("[server]\ntls_cert_file = \"/c.pem\"\n", &[], &["server.tls_cert_file", "server.tls_key_file"]),
+        ("[server]\ntls_cert_file = \"/c.pem\"\ntls_key_file = \"/k.pem\"\n", &[], &["server.tls_cert_file", "/c.pem"]),
+        ("", &[("MODE", "failover")], &["mode", "not part of this version"]),
+        ("", &[("MODE", "sideways")], &["mode"]),
+        ("", &[("REGION", "two words")], &["region"]),
+        ("[log]\nlevel = \"mainstay=louder\"\n", &[], &["log.level", "louder"]),
+        ("[cors]\norigins = 5\n", &[], &["cors.origins"]),
+    ];
+    for (toml, env, expected) in cases {
+        let message = refusal(toml, env, &[]);
+        for text in *expected {
+            assert!(message.contains(text), "{toml:?} {env:?} should name {text}: {message}");
+        }
+    }
+    assert!(refusal("", &[], &["--mode", "failover"]).contains("mode"));
+}
+
+#[test]
+fn exit_codes_tell_apart_what_is_wrong() {
+    let folder = Folder::new(ONE);
+    let code = |args: &[&str], env: &[(&str, &str)]| mainstay(args, env).code;
+    assert_eq!(code(&["--help"], &[]), Some(0));
+    assert_eq!(code(&["routes", "--config", folder.text()], &[]), Some(0));
+    assert_eq!(code(&["serve", "--sideways"], &[]), Some(2));
+    assert_eq!(code(&["sing"], &[]), Some(2));
+    assert_eq!(code(&[], &[]), Some(2));
+    assert_eq!(code(&["check", "--config", folder.text()], &[]), Some(64), "no DATABASE_URL");
+    let nobody = [("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/d")];
+    let outcome = mainstay(&["check", "--config", folder.text()], &nobody);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("127.0.0.1:1/d") && !outcome.stderr.contains("hunter2"), "{outcome:?}");
+    for command in ["serve", "dev", "migrate", "check", "routes", "init", "import"] {
+        let help = mainstay(&[command, "--help"], &[]);
+        assert_eq!(help.code, Some(0), "{command}");
+        assert!(help.stdout.contains("Usage: mainstay"), "{command}: {}", help.stdout);
+    }
+    assert!(mainstay(&["--help"], &[]).stdout.contains("64  the configuration cannot be run with"));
+}
+
+#[test]
+fn a_manifest_is_refused_with_every_line_that_is_wrong() {
+    let folder = Folder::new(
+        "[[route]]\npath = \"/a\"\nsql = \"SELECT 1\"\nmiddlewares = [\"nope\"]\n\n\
+         [[route]]\npath = \"b\"\nsql = \"SELECT 1\"\n\n\
+         [[route]]\npath = \"/c\"\nhandler = \"ghost\"\n",
+    );
+    for command in ["serve", "routes", "check"] {
+        let outcome = mainstay(&[command, "--config", folder.text()], &[]);
+        assert_eq!(outcome.code, Some(64), "{command}: {outcome:?}");
+        let file = folder.join("routes.toml");
+        for (line, reason) in [(1, "no middleware is called \"nope\""), (6, "must start with /"), (10, "\"ghost\"")] {
+            let at = format!("{}:{line}: ", file.display());
+            let found = outcome.stderr.lines().find(|text| text.contains(&at));
+            let found = found.unwrap_or_else(|| panic!("{command}: no {at} in {}", outcome.stderr));
+            assert!(found.contains(reason), "{found}");
+        }
+    }
+    let folder = Folder::new("[[route]]\npath = \"/a\"\nsql = \"SELECT 1\"\ncolour = \"red\"\n");
+    let outcome = mainstay(&["routes", "--config", folder.text()], &[]);
+    assert_eq!(outcome.code, Some(64));
+    assert!(outcome.stderr.contains("routes.toml:4: ") && outcome.stderr.contains("colour"), "{}", outcome.stderr);
+
+    let nothing = Folder::empty();
+    let outcome = mainstay(&["serve", "--config", nothing.text()], &[]);
+    assert_eq!(outcome.code, Some(64));
+    assert!(outcome.stderr.contains("mainstay init"), "{}", outcome.stderr);
+}
+
+#[test]
+fn later_layers_win() {
+    let folder = Folder::new(ONE);
+    let region = |args: &[&str], env: &[(&str, &str)]| {
+        let origin = Origin::start_with(folder.path(), args, env);
+        origin.get("/health/live").header("x-region").to_owned()
+    };
+    assert_eq!(region(&[], &[]), "local", "the compiled-in default");
+    folder.write("mainstay.toml", "region = \"from-file\"\n");
+    assert_eq!(region(&[], &[]), "from-file");
+    assert_eq!(region(&[], &[("MAINSTAY__REGION", "from-env")]), "from-env");
+    assert_eq!(region(&[], &[("MAINSTAY__REGION", "from-env"), ("REGION", "from-name")]), "from-name");
+    let secret = Folder::empty();
+    secret.write("region", "from-secret\n");
+    let file = secret.join("region");
+    assert_eq!(region(&[], &[("REGION_FILE", file.to_str().unwrap())]), "from-secret", "trimmed");
+    assert_eq!(region(&["--region", "from-flag"], &[("REGION", "from-name")]), "from-flag");
+}
+
+/// A password that changes under a running server: the file is read again by the login that follows.
+#[test]
+fn a_rotated_password_is_picked_up_from_its_file() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("");
+    let set = |password: &str| {
+        let sql = format!("ALTER ROLE {ROTATING} PASSWORD '{password}'");
+        cluster.primary.psql("postgres", &sql).unwrap();
+    };
+    cluster.primary.psql("postgres", &format!("CREATE ROLE {ROTATING} LOGIN")).unwrap();
+    set("old-word");
+    let folder = Folder::new(ONE);
+    let url = |password: &str| {
+        let url = cluster.primary.url(ROTATING, &database);
+        url.replace(ROTATING, &format!("{ROTATING}:{password}"))
+    };
+    folder.write("url", &url("old-word"));
+    let file = folder.join("url");
+    let env = [("DATABASE_URL_FILE", file.to_str().unwrap()), ("MAINSTAY__REPLICATION__SAMPLE_INTERVAL", "50ms")];
+    let origin = Origin::start(folder.path(), &env);
+    origin.get_until("/one", |reply| reply.status == 200);
+
+    set("new-word");
+    let end = format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{ROTATING}'");
+    cluster.primary.psql("postgres", &end).unwrap();
+    let refused = origin.get_until("/one", |reply| reply.status != 200);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "database_unavailable"));
+    folder.write("url", &url("new-word"));
+    let answer = origin.get_until("/one", |reply| reply.status == 200);
+    assert_eq!(answer.body, "{\"one\":1}");
+    for password in ["old-word", "new-word"] {
+        assert!(!origin.program.output().contains(password), "{}", origin.program.output());
+    }
+}
