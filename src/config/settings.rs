@@ -345,6 +345,7 @@ impl Settings {
         }
         for (key, value) in layers.flags {
             builder = builder.set_override(key, value).map_err(|error| wrong(key, &error))?;
+            files.remove(key);
         }
         let merged = builder.build().map_err(|error| ConfigError::new(format!("configuration: {error}")))?;
         let mut settings: Self = serde_path_to_error::deserialize(merged).map_err(|error| {

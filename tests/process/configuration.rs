@@ -1,5 +1,9 @@
 //! Bad configuration never starts: the exit code, and a message that names the key.
 
+use std::path::Path;
+
+use mainstay::config::settings::{Layers, Settings};
+
 use crate::support::{Cluster, Folder, ONE, Origin, ROTATING, mainstay};
 
 /// Runs `serve` with this configuration, which must be refused.
@@ -118,6 +122,20 @@ fn later_layers_win() {
     let file = secret.join("region");
     assert_eq!(region(&[], &[("REGION_FILE", file.to_str().unwrap())]), "from-secret", "trimmed");
     assert_eq!(region(&["--region", "from-flag"], &[("REGION", "from-name")]), "from-flag");
+}
+
+/// `mainstay dev` says where its own databases are, and must not end up on the user's.
+#[test]
+fn a_flag_wins_over_a_file_too() {
+    let secret = Folder::empty();
+    secret.write("url", "postgres://u@production/d");
+    let file = secret.join("url").to_str().unwrap().to_owned();
+    let env = ["DATABASE_URL_FILE", "DATABASE_READ_REPLICA_URL_FILE"].map(|name| (name.to_owned(), file.clone()));
+    let flags = ["database.url", "database.read_replica_urls"].map(|key| (key, "postgres://u@throwaway/d".to_owned()));
+    let layers = Layers { dir: Path::new("/"), env: env.into_iter().collect(), flags: flags.to_vec() };
+    let settings = Settings::load(layers).unwrap().database;
+    assert_eq!(settings.url.current().expose(), "postgres://u@throwaway/d");
+    assert_eq!(settings.read_replica_urls.list()[0].current().expose(), "postgres://u@throwaway/d");
 }
 
 /// A password that changes under a running server: the file is read again by the login that follows.
