@@ -3,8 +3,10 @@
 //! The `sync` cache is used on purpose: a read takes no lock that is held across an await, and eviction runs inside
 //! ordinary calls instead of a task that can starve.
 
+use std::cell::RefCell;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -13,8 +15,36 @@ use moka::sync::Cache;
 use super::entry::Entry;
 use super::key::Key;
 
+/// Hits that a worker answers from its own notes before it asks the store again, so that the store keeps knowing what is hot.
+const NOTED_HITS: u8 = 32;
+/// Entries that a worker notes.
+const NOTES: usize = 64;
+/// Heavier entries are not noted: a note keeps its entry alive beyond the store's bound.
+const NOTED_BYTES_MAX: usize = 32 * 1024;
+
 /// The entries of this process.
-pub struct Memory(Cache<Key, Arc<Entry>, BuildHasherDefault<KeyIsHash>>);
+pub struct Memory {
+    cache: Cache<Key, Arc<Entry>, BuildHasherDefault<KeyIsHash>>,
+    /// Moves with every change of any entry, and is unique among the stores of a process: what a worker noted under another
+    /// number is void.
+    version: AtomicU64,
+}
+
+/// Versions of all stores, handed out in order.
+static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
+
+/// What a worker remembers of the store. Reading the store moves shared cache lines (its read log, the entry's count of
+/// owners); for the hottest keys that costs more than all else on the hit path, and a note costs none of it.
+struct Note {
+    key: Key,
+    version: u64,
+    hits_left: u8,
+    entry: Arc<Entry>,
+}
+
+thread_local! {
+    static NOTED: RefCell<[Option<Note>; NOTES]> = const { RefCell::new([const { None }; NOTES]) };
+}
 
 impl Memory {
     /// An empty store that keeps at most this many bytes, bookkeeping included.
@@ -24,24 +54,52 @@ impl Memory {
             .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX))
             .expire_after(Retention)
             .build_with_hasher(BuildHasherDefault::default());
-        Self(cache)
+        Self { cache, version: AtomicU64::new(next_version()) }
     }
 
-    /// The entry of a key, if it answers exactly this request.
-    pub fn get(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Option<Arc<Entry>> {
-        self.0.get(&key).filter(|entry| entry.answers(canonical, fingerprint))
+    /// Shows the entry of a key, if there is one that answers exactly this request.
+    pub fn with<T>(
+        &self,
+        key: Key,
+        canonical: &[u8],
+        fingerprint: &[u8; 16],
+        see: impl FnOnce(Option<&Arc<Entry>>) -> T,
+    ) -> T {
+        // Read before the store is: an entry that is replaced in between is noted under a number that is void by then.
+        let version = self.version.load(Ordering::Acquire);
+        NOTED.with_borrow_mut(|notes| {
+            let mut aside = None;
+            let index = usize::try_from(key.0 % 64).unwrap_or(0);
+            let Some(place) = notes.get_mut(index) else { return see(None) };
+            let note = match place {
+                Some(note) if note.key == key && note.version == version && note.hits_left > 0 => note,
+                place => {
+                    let Some(entry) = self.cache.get(&key) else { return see(None) };
+                    let is_light = entry.weight_bytes() <= NOTED_BYTES_MAX;
+                    let note = Note { key, version, hits_left: NOTED_HITS, entry };
+                    if is_light { place.insert(note) } else { aside.insert(note) }
+                }
+            };
+            note.hits_left -= 1;
+            see(Some(&note.entry).filter(|entry| entry.answers(canonical, fingerprint)))
+        })
     }
 
     /// Keeps an entry in the place of an older one.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
-        self.0.insert(key, entry);
+        self.cache.insert(key, entry);
+        self.version.store(next_version(), Ordering::Release);
     }
 
     /// Entries kept and their bytes. Counts what is pending first, so it is for those who watch, not for requests.
     pub fn usage(&self) -> Usage {
-        self.0.run_pending_tasks();
-        Usage { entries: self.0.entry_count(), bytes: self.0.weighted_size() }
+        self.cache.run_pending_tasks();
+        Usage { entries: self.cache.entry_count(), bytes: self.cache.weighted_size() }
     }
+}
+
+fn next_version() -> u64 {
+    NEXT_VERSION.fetch_add(1, Ordering::Relaxed)
 }
 
 /// What a store holds.

@@ -4,6 +4,7 @@
 //! `Front::go` is the order of the design: limits, health, origin secret, route, consistency, cache. What it cannot
 //! answer goes on into the `App` with a [`Passage`], and what comes back gets the headers that every response carries.
 
+use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use actix_http::header::{self, HeaderMap, HeaderValue};
 use actix_http::{ConnectionType, HttpMessage, Method, Payload, Request, Response, StatusCode};
 use actix_service::{Service, ServiceFactory};
 use actix_web::dev::{AppConfig, ServiceResponse};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
@@ -67,7 +68,19 @@ struct Trace {
 /// What the front makes of a request.
 enum Step {
     Answer(Response<Bytes>),
-    Pass(Passage),
+    Pass(Box<Passage>),
+}
+
+/// What L1 had for a request.
+enum Found {
+    /// An answer, which the caller may have to refresh behind.
+    Hit {
+        response: Response<Bytes>,
+        refresh: bool,
+    },
+    /// Something too old to serve, unless the source fails and it is not too old for that.
+    Expired(Option<Arc<Entry>>),
+    Nothing,
 }
 
 /// A request on its way, with what has been found out about it.
@@ -96,13 +109,12 @@ impl Front {
     }
 
     /// Takes a request as far as L1 has answered it or its source must.
-    fn answer(&self, request: &Request, has_payload: bool) -> (Step, Trace) {
+    fn answer(&self, surface: &Surface, request: &Request, has_payload: bool) -> (Step, Trace) {
         let asked = Asked::read(request.headers());
         let mut trace = self.trace(request, &asked);
-        let surface = self.surface.load();
         let mut way = Way { request, asked, has_payload, endpoint: None };
         let mut step = self
-            .go(&surface, &mut way, &mut trace)
+            .go(surface, &mut way, &mut trace)
             .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &trace)));
         if let Step::Answer(response) = &mut step {
             self.finish(response, way.endpoint, &mut trace);
@@ -150,37 +162,45 @@ impl Front {
         let mut canonical: SmallVec<[u8; 256]> = SmallVec::new();
         arguments.write(&endpoint.route, &mut canonical);
         let key = endpoint.keys.key(&canonical);
-        let entry = self.pipeline.cache.memory.get(key, &canonical, &endpoint.route.fingerprint);
-        let refresh = |arguments: Arguments<'_>| {
-            self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical);
-        };
-        let (result, stale) = match entry {
-            None => (LookupResult::Miss, None),
-            Some(entry) => {
-                let age = entry.age(trace.started);
-                match entry.freshness(age) {
-                    Freshness::Fresh(left) => {
-                        if self.refreshes_early(&entry, left) && entry.claim_refresh(age) {
-                            refresh(arguments);
-                        }
-                        endpoint.counters.hit.inc();
-                        return hit(way, endpoint, &entry, CacheStatus::Hit(left), age, trace);
-                    }
-                    Freshness::Revalidate(past) => {
-                        if entry.claim_refresh(age) {
-                            refresh(arguments);
-                        }
-                        endpoint.counters.stale.inc();
-                        return hit(way, endpoint, &entry, CacheStatus::Stale(past), age, trace);
-                    }
-                    Freshness::IfError(_) => (LookupResult::Expired, Some(entry)),
-                    Freshness::Gone => (LookupResult::Expired, None),
+        let fingerprint = &endpoint.route.fingerprint;
+        let found = self
+            .pipeline
+            .cache
+            .memory
+            .with(key, &canonical, fingerprint, |entry| self.judge(entry, way, endpoint, trace));
+        let (result, stale) = match found {
+            Found::Hit { response, refresh } => {
+                if refresh {
+                    self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical);
                 }
+                return Step::Answer(response);
             }
+            Found::Expired(entry) => (LookupResult::Expired, entry),
+            Found::Nothing => (LookupResult::Miss, None),
         };
         self.metrics.lookups.with_label_values(&["L1", result.as_str()]).inc();
         let plan = Plan::Shared(Shared { key, canonical: canonical.into_vec().into_boxed_slice(), stale });
         self.pass(endpoint, arguments, plan, trace)
+    }
+
+    /// What L1's entry is good for, and the response made of it where that is a hit.
+    fn judge(&self, entry: Option<&Arc<Entry>>, way: &Way<'_>, endpoint: &Endpoint, trace: &Trace) -> Found {
+        let Some(entry) = entry else { return Found::Nothing };
+        let age = entry.age(trace.started);
+        let (status, refresh) = match entry.freshness(age) {
+            Freshness::Fresh(left) => {
+                endpoint.counters.hit.inc();
+                (CacheStatus::Hit(left), self.refreshes_early(entry, left) && entry.claim_refresh(age))
+            }
+            Freshness::Revalidate(past) => {
+                endpoint.counters.stale.inc();
+                (CacheStatus::Stale(past), entry.claim_refresh(age))
+            }
+            Freshness::IfError(_) => return Found::Expired(Some(Arc::clone(entry))),
+            Freshness::Gone => return Found::Expired(None),
+        };
+        let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
+        Found::Hit { response, refresh }
     }
 
     fn refreshes_early(&self, entry: &Entry, left: Duration) -> bool {
@@ -188,13 +208,13 @@ impl Front {
     }
 
     fn pass(&self, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, plan: Plan, trace: &Trace) -> Step {
-        Step::Pass(Passage {
+        Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
             plan,
             request_id: trace.request_id.clone(),
             started: trace.started,
-        })
+        }))
     }
 
     /// The consistency of a request: its route's, or strong where the caller may ask for it and does. Without tokens
@@ -306,10 +326,6 @@ impl Front {
     }
 }
 
-fn hit(way: &Way<'_>, endpoint: &Endpoint, entry: &Entry, status: CacheStatus, age: Duration, trace: &Trace) -> Step {
-    Step::Answer(respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age))
-}
-
 fn refuse(error: &Error, endpoint: Option<&Arc<Endpoint>>, trace: &Trace) -> Response<Bytes> {
     match endpoint {
         Some(endpoint) => respond::from_error(error, endpoint, &trace.request_id, CacheStatus::Bypass),
@@ -340,6 +356,8 @@ pub struct FrontFactory<F> {
 /// The front as a service around the Actix application.
 pub struct FrontService<S> {
     front: Arc<Front>,
+    /// The surface in force, looked at anew for each request and fetched anew only when it was swapped.
+    surface: RefCell<Cache<Arc<ArcSwap<Surface>>, Arc<Surface>>>,
     app: S,
 }
 
@@ -365,7 +383,8 @@ where
     fn new_service(&self, config: AppConfig) -> Self::Future {
         let front = Arc::clone(&self.front);
         let app = self.app.new_service(config);
-        async move { Ok(FrontService { front, app: app.await? }) }.boxed_local()
+        let surface = RefCell::new(Cache::new(Arc::clone(&front.surface)));
+        async move { Ok(FrontService { front, surface, app: app.await? }) }.boxed_local()
     }
 }
 
@@ -383,7 +402,7 @@ where
 
     fn call(&self, mut request: Request) -> Self::Future {
         let has_payload = !matches!(request.payload(), Payload::None);
-        let (step, trace) = self.front.answer(&request, has_payload);
+        let (step, trace) = self.front.answer(self.surface.borrow_mut().load(), &request, has_payload);
         match step {
             Step::Answer(mut response) => {
                 if has_payload {

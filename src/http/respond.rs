@@ -108,7 +108,7 @@ pub fn not_found() -> Error {
 fn body_or_304(body: &Variants, content_type: &'static str, asked: &Asked<'_>) -> Response<Bytes> {
     if let Some(etag) = asked.if_none_match.and_then(|tags| headers::matching_etag(tags, body)) {
         let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
-        response.headers_mut().insert(header::ETAG, headers::value(etag.clone()));
+        response.headers_mut().insert(header::ETAG, etag);
         return response;
     }
     let (encoding, variant) = if body.is_encoded() {

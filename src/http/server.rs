@@ -82,13 +82,13 @@ fn tls(settings: &ServerSettings) -> Result<Option<rustls::ServerConfig>, Config
 
 /// What Actix runs for a request that the front passed on.
 async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<Pipeline>) -> HttpResponse {
-    let passage = request.extensions_mut().remove::<Passage>();
+    let passage = request.extensions_mut().remove::<Box<Passage>>();
     let Some(passage) = passage else {
         log::error!("a request came past the front without its passage");
         return HttpResponse::InternalServerError().finish();
     };
     match read_body(payload, &pipeline.settings).await {
-        Ok(body) => pipeline.into_inner().respond(&request, body, passage).await,
+        Ok(body) => pipeline.into_inner().respond(&request, body, *passage).await,
         Err(error) => {
             let mut response = problem::response(&error, &passage.request_id, None);
             // The rest of the body must not be read as the next request.
