@@ -138,6 +138,31 @@ fn a_flag_wins_over_a_file_too() {
     assert_eq!(settings.read_replica_urls.list()[0].current().expose(), "postgres://u@throwaway/d");
 }
 
+/// What looks like a number stays what was written, wherever a text is wanted; lists are comma lists.
+#[test]
+fn values_of_the_environment_are_taken_as_they_are() {
+    let env = [
+        ("MAINSTAY__SERVER__ORIGIN_SECRET", "00123"),
+        ("MAINSTAY__SERVER__ADMIN_TOKEN", "1e5"),
+        ("MAINSTAY__REGION", "007"),
+        ("MAINSTAY__CACHE__NAMESPACE", "TRUE"),
+        ("MAINSTAY__CACHE__MEMORY_BYTES_MAX", "1000000"),
+        ("MAINSTAY__CACHE__EARLY_REFRESH_BETA", "0.5"),
+        ("MAINSTAY__SERVER__LIST_ROUTES_ON_404", "false"),
+        ("MAINSTAY__CORS__ORIGINS", "https://a.example, https://b.example"),
+        ("MAINSTAY__HEALTH__REQUIRED", "primary"),
+    ];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let settings = Settings::load(Layers { dir: Path::new("/"), env, flags: Vec::new() }).unwrap();
+    assert_eq!(settings.server.origin_secret.expose(), "00123");
+    assert_eq!(settings.server.admin_token.expose(), "1e5");
+    assert_eq!((settings.region.as_str(), settings.cache.namespace.as_str()), ("007", "TRUE"));
+    assert_eq!((settings.cache.memory_bytes_max, settings.cache.early_refresh_beta), (1_000_000, 0.5));
+    assert!(!settings.server.list_routes_on_404);
+    assert_eq!(settings.cors.origins, ["https://a.example", "https://b.example"]);
+    assert_eq!(settings.health.required.len(), 1);
+}
+
 /// A password that changes under a running server: the file is read again by the login that follows.
 #[test]
 fn a_rotated_password_is_picked_up_from_its_file() {
