@@ -241,22 +241,15 @@ fn sentence(error: &diesel::result::Error, role: &str) -> String {
 
 /// Functions in a statement whose answer depends on when they are asked.
 fn changing_functions(statement: &Statement, conn: &mut MaintenanceConnection) -> Vec<String> {
-    const TIME: [&str; 9] = [
-        "now",
-        "current_timestamp",
-        "current_date",
-        "current_time",
-        "localtime",
-        "localtimestamp",
-        "transaction_timestamp",
-        "statement_timestamp",
-        "age",
-    ];
+    /// Called without parentheses; reserved, so that no column is called so.
+    const KEYWORDS: [&str; 5] = ["current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"];
+    /// Stable in the eyes of Postgres, within one transaction.
+    const STABLE: [&str; 4] = ["now", "transaction_timestamp", "statement_timestamp", "age"];
     const VOLATILE: &str = "SELECT DISTINCT proname::text AS name, true AS is_table FROM pg_proc \
          WHERE provolatile = 'v' AND proname = ANY($1)";
-    let calls: BTreeSet<String> = statement.words().collect();
-    let mut found: BTreeSet<String> =
-        TIME.iter().filter(|name| calls.contains(**name)).map(ToString::to_string).collect();
+    let calls: BTreeSet<String> = statement.calls().collect();
+    let mut found: BTreeSet<String> = statement.words().filter(|word| KEYWORDS.contains(&word.as_str())).collect();
+    found.extend(STABLE.iter().filter(|name| calls.contains(**name)).map(ToString::to_string));
     let words: Vec<String> = calls.into_iter().collect();
     match sql_query(VOLATILE).bind::<Array<Text>, _>(words).load::<TableName>(conn) {
         Ok(rows) => found.extend(rows.into_iter().filter_map(|row| row.name)),

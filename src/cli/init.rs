@@ -1,5 +1,6 @@
 //! `mainstay init`: a first `routes.toml` from a live schema, for its owner to prune.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 
@@ -66,7 +67,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
             args.schema
         )));
     }
-    let text: String = std::iter::once(HEADER.to_owned()).chain(tables.iter().map(routes)).collect();
+    let text: String = std::iter::once(HEADER.to_owned()).chain(all_routes(&tables)).collect();
     if args.stdout {
         print!("{text}");
         return Ok(());
@@ -81,12 +82,23 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The routes of all tables, each under a path of its own.
+fn all_routes(tables: &[Table]) -> impl Iterator<Item = String> {
+    // The server answers the one itself, and routes below the other are private where they do not say otherwise.
+    let mut taken: HashSet<String> = ["health", "account"].map(str::to_owned).into();
+    tables.iter().map(move |table| {
+        let wanted = path_segment(&table.name);
+        let numbered = (2..).map(|number| format!("{wanted}-{number}"));
+        let free = std::iter::once(wanted.clone()).chain(numbered).find(|path| taken.insert(path.clone()));
+        routes(table, &free.unwrap_or(wanted))
+    })
+}
+
 /// The routes of a table: a page of its rows in the order of the key, and one row by its key.
-fn routes(table: &Table) -> String {
+fn routes(table: &Table, path: &str) -> String {
     let qualified = &table.qualified;
     let columns: Vec<String> = table.columns.iter().map(|column| quote_identifier(column)).collect();
     let columns = columns.join(", ");
-    let path = path_segment(&table.name);
     let watch = toml_string(qualified);
     let cache = format!(
         "  [route.cache]\n  ttl = \"10s\"\n  stale_while_revalidate = \"10s\"\n  stale_if_error = \"1h\"\n  watch = [{watch}]\n"

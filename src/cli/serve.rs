@@ -18,7 +18,7 @@ Environment (each also as NAME_FILE, a path to a file that holds the value):
   REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE
   MAINSTAY__SECTION__KEY       any key of config/default.toml
 
-Signals: SIGTERM and SIGINT drain and exit, SIGHUP reads routes.toml again.
+Signals: SIGTERM and SIGINT drain and exit, a second one exits at once, SIGHUP reads routes.toml again.
 
 Example:
   DATABASE_URL=postgres://reader@db/app mainstay serve --config my-api";
@@ -87,7 +87,7 @@ impl Stop {
         })
     }
 
-    /// Waits for the signal to stop, reloading on the way.
+    /// Waits for the signal to stop, reloading on the way. A second one while draining ends it at once.
     pub(super) async fn run(mut self, server: Server) {
         loop {
             tokio::select! {
@@ -100,7 +100,10 @@ impl Stop {
             }
         }
         log::info!("draining");
-        server.stop().await;
-        log::info!("stopped");
+        tokio::select! {
+            () = server.stop() => log::info!("stopped"),
+            _ = self.terminate.recv() => log::warn!("stopped at once: a second signal came while draining"),
+            _ = self.interrupt.recv() => log::warn!("stopped at once: a second signal came while draining"),
+        }
     }
 }

@@ -10,7 +10,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::units::{Secret, Span};
+use super::units::{Secret, Span, list};
 use crate::mode::Mode;
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -216,6 +216,7 @@ pub enum Dependency {
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct HealthSettings {
     pub lag_max: Span,
+    #[serde(deserialize_with = "list")]
     pub required: Vec<Dependency>,
     pub failures_to_unhealthy: u32,
     pub successes_to_healthy: u32,
@@ -258,6 +259,7 @@ pub struct CacheSettings {
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CorsSettings {
+    #[serde(deserialize_with = "list")]
     pub origins: Vec<String>,
     pub max_age: Span,
 }
@@ -324,14 +326,8 @@ impl Settings {
         let file = layers.dir.join("mainstay.toml");
         let sections = layers.env.iter().filter(|(name, _)| name.starts_with("MAINSTAY__"));
         let sections = sections.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let environment = Environment::with_prefix("MAINSTAY")
-            .prefix_separator("__")
-            .separator("__")
-            .try_parsing(true)
-            .list_separator(",")
-            .with_list_parse_key("cors.origins")
-            .with_list_parse_key("health.required")
-            .source(Some(sections));
+        let environment =
+            Environment::with_prefix("MAINSTAY").prefix_separator("__").separator("__").source(Some(sections));
         let mut builder = Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
             .add_source(File::from(file).format(FileFormat::Toml).required(false))
@@ -345,6 +341,7 @@ impl Settings {
         }
         for (key, value) in layers.flags {
             builder = builder.set_override(key, value).map_err(|error| wrong(key, &error))?;
+            files.remove(key);
         }
         let merged = builder.build().map_err(|error| ConfigError::new(format!("configuration: {error}")))?;
         let mut settings: Self = serde_path_to_error::deserialize(merged).map_err(|error| {

@@ -1,8 +1,10 @@
 //! The value types that settings and manifest share: times, and secrets that never print.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, de};
 
 /// A time span written as `"250ms"`, `"5m"`, `"1d"`.
@@ -16,6 +18,34 @@ impl<'de> Deserialize<'de> for Span {
             de::Error::custom(format!("{text:?} is not a time like \"250ms\", \"5m\" or \"1d\" ({error})"))
         })
     }
+}
+
+/// Reads a list: an array of a file, or a comma list of the environment.
+pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Items<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Items<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array, or a comma list")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            items.map(|item| T::deserialize(item.to_owned().into_deserializer())).collect()
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut array: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = array.next_element()? {
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_any(Items(PhantomData))
 }
 
 /// A value that may be a credential: its `Debug` form shows whether it is set, never what it is.

@@ -72,6 +72,10 @@ fn what_grows_wrong_in_a_cache_is_warned_of_and_strict_fails_on_it() {
         ("SELECT now() AS at", "  watch = []\n", Some("now")),
         ("SELECT random() AS x", "  watch = []\n", Some("random")),
         ("SELECT 'now() and random()' AS words -- now()", "  watch = []\n", None),
+        ("SELECT current_date AS day", "  watch = []\n", Some("current_date")),
+        ("SELECT pg_catalog.now () AS at", "  watch = []\n", Some("now")),
+        // Names of functions may well be names of columns.
+        ("SELECT tid AS age, bid AS random, tbalance AS now FROM pgbench_tellers", "  watch = []\n", None),
     ] {
         let manifest = route(sql, cache);
         let (lenient, strict) = (check(&manifest, &url, false), check(&manifest, &url, true));

@@ -1,5 +1,9 @@
 //! Bad configuration never starts: the exit code, and a message that names the key.
 
+use std::path::Path;
+
+use mainstay::config::settings::{Layers, Settings};
+
 use crate::support::{Cluster, Folder, ONE, Origin, ROTATING, mainstay};
 
 /// Runs `serve` with this configuration, which must be refused.
@@ -118,6 +122,45 @@ fn later_layers_win() {
     let file = secret.join("region");
     assert_eq!(region(&[], &[("REGION_FILE", file.to_str().unwrap())]), "from-secret", "trimmed");
     assert_eq!(region(&["--region", "from-flag"], &[("REGION", "from-name")]), "from-flag");
+}
+
+/// `mainstay dev` says where its own databases are, and must not end up on the user's.
+#[test]
+fn a_flag_wins_over_a_file_too() {
+    let secret = Folder::empty();
+    secret.write("url", "postgres://u@production/d");
+    let file = secret.join("url").to_str().unwrap().to_owned();
+    let env = ["DATABASE_URL_FILE", "DATABASE_READ_REPLICA_URL_FILE"].map(|name| (name.to_owned(), file.clone()));
+    let flags = ["database.url", "database.read_replica_urls"].map(|key| (key, "postgres://u@throwaway/d".to_owned()));
+    let layers = Layers { dir: Path::new("/"), env: env.into_iter().collect(), flags: flags.to_vec() };
+    let settings = Settings::load(layers).unwrap().database;
+    assert_eq!(settings.url.current().expose(), "postgres://u@throwaway/d");
+    assert_eq!(settings.read_replica_urls.list()[0].current().expose(), "postgres://u@throwaway/d");
+}
+
+/// What looks like a number stays what was written, wherever a text is wanted; lists are comma lists.
+#[test]
+fn values_of_the_environment_are_taken_as_they_are() {
+    let env = [
+        ("MAINSTAY__SERVER__ORIGIN_SECRET", "00123"),
+        ("MAINSTAY__SERVER__ADMIN_TOKEN", "1e5"),
+        ("MAINSTAY__REGION", "007"),
+        ("MAINSTAY__CACHE__NAMESPACE", "TRUE"),
+        ("MAINSTAY__CACHE__MEMORY_BYTES_MAX", "1000000"),
+        ("MAINSTAY__CACHE__EARLY_REFRESH_BETA", "0.5"),
+        ("MAINSTAY__SERVER__LIST_ROUTES_ON_404", "false"),
+        ("MAINSTAY__CORS__ORIGINS", "https://a.example, https://b.example"),
+        ("MAINSTAY__HEALTH__REQUIRED", "primary"),
+    ];
+    let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let settings = Settings::load(Layers { dir: Path::new("/"), env, flags: Vec::new() }).unwrap();
+    assert_eq!(settings.server.origin_secret.expose(), "00123");
+    assert_eq!(settings.server.admin_token.expose(), "1e5");
+    assert_eq!((settings.region.as_str(), settings.cache.namespace.as_str()), ("007", "TRUE"));
+    assert_eq!((settings.cache.memory_bytes_max, settings.cache.early_refresh_beta), (1_000_000, 0.5));
+    assert!(!settings.server.list_routes_on_404);
+    assert_eq!(settings.cors.origins, ["https://a.example", "https://b.example"]);
+    assert_eq!(settings.health.required.len(), 1);
 }
 
 /// A password that changes under a running server: the file is read again by the login that follows.

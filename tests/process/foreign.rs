@@ -83,6 +83,8 @@ fn names_that_need_quotes_and_tables_without_a_key_are_served_too() {
     let database = cluster.database(
         "CREATE TABLE \"Order Lines\" (\"Line No\" int PRIMARY KEY, \"what\"\"s\" text); \
          INSERT INTO \"Order Lines\" VALUES (1, 'a \"b\"'); \
+         CREATE TABLE \"Order-Lines\" (id int PRIMARY KEY); CREATE TABLE health (id int PRIMARY KEY); \
+         CREATE TABLE account (id int PRIMARY KEY); \
          CREATE TABLE keyless (select_ text); CREATE TABLE empty (); \
          CREATE TABLE parts (day date, id int, PRIMARY KEY (day, id)) PARTITION BY RANGE (day)",
     );
@@ -96,7 +98,10 @@ fn names_that_need_quotes_and_tables_without_a_key_are_served_too() {
     let origin = Origin::start(folder.path(), &env);
     let row = origin.get_until("/Order-Lines/1", |reply| reply.status != 503);
     assert_eq!(row.body, r#"{"Line No":1,"what\"s":"a \"b\""}"#);
-    assert_eq!(origin.get("/keyless").body, "[]");
+    // Names that would meet, and those that have a meaning of their own.
+    for path in ["/Order-Lines-2", "/health-2", "/account-2", "/keyless"] {
+        assert_eq!(origin.get(path).body, "[]", "{path}");
+    }
     assert_eq!(origin.get("/parts").body, "[]");
 }
 

@@ -1,7 +1,7 @@
 //! Every command of README.md, run in order, and what it prints compared with what README.md says it prints.
 //!
 //! Blocks marked `sh` are run, a block marked `text` after one is its expected output, numbers aside. Three things are not taken
-//! literally, and stand in the tables below: what `make` builds is built already, ports are free ones, and the database of
+//! literally, and stand in the tables below: what `make` and `cargo` build is built already, ports are free ones, and the database of
 //! somebody else's shop is one of `pgbench`.
 
 use std::collections::HashMap;
@@ -17,7 +17,11 @@ use crate::support::{Cluster, MAINSTAY, PATIENCE, Program, command, get, reposit
 const NOT_RUN: [&str; 2] = ["make test", "make bench"];
 /// `make dev` installs, builds, and then runs this.
 const MAKE_DEV: (&str, &str) = ("make dev", "mainstay dev");
+/// What `cargo test` has built beside the binary.
+const EXAMPLE: (&str, &str) = ("cargo run --example own_handlers --", "own_handlers");
 const FREE_PORTS: &str = "--bind 127.0.0.1:0 --admin 127.0.0.1:0";
+/// They run until the next one starts.
+const NEVER_END: [&str; 3] = ["make dev", "mainstay serve", "cargo run --example"];
 const PUBLIC: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:9090";
 
@@ -113,11 +117,13 @@ fn every_command_of_the_readme_does_what_it_says() {
     let exports = [("DATABASE_URL", cluster.primary.url(&reader, &database))];
     let makefile = fs::read_to_string(repository("Makefile")).unwrap();
     let scratch = Scratch::new("readme").unwrap();
-    copy(&repository("config"), &scratch.join("config"));
+    for folder in ["config", "examples/own_handlers"] {
+        copy(&repository(folder), &scratch.join(folder));
+    }
 
     let path = std::env::var("PATH").unwrap_or_default();
     let bin = Path::new(MAINSTAY).parent().unwrap().display();
-    let mut env = HashMap::from([("PATH".to_owned(), format!("{bin}:{path}"))]);
+    let mut env = HashMap::from([("PATH".to_owned(), format!("{bin}:{bin}/examples:{path}"))]);
     let mut running: Option<Running> = None;
     let blocks = blocks(&fs::read_to_string(repository("README.md")).unwrap());
     assert!(blocks.iter().filter(|block| block.kind == "sh").count() >= 8);
@@ -130,12 +136,13 @@ fn every_command_of_the_readme_does_what_it_says() {
             } else if NOT_RUN.contains(&words) {
                 let target = words.strip_prefix("make ").unwrap();
                 assert!(makefile.contains(&format!("\n{target}: ")), "README.md:{line}: no {target} in the Makefile");
-            } else if words.starts_with("make dev") || words.starts_with("mainstay serve") {
+            } else if NEVER_END.iter().any(|start| words.starts_with(start)) {
                 run(&std::mem::take(&mut script), *line, scratch.path(), &env);
                 if let Some(before) = running.take() {
                     before.stop();
                 }
-                let words = words.replace(MAKE_DEV.0, MAKE_DEV.1).replace("ARGS=", "").replace('"', "");
+                let words = words.replace(MAKE_DEV.0, MAKE_DEV.1).replace(EXAMPLE.0, EXAMPLE.1);
+                let words = words.replace("ARGS=", "").replace('"', "");
                 running = Some(Running::start(&words, scratch.path(), &env));
             } else {
                 script.push_str(words);

@@ -102,6 +102,18 @@ fn draining_ends_at_its_deadline() {
 }
 
 #[test]
+fn who_cannot_wait_signals_twice() {
+    let InFlight { mut origin, lock: _lock, answer } = InFlight::start(&[]);
+    let began = Instant::now();
+    origin.program.signal(Signal::INT);
+    origin.program.expect_text("draining");
+    origin.program.signal(Signal::INT);
+    assert_eq!(origin.program.wait().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_ne!(answer.join().unwrap().status, 200);
+}
+
+#[test]
 fn every_log_line_is_json_and_none_holds_a_secret() {
     let cluster = Cluster::shared();
     let database = cluster.database("");

@@ -87,8 +87,17 @@ impl Statement {
             .collect()
     }
 
-    /// The unquoted words of the statement in lower case: keywords, functions, tables.
+    /// The unquoted words of the statement in lower case: keywords, functions, tables, columns.
     pub fn words(&self) -> impl Iterator<Item = String> {
+        self.words_and_calls().into_iter().map(|(word, _)| word)
+    }
+
+    /// Those words that stand before a parenthesis, as the names of called functions do.
+    pub fn calls(&self) -> impl Iterator<Item = String> {
+        self.words_and_calls().into_iter().filter(|(_, is_call)| *is_call).map(|(word, _)| word)
+    }
+
+    fn words_and_calls(&self) -> Vec<(String, bool)> {
         let code: String = self
             .pieces
             .iter()
@@ -98,9 +107,15 @@ impl Statement {
             })
             .collect();
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        let words: Vec<String> =
-            code.split(|c| !is_word(c)).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
-        words.into_iter()
+        let mut words = Vec::new();
+        let mut rest = code.trim_start_matches(|c| !is_word(c));
+        while !rest.is_empty() {
+            let len = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+            let (word, tail) = rest.split_at_checked(len).unwrap_or((rest, ""));
+            words.push((word.to_lowercase(), tail.trim_start().starts_with('(')));
+            rest = tail.trim_start_matches(|c| !is_word(c));
+        }
+        words
     }
 }
 
