@@ -105,6 +105,17 @@ impl Server {
         Ok(server)
     }
 
+    /// Waits until every database has been asked once, so that the first request already finds its way to a replica.
+    pub async fn wait_sampled(&self) {
+        let is_sampled = || match &self.core.pipeline.database {
+            Some(database) => database.status().nodes.iter().all(|node| node.sampled),
+            None => true,
+        };
+        while !is_sampled() {
+            actix_rt::time::sleep(TICK_MIN).await;
+        }
+    }
+
     /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
     ///
     /// # Errors

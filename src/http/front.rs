@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 use smallvec::SmallVec;
 
+use super::connections::Connection;
 use super::cors::Cors;
 use super::headers::Asked;
 use super::health::HealthPages;
@@ -405,6 +406,9 @@ where
         let (step, trace) = self.front.answer(self.surface.borrow_mut().load(), &request, has_payload);
         match step {
             Step::Answer(mut response) => {
+                if let Some(connection) = request.conn_data::<Arc<Connection>>() {
+                    connection.heard(trace.started);
+                }
                 if has_payload {
                     // What is left, or what an `Upgrade` announced, must not be read as the next request.
                     response.head_mut().set_connection_type(ConnectionType::Close);
@@ -414,8 +418,13 @@ where
             Step::Pass(passage) => {
                 let endpoint = Arc::clone(&passage.endpoint);
                 request.extensions_mut().insert(passage);
+                let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
                 let (front, work) = (Arc::clone(&self.front), self.app.call(request));
-                Either::Right(async move { Ok(front.wait(work, &endpoint, trace).await) }.boxed_local())
+                let answered = async move {
+                    let _working = working;
+                    Ok(front.wait(work, &endpoint, trace).await)
+                };
+                Either::Right(answered.boxed_local())
             }
         }
     }

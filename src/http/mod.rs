@@ -1,4 +1,5 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
+pub mod connections;
 pub mod cors;
 pub mod front;
 pub mod headers;

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::connections::Connections;
 use super::front::{Front, FrontFactory};
 use super::pipeline::{Passage, Pipeline};
 use super::problem;
@@ -32,7 +33,15 @@ pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, Soc
         let app = App::new().app_data(pipeline).default_service(web::to(miss));
         FrontFactory { front: Arc::clone(&front), app: app.into_factory() }
     };
+    let silence_max = server_settings.keep_alive.0 + server_settings.header_timeout.0;
+    let connections = Arc::new(Connections::new(silence_max));
+    actix_rt::spawn(Arc::clone(&connections).watch());
     let server = HttpServer::new(application)
+        .on_connect(move |io, data| {
+            if let Some(connection) = connections.opened(io) {
+                data.insert(connection);
+            }
+        })
         .workers(workers(server_settings))
         .max_connections(server_settings.connections_max)
         .backlog(server_settings.backlog)

@@ -71,11 +71,6 @@ fn every_test_that_the_documents_name_exists() {
         let text = read(page);
         for paragraph in text.split("\n\n").filter_map(|paragraph| paragraph.trim().strip_prefix("Tests: ")) {
             for test in quoted(paragraph) {
-                // FIXME: goes with the merge of the tests of cache and HTTP.
-                let is_pending = ["cache::", "http::"].iter().any(|room| test.starts_with(room));
-                if is_pending && !root().join("tests/it/cache").exists() {
-                    continue;
-                }
                 let (module, function) = test.rsplit_once("::").unwrap_or_else(|| panic!("{page}: {test}"));
                 let definition = format!("fn {function}(");
                 let exists = files.iter().any(|(file, text)| file == module && text.contains(&definition));
