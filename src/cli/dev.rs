@@ -60,6 +60,7 @@ pub(super) fn run(args: &DevArgs, parts: Parts) -> Result<(), Failure> {
         let settings = databases.settings(&args.folder, free(args.bind), free(args.admin))?;
         logs::start(&settings.log)?;
         let server = Server::start(settings, args.folder.dir.clone(), parts)?;
+        server.wait_sampled().await;
         announce(&server, &databases, began);
         stop.run(server).await;
         drop(databases);
