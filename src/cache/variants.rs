@@ -85,11 +85,6 @@ impl Variants {
         &self.identity
     }
 
-    /// All entity tags under which this body is known.
-    pub fn etags(&self) -> impl Iterator<Item = &Bytes> {
-        std::iter::once(&self.identity).chain(&self.gzip).chain(&self.brotli).map(|variant| &variant.etag)
-    }
-
     /// Bytes of all variants and their tags.
     pub fn bytes_kept(&self) -> usize {
         let variants = std::iter::once(&self.identity).chain(&self.gzip).chain(&self.brotli);

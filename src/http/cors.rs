@@ -33,11 +33,13 @@ impl Cors {
         }
     }
 
+    /// What `Access-Control-Allow-Origin` says. Where any origin may read, it says so to requests without one, too: the
+    /// answer does not vary, and a cache on the way gives it to browsers.
     fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
-        let origin = origin?;
         if self.any {
             return Some(HeaderValue::from_static("*"));
         }
+        let origin = origin?;
         self.origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
 

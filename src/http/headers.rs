@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
-use crate::cache::variants::{Encoding, Variants};
+use crate::cache::variants::Encoding;
 use crate::config::units::Secret;
 
 /// RFC 9211.
@@ -135,17 +135,16 @@ fn members<'a>(lines: &'a [&HeaderValue]) -> impl Iterator<Item = &'a str> {
     lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','))
 }
 
-/// The entity tag of `If-None-Match` that is one of the body's (RFC 9110, section 13.1.2: compared weakly), as a header value.
-pub fn matching_etag(if_none_match: &[&HeaderValue], body: &Variants) -> Option<HeaderValue> {
+/// The entity tag as a header value, where `If-None-Match` names it (RFC 9110, section 13.1.2: compared weakly).
+pub fn matching_etag(if_none_match: &[&HeaderValue], etag: &Bytes) -> Option<HeaderValue> {
     // Nearly every client sends back exactly the tag it was given.
     if let [only] = if_none_match
-        && body.etags().any(|etag| *etag == *only.as_bytes())
+        && *etag == *only.as_bytes()
     {
         return Some((*only).clone());
     }
-    let asked = || members(if_none_match).map(str::trim).map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
-    let matches = |etag: &&Bytes| asked().any(|tag| tag == "*" || tag.as_bytes() == &***etag);
-    body.etags().find(matches).map(|etag| value(etag.clone()))
+    let mut asked = members(if_none_match).map(str::trim).map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
+    asked.any(|tag| tag == "*" || tag.as_bytes() == &**etag).then(|| value(etag.clone()))
 }
 
 /// A header value for text that lives as long as the program. Values of one text share it, and unlike counted bytes they are

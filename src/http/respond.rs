@@ -108,20 +108,22 @@ pub fn not_found() -> Error {
 
 fn body_or_304(entry: &Entry, asked: &Asked<'_>) -> Response<Bytes> {
     let body = &entry.body;
-    // Only what would be a 200 can be a 304 (RFC 9110, section 13.2.1): a handler may have answered with another status.
-    if entry.status == 200
-        && !asked.if_none_match.is_empty()
-        && let Some(etag) = headers::matching_etag(&asked.if_none_match, body)
-    {
-        let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
-        response.headers_mut().insert(header::ETAG, etag);
-        return response;
-    }
     let (encoding, variant) = if body.is_encoded() {
         body.choose(|encoding| asked.takes_encoding(encoding))
     } else {
         (Encoding::Identity, body.identity())
     };
+    // Only what would be a 200 can be a 304 (RFC 9110, section 13.2.1): a handler may have answered with another status.
+    // The tag is that of what would be sent: a cache on the way may hold other encodings, and takes a 304 as leave to answer
+    // from the one it names.
+    if entry.status == 200
+        && !asked.if_none_match.is_empty()
+        && let Some(etag) = headers::matching_etag(&asked.if_none_match, &variant.etag)
+    {
+        let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
+        response.headers_mut().insert(header::ETAG, etag);
+        return response;
+    }
     let mut response = Response::with_body(status_of(entry.status), variant.bytes.clone());
     let head = response.headers_mut();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static(entry.content_type));

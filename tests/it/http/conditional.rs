@@ -24,14 +24,28 @@ fn etag(instance: &Instance, encoding: &str) -> String {
 #[test]
 fn each_variant_has_its_own_strong_tag_and_each_is_a_304() {
     let (instance, probe) = long_page();
-    let tags = ["identity", "gzip", "br"].map(|encoding| etag(&instance, encoding));
+    let encodings = ["identity", "gzip", "br"];
+    let tags = encodings.map(|encoding| etag(&instance, encoding));
     assert!(tags.iter().all(|tag| tag.starts_with('"') && tag.ends_with('"')), "{tags:?}");
     assert!(tags[0] != tags[1] && tags[1] != tags[2] && tags[0] != tags[2], "{tags:?}");
-    for tag in &tags {
-        let reply = instance.get_with("/public/page", &[("If-None-Match", tag)]);
-        assert_eq!((reply.status, reply.header("etag"), reply.body.len()), (304, Some(tag.as_str()), 0));
+    for (encoding, tag) in encodings.iter().zip(&tags) {
+        for asked in [tag.as_str(), "*", &tags.join(", ")] {
+            let headers = [("Accept-Encoding", *encoding), ("If-None-Match", asked)];
+            let reply = instance.get_with("/public/page", &headers);
+            assert_eq!((reply.status, reply.header("etag"), reply.body.len()), (304, Some(tag.as_str()), 0));
+        }
     }
     assert_eq!(probe.calls(), 1);
+}
+
+/// RFC 9110, section 13.1.2: the tag is compared with what would be sent. A 304 for another encoding would tell a cache to
+/// answer from a body that this client cannot read.
+#[test]
+fn the_tag_of_another_encoding_is_no_304() {
+    let (instance, _) = long_page();
+    let gzip = etag(&instance, "gzip");
+    let reply = instance.get_with("/public/page", &[("Accept-Encoding", "identity"), ("If-None-Match", &gzip)]);
+    assert_eq!((reply.status, reply.header("content-encoding"), reply.body.len()), (200, None, 6_004));
 }
 
 #[test]
