@@ -49,7 +49,8 @@ impl Call {
     /// it only reads.
     ///
     /// # Errors
-    /// Those of [`Database::read`]; `database_unavailable` where no database is configured.
+    /// Those of [`Database::read`]; `database_unavailable` where no database is configured, or `strong_unavailable` where
+    /// the read would have to be on the primary.
     pub async fn read<T>(&self, query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T, Error> {
         let (value, served) = self.database()?.read(self.consistency, self.deadline, query).await?;
         *self.served.borrow_mut() = Some(served);
@@ -66,7 +67,11 @@ impl Call {
     }
 
     fn database(&self) -> Result<&Arc<Database>, Error> {
-        self.database.as_ref().ok_or_else(|| Error::new(Code::DatabaseUnavailable, "no database is configured"))
+        let code = match self.consistency {
+            Consistency::Eventual => Code::DatabaseUnavailable,
+            Consistency::Session | Consistency::Strong => Code::StrongUnavailable,
+        };
+        self.database.as_ref().ok_or_else(|| Error::new(code, "no database is configured"))
     }
 
     /// Who answered the last read of this call.

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use diesel::QueryResult;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Nullable, Text};
-use diesel_async::RunQueryDsl;
+use tokio::sync::Mutex;
 
 use super::Answer;
 use super::handler::Call;
@@ -31,6 +32,10 @@ pub struct SqlSource {
     response_bytes_max: usize,
     /// Made at the first run, since it takes the database to know whether the statement yields a JSON value.
     wrapped: ArcSwapOption<Wrapped>,
+    /// What the last look at the columns found. Held during a look, so that those who need one at the same time share it.
+    last_look: Mutex<Option<Result<Arc<Wrapped>, Error>>>,
+    /// Looks that have ended.
+    looks: AtomicU64,
 }
 
 /// The statement with its wrapping, as it is sent.
@@ -53,6 +58,8 @@ impl SqlSource {
             rows_max,
             response_bytes_max,
             wrapped: ArcSwapOption::empty(),
+            last_look: Mutex::default(),
+            looks: AtomicU64::new(0),
         }
     }
 
@@ -61,26 +68,41 @@ impl SqlSource {
     /// # Errors
     /// `not_found` and `row_not_unique` of a `row` result, `response_too_large`, and those of the read itself.
     pub async fn run(&self, call: &Call) -> Result<Answer, Error> {
+        let looks = self.looks.load(Ordering::Acquire);
         let Some(wrapped) = self.wrapped.load_full() else {
-            let wrapped = self.rewrap(call).await?;
+            let wrapped = self.rewrap(call, looks).await?;
             return self.answer(load(&wrapped, call).await?);
         };
         match load(&wrapped, call).await {
             // The statement may have met tables that have changed: where its columns are others now, it runs once more.
             Err(error) if error.code == Code::QueryFailed => {
-                let fresh = self.rewrap(call).await?;
+                let fresh = self.rewrap(call, looks).await?;
                 if *fresh == *wrapped { Err(error) } else { self.answer(load(&fresh, call).await?) }
             }
             outcome => self.answer(outcome?),
         }
     }
 
-    /// Looks at the statement's columns and wraps it accordingly, now and from now on.
-    async fn rewrap(&self, call: &Call) -> Result<Arc<Wrapped>, Error> {
-        let columns = call.describe(&typed_sql(&self.statement, &self.sql_types)).await?;
-        let wrapped = Arc::new(self.wrap(&columns));
-        self.wrapped.store(Some(Arc::clone(&wrapped)));
-        Ok(wrapped)
+    /// Looks at the statement's columns and wraps it accordingly, now and from now on. A look that ended after the caller
+    /// had counted `looks` will do: each takes a connection of its own.
+    async fn rewrap(&self, call: &Call, looks: u64) -> Result<Arc<Wrapped>, Error> {
+        let mut last = self.last_look.lock().await;
+        if self.looks.load(Ordering::Acquire) > looks
+            && let Some(found) = &*last
+        {
+            return found.clone();
+        }
+        let columns = call.describe(&typed_sql(&self.statement, &self.sql_types)).await;
+        let found = columns.map(|columns| Arc::new(self.wrap(&columns)));
+        if let Ok(wrapped) = &found {
+            self.wrapped.store(Some(Arc::clone(wrapped)));
+        }
+        // That no node answered in this call's time says nothing to others.
+        if found.as_ref().err().is_none_or(|error| error.code == Code::QueryFailed) {
+            *last = Some(found.clone());
+            self.looks.fetch_add(1, Ordering::Release);
+        }
+        found
     }
 
     fn answer(&self, rows: Vec<(Option<String>, i64)>) -> Result<Answer, Error> {
@@ -153,6 +175,7 @@ impl SqlSource {
 
 /// What Postgres answers: the body, where it is within the limits, and the number of rows.
 async fn load(wrapped: &Wrapped, call: &Call) -> Result<Vec<(Option<String>, i64)>, Error> {
+    use diesel_async::RunQueryDsl;
     let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
     call.read(async |conn| query.load(conn).await).await
 }

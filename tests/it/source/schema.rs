@@ -1,8 +1,11 @@
 //! Tables that change under a running server.
 
+use std::sync::Barrier;
+use std::thread;
+
 use super::sql::tables_in;
 use crate::instance::{Instance, Plan};
-use crate::support::Cluster;
+use crate::support::{Cluster, PATIENCE};
 
 struct Served {
     cluster: &'static Cluster,
@@ -81,4 +84,39 @@ fn a_table_that_goes_and_comes_back_is_served_again() {
     assert_eq!(served.instance.get("/it").problem(), "query_failed");
     served.alter("CREATE TABLE t (id text); INSERT INTO t VALUES ('new')");
     served.answers(r#"{"id":"new"}"#);
+}
+
+/// To look at a statement's columns takes a connection of its own, so those who need to know at the same time look once.
+#[test]
+fn a_cold_route_that_many_ask_at_once_is_described_once() {
+    const CLIENTS: usize = 40;
+    let (cluster, database) = tables_in("");
+    let routes = "[[route]]\npath = \"/it\"\nsql = \"SELECT $1 AS n\"\nparams = [{ name = \"n\", in = \"query\", type = \"integer\" }]\n";
+    let instance = Plan::new(routes).database(cluster, &database).start();
+    instance.wait_healthy();
+    let sessions = || -> u32 {
+        let sql = format!("SELECT sessions FROM pg_stat_database WHERE datname = '{database}'");
+        [&cluster.primary, &cluster.replica]
+            .map(|node| node.psql("postgres", &sql).unwrap().trim().parse::<u32>().unwrap())
+            .iter()
+            .sum()
+    };
+    let before = sessions();
+    let start = Barrier::new(CLIENTS);
+    thread::scope(|scope| {
+        for n in 0..CLIENTS {
+            let (mut connection, start) = (instance.connect(), &start);
+            scope.spawn(move || {
+                start.wait();
+                let reply = connection.request("GET", &format!("/it?n={n}"), &[]);
+                assert_eq!((reply.status, reply.text()), (200, format!("[{{\"n\":{n}}}]")));
+            });
+        }
+    });
+    drop(instance);
+    // Sessions are counted when they end: the pool's and the samplers', and one that described.
+    assert!(mainstay::local::wait_until(PATIENCE, || sessions() > before), "nothing was counted");
+    thread::sleep(std::time::Duration::from_millis(500));
+    let opened = sessions() - before;
+    assert!(opened < 20, "{opened} sessions");
 }
