@@ -102,7 +102,7 @@ impl Lead {
 impl Drop for Lead {
     fn drop(&mut self) {
         if self.outcome.borrow().is_none() {
-            self.tell(Err(Error::new(Code::Internal, "the work for this answer broke off")));
+            self.tell(Err(broke_off()));
         }
     }
 }
@@ -112,9 +112,14 @@ impl Wait {
     pub async fn outcome(mut self) -> Outcome {
         match self.0.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
-            Ok(None) | Err(_) => Err(Error::new(Code::Internal, "the work for this answer broke off")),
+            Ok(None) | Err(_) => Err(broke_off()),
         }
     }
+}
+
+/// A fill ends with an outcome, panics included, unless its worker stops under it.
+fn broke_off() -> Error {
+    Error::new(Code::Draining, "the server is shutting down")
 }
 
 #[cfg(test)]
@@ -146,7 +151,7 @@ mod tests {
         let Join::Lead(lead, wait) = fills.join(KEY, b"a") else { panic!("the first leads") };
         assert!(matches!(fills.join(Key(2), b"x"), Join::Refused), "the bound holds");
         drop(lead);
-        assert_eq!(wait.outcome().now_or_never().unwrap().unwrap_err().code, Code::Internal);
+        assert_eq!(wait.outcome().now_or_never().unwrap().unwrap_err().code, Code::Draining);
         assert!(matches!(fills.join(KEY, b"a"), Join::Lead(..)), "the next one leads again");
     }
 }

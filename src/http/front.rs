@@ -130,7 +130,8 @@ impl Front {
         if path.starts_with("/health/")
             && let Some(response) = self.health.respond(path)
         {
-            return if is_read(request) { Ok(Step::Answer(response)) } else { Err(method_not_allowed("GET, HEAD")) };
+            let allow = HeaderValue::from_static("GET, HEAD");
+            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
         }
         if !self.origin_secrets.is_empty() && !way.asked.origin_is_verified(&self.origin_secrets) {
             return Err(Error::new(
@@ -259,12 +260,11 @@ impl Front {
         let mut response = if way.request.method() == Method::OPTIONS {
             let mut response = Response::with_body(StatusCode::NO_CONTENT, Bytes::new());
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response.headers_mut().insert(header::ALLOW, pattern.allow.clone());
             response
         } else {
-            let allow = pattern.allow.to_str().unwrap_or_default();
-            problem::response(&method_not_allowed(allow), &trace.request_id, None)
+            method_not_allowed(&pattern.allow, trace)
         };
-        response.headers_mut().insert(header::ALLOW, pattern.allow.clone());
         if pattern.cors() {
             self.cors.apply(way.asked.origin, response.headers_mut());
             self.cors.preflight(way.request.headers(), &pattern.allow, response.headers_mut());
@@ -342,8 +342,11 @@ fn is_read(request: &Request) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-fn method_not_allowed(allow: &str) -> Error {
-    Error::new(Code::MethodNotAllowed, format!("this path answers {allow}"))
+fn method_not_allowed(allow: &HeaderValue, trace: &Trace) -> Response<Bytes> {
+    let detail = format!("this path answers {}", allow.to_str().unwrap_or_default());
+    let mut response = problem::response(&Error::new(Code::MethodNotAllowed, detail), &trace.request_id, None);
+    response.headers_mut().insert(header::ALLOW, allow.clone());
+    response
 }
 
 /// Makes a [`FrontService`] for each worker.

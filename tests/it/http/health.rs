@@ -19,6 +19,8 @@ fn without_a_database_there_is_nothing_to_be_ill_of() {
             (Some("no-store"), Some("application/json"))
         );
         assert_eq!(instance.request("HEAD", target, &[]).status, 200);
+        let reply = instance.request("POST", target, &[]);
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("GET, HEAD")));
     }
     assert_eq!(instance.get("/health/other").problem(), "route_not_found");
     assert_eq!(instance.get("/health/").status, 404);

@@ -108,3 +108,15 @@ fn more_strong_reads_than_the_cap_are_refused_while_they_last() {
     }
     assert!(is_strong(&instance.get_with("/public/who", &[("X-Consistency", "strong")])));
 }
+
+/// Nothing that promises the primary may blame a database in general: clients tell the two apart by the code.
+#[test]
+fn without_any_database_a_strong_read_says_so() {
+    let instance = Plan::new(ROUTES).start();
+    for (path, headers) in [("/account/who", &[][..]), ("/public/who", &[("X-Consistency", "strong")])] {
+        let reply = instance.get_with(path, headers);
+        assert_eq!((reply.status, reply.problem()), (503, "strong_unavailable".to_owned()), "{path}");
+        assert_eq!(reply.header("x-route-primary"), Some("true"), "{path}");
+    }
+    assert_eq!(instance.get("/public/who").problem(), "database_unavailable");
+}
