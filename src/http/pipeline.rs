@@ -218,14 +218,9 @@ impl Pipeline {
         made: Instant,
         detail: &'static str,
     ) -> Parts {
-        let compress_bytes_min = self.settings.cache.compress_bytes_min;
-        let body = if answer.body.len() >= COMPRESS_BLOCKING_BYTES {
-            let body = answer.body.clone();
-            let variants = actix_rt::task::spawn_blocking(move || Variants::of(body, compress_bytes_min)).await;
-            variants.unwrap_or_else(|_| Variants::of(answer.body, usize::MAX))
-        } else {
-            Variants::of(answer.body, compress_bytes_min)
-        };
+        let (body, compress_bytes_min) = (answer.body.clone(), self.settings.cache.compress_bytes_min);
+        let variants = off_worker(body.len(), move || Variants::of(body, compress_bytes_min)).await;
+        let body = variants.unwrap_or_else(|| Variants::of(answer.body, usize::MAX));
         tags.extend(answer.tags);
         let limits = Limits {
             fresh: policy.ttl,
@@ -258,8 +253,11 @@ impl Pipeline {
             self.produce(endpoint, params, request.method().as_str(), body, consistency).await;
         let mut response = match answer {
             Ok(answer) => {
-                let compress_bytes_min = self.settings.cache.compress_bytes_min;
-                respond::from_answer(answer, endpoint, &Asked::read(request.headers()), detail, compress_bytes_min)
+                let wanted = Asked::read(request.headers()).best_encoding();
+                let encode = answer.body.len() >= self.settings.cache.compress_bytes_min;
+                let body = answer.body.clone();
+                let encoded = off_worker(body.len(), move || wanted.filter(|_| encode)?.encode(&body)).await.flatten();
+                respond::from_answer(answer, wanted.zip(encoded), endpoint, detail)
             }
             Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
@@ -297,6 +295,14 @@ impl Pipeline {
         };
         Produced { answer, detail, took: began.elapsed() }
     }
+}
+
+/// Work on a body of this length: long bodies are left to a thread of their own. `None` where it panicked there.
+async fn off_worker<T: Send + 'static>(body_bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if body_bytes < COMPRESS_BLOCKING_BYTES {
+        return Some(work());
+    }
+    actix_rt::task::spawn_blocking(work).await.ok()
 }
 
 /// The entry, where it may stand in for a source that failed, and how long ago it expired.
