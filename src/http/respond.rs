@@ -11,7 +11,7 @@ use super::headers::{self, Asked, SecondsValues};
 use super::problem;
 use super::surface::Endpoint;
 use crate::cache::entry::Entry;
-use crate::cache::variants::{Encoding, Variants};
+use crate::cache::variants::Encoding;
 use crate::error::{Code, Error};
 use crate::source::Answer;
 
@@ -138,18 +138,9 @@ fn status_of(status: u16) -> StatusCode {
 }
 
 /// The response of an answer that is not shared.
-pub fn from_answer(
-    answer: Answer,
-    endpoint: &Endpoint,
-    asked: &Asked<'_>,
-    detail: &str,
-    compress_bytes_min: usize,
-) -> Response<Bytes> {
-    let takes_any = [Encoding::Brotli, Encoding::Gzip].into_iter().any(|encoding| asked.takes_encoding(encoding));
-    let compress_bytes_min = if takes_any { compress_bytes_min } else { usize::MAX };
-    let body = Variants::of(answer.body, compress_bytes_min);
-    let (encoding, variant) = body.choose(|encoding| asked.takes_encoding(encoding));
-    let mut response = Response::with_body(status_of(answer.status), variant.bytes.clone());
+pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Bytes), detail: &str) -> Response<Bytes> {
+    let (encoding, body) = encoded;
+    let mut response = Response::with_body(status_of(answer.status), body);
     let head = response.headers_mut();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     if let Some(name) = encoding.name() {
