@@ -102,11 +102,6 @@ impl<'a> Asked<'a> {
         matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
     }
 
-    /// The best encoding that the client takes, beside the body as it is.
-    pub fn best_encoding(&self) -> Option<Encoding> {
-        [Encoding::Brotli, Encoding::Gzip].into_iter().find(|encoding| self.takes_encoding(*encoding))
-    }
-
     /// Whether the client takes an encoding (RFC 9110, section 12.5.3).
     pub fn takes_encoding(&self, encoding: Encoding) -> bool {
         takes_encoding(&self.accept_encoding, encoding)

@@ -19,7 +19,7 @@ use crate::cache::entry::{Entry, Parts};
 use crate::cache::fill::{Filled, Join, Lead, Wait};
 use crate::cache::key::Key;
 use crate::cache::policy::{Freshness, Limits};
-use crate::cache::variants::Variants;
+use crate::cache::variants::{Encoding, Variants};
 use crate::config::manifest::CachePolicy;
 use crate::config::param::{Params, Value};
 use crate::config::settings::{LimitSettings, Settings};
@@ -30,7 +30,7 @@ use crate::source::handler::Call;
 use crate::telemetry::metrics::Metrics;
 
 /// Bodies from this size on are compressed on a thread for blocking work, not on the worker that serves requests.
-const COMPRESS_BLOCKING_BYTES: usize = 64 * 1024;
+const BLOCKING_BYTES: usize = 16 * 1024;
 
 /// A request that goes past L1.
 pub struct Passage {
@@ -218,8 +218,9 @@ impl Pipeline {
         made: Instant,
         detail: &'static str,
     ) -> Parts {
-        let (body, compress_bytes_min) = (answer.body.clone(), self.settings.cache.compress_bytes_min);
-        let variants = off_worker(body.len(), move || Variants::of(body, compress_bytes_min)).await;
+        let compress_bytes_min = self.settings.cache.compress_bytes_min;
+        let body = answer.body.clone();
+        let variants = beside(body.len(), move || Variants::of(body, compress_bytes_min)).await;
         let body = variants.unwrap_or_else(|| Variants::of(answer.body, usize::MAX));
         tags.extend(answer.tags);
         let limits = Limits {
@@ -253,16 +254,25 @@ impl Pipeline {
             self.produce(endpoint, params, request.method().as_str(), body, consistency).await;
         let mut response = match answer {
             Ok(answer) => {
-                let wanted = Asked::read(request.headers()).best_encoding();
-                let encode = answer.body.len() >= self.settings.cache.compress_bytes_min;
-                let body = answer.body.clone();
-                let encoded = off_worker(body.len(), move || wanted.filter(|_| encode)?.encode(&body)).await.flatten();
-                respond::from_answer(answer, wanted.zip(encoded), endpoint, detail)
+                let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
+                respond::from_answer(&answer, endpoint, encoded, detail)
             }
             Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
         respond::add_timing(&mut response, Some(took), started.elapsed());
         response
+    }
+
+    /// A body for one client alone, in the encoding that it takes.
+    async fn encoded(&self, body: &Bytes, asked: &Asked<'_>) -> (Encoding, Bytes) {
+        let taken = [Encoding::Brotli, Encoding::Gzip].into_iter().find(|encoding| asked.takes_encoding(*encoding));
+        let worth_it = body.len() >= self.settings.cache.compress_bytes_min;
+        let Some(encoding) = taken.filter(|_| worth_it) else { return (Encoding::Identity, body.clone()) };
+        let whole = body.clone();
+        match beside(body.len(), move || encoding.encode(&whole)).await.flatten() {
+            Some(encoded) => (encoding, encoded),
+            None => (Encoding::Identity, body.clone()),
+        }
     }
 
     /// Runs the source inside its deadline. A panic in it is an error like others.
@@ -297,12 +307,10 @@ impl Pipeline {
     }
 }
 
-/// Work on a body of this length: long bodies are left to a thread of their own. `None` where it panicked there.
-async fn off_worker<T: Send + 'static>(body_bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    if body_bytes < COMPRESS_BLOCKING_BYTES {
-        return Some(work());
-    }
-    actix_rt::task::spawn_blocking(work).await.ok()
+/// Does work on a body of so many bytes: at once where it is short, else on a thread for blocking work, so that no other
+/// request waits for it. `None` where that thread failed.
+async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if bytes < BLOCKING_BYTES { Some(work()) } else { actix_rt::task::spawn_blocking(work).await.ok() }
 }
 
 /// The entry, where it may stand in for a source that failed, and how long ago it expired.

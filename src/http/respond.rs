@@ -139,14 +139,9 @@ fn status_of(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// The response of an answer that is not shared, encoded for its one client where that is worth it.
-pub fn from_answer(
-    answer: Answer,
-    encoded: Option<(Encoding, Bytes)>,
-    endpoint: &Endpoint,
-    detail: &str,
-) -> Response<Bytes> {
-    let (encoding, body) = encoded.unwrap_or((Encoding::Identity, answer.body));
+/// The response of an answer that is not shared.
+pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Bytes), detail: &str) -> Response<Bytes> {
+    let (encoding, body) = encoded;
     let mut response = Response::with_body(status_of(answer.status), body);
     let head = response.headers_mut();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
