@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use diesel::QueryResult;
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
+use diesel_async::AsyncPgConnection;
 use tokio::time::{sleep, timeout_at};
 
 use super::classify::Meaning;
 use super::connect::Link;
 use super::node::Node;
 use super::pools::{Lease, NoConnection};
-use super::read::Shared;
+use super::read::{Shared, in_transaction};
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
 
@@ -145,20 +145,9 @@ impl Shared {
         pooler: Pooler,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> QueryResult<T> {
-        let connection = &mut link.connection;
-        if pooler == Pooler::None {
-            return query(connection).await;
-        }
-        AnsiTransactionManager::begin_transaction_sql(connection, &self.begin).await?;
-        match query(connection).await {
-            Ok(value) => {
-                AnsiTransactionManager::commit_transaction(connection).await?;
-                Ok(value)
-            }
-            Err(error) => {
-                let _first_error_counts = AnsiTransactionManager::rollback_transaction(connection).await;
-                Err(error)
-            }
+        match pooler {
+            Pooler::None => query(&mut link.connection).await,
+            Pooler::Transaction => in_transaction(&mut link.connection, &self.begin, query).await,
         }
     }
 }

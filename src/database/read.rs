@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use diesel::QueryResult;
-use diesel_async::AsyncPgConnection;
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Semaphore;
@@ -45,6 +45,9 @@ pub struct Served {
     /// Its part.
     pub role: Role,
 }
+
+/// Begins a transaction whose statements all see one state.
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// How many statements may be described at once: each takes a connection of its own.
 const DESCRIBING_MAX: usize = 4;
@@ -302,6 +305,40 @@ impl Shared {
     }
 }
 
+/// Runs statements that see one state of the database. Behind a pooler they are in a transaction already.
+///
+/// # Errors
+/// Those of the statements, and of the transaction around them.
+pub async fn in_snapshot<T>(
+    connection: &mut AsyncPgConnection,
+    query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+) -> QueryResult<T> {
+    let status = AnsiTransactionManager::transaction_manager_status_mut(connection);
+    match status.transaction_depth()? {
+        Some(_) => query(connection).await,
+        None => in_transaction(connection, BEGIN_SNAPSHOT, query).await,
+    }
+}
+
+/// Runs a query in a transaction that begins so.
+pub(super) async fn in_transaction<T>(
+    connection: &mut AsyncPgConnection,
+    begin: &str,
+    query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+) -> QueryResult<T> {
+    AnsiTransactionManager::begin_transaction_sql(connection, begin).await?;
+    match query(connection).await {
+        Ok(value) => {
+            AnsiTransactionManager::commit_transaction(connection).await?;
+            Ok(value)
+        }
+        Err(error) => {
+            let _first_error_counts = AnsiTransactionManager::rollback_transaction(connection).await;
+            Err(error)
+        }
+    }
+}
+
 fn late() -> Error {
     Error::new(Code::SourceTimeout, "no answer came before the request's deadline")
 }
@@ -317,5 +354,5 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
 
 fn begin_sql(settings: &DatabaseSettings) -> String {
     let timeout_ms = settings.statement_timeout.0.as_millis();
-    format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL TIME ZONE 'UTC'")
+    format!("{BEGIN_SNAPSHOT}; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL TIME ZONE 'UTC'")
 }

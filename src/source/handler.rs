@@ -13,7 +13,7 @@ use futures_util::future::{FutureExt, LocalBoxFuture};
 
 use super::Answer;
 use crate::config::param::Params;
-use crate::database::read::{Column, Consistency, Database, Served};
+use crate::database::read::{Column, Consistency, Database, Served, in_snapshot};
 use crate::error::{Code, Error};
 
 /// One call of a handler: the request as the manifest declares it. There are no headers in it on purpose: what is not in
@@ -45,13 +45,21 @@ impl Call {
         Self { method, params, body, database, consistency, deadline, served: Rc::default() }
     }
 
-    /// Reads with the route's consistency, within the request's deadline. The closure may run again on another node, so
-    /// it only reads.
+    /// Reads with the route's consistency, within the request's deadline. All statements of the closure see one state of
+    /// the database. It may run again on another node, so it only reads.
     ///
     /// # Errors
     /// Those of [`Database::read`]; `database_unavailable` where no database is configured, or `strong_unavailable` where
     /// the read would have to be on the primary.
     pub async fn read<T>(&self, query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T, Error> {
+        self.read_statement(async |conn| in_snapshot(conn, &query).await).await
+    }
+
+    /// As [`Call::read`], for a single statement: it needs no transaction around it, which would take two more round trips.
+    pub(super) async fn read_statement<T>(
+        &self,
+        query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<T, Error> {
         let (value, served) = self.database()?.read(self.consistency, self.deadline, query).await?;
         *self.served.borrow_mut() = Some(served);
         Ok(value)

@@ -177,7 +177,7 @@ impl SqlSource {
 async fn load(wrapped: &Wrapped, call: &Call) -> Result<Vec<(Option<String>, i64)>, Error> {
     use diesel_async::RunQueryDsl;
     let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
-    call.read(async |conn| query.load(conn).await).await
+    call.read_statement(async |conn| query.load(conn).await).await
 }
 
 /// The statement as it is prepared by itself: each placeholder a text, cast to its declared type.

@@ -58,6 +58,31 @@ handler = "sum"
     assert_eq!(without.get("/public/sum").problem(), "database_unavailable");
 }
 
+/// An answer that several statements make is of one state: what is committed between them does not show in half of it.
+#[test]
+fn the_statements_of_a_read_see_one_state() {
+    let (cluster, name) = tables_in("CREATE TABLE rows (id int)");
+    let database = name.clone();
+    let counts = move |call: Call| {
+        let database = database.clone();
+        async move {
+            let counts = call.read(async |conn| {
+                let sql = || diesel::sql_query("SELECT count(*)::int AS number FROM rows");
+                let before = diesel_async::RunQueryDsl::get_result::<Number>(sql(), &mut *conn).await?.number;
+                cluster.primary.psql(&database, "INSERT INTO rows VALUES (1)").unwrap();
+                let after = diesel_async::RunQueryDsl::get_result::<Number>(sql(), conn).await?.number;
+                Ok([before, after])
+            });
+            Answer::json(&counts.await?)
+        }
+    };
+    let routes = "[[route]]\npath = \"/counts\"\nhandler = \"counts\"\n";
+    let primary = cluster.primary.url("postgres", &name);
+    let instance = Plan::new(routes).handler("counts", counts).set("DATABASE_URL", &primary).start();
+    instance.wait_healthy();
+    assert_eq!([instance.get("/counts").text(), instance.get("/counts").text()], ["[0,0]", "[1,1]"]);
+}
+
 /// A middleware sees the requests of its routes and what comes back, and stands before no route that is kept.
 #[test]
 fn middlewares_stand_before_routes_that_are_not_kept() {
