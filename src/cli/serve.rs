@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, FolderArgs};
@@ -51,12 +52,22 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     let settings = args.folder.settings(flags)?;
     logs::start(&settings.log)?;
+    raise_open_files();
     actix_rt::System::new().block_on(async {
         let stop = Stop::listen()?;
         let server = start(settings, &args.folder, parts)?;
         stop.run(server).await;
         Ok(())
     })
+}
+
+/// Lets the process open as many files as it may. Each connection takes two, and the soft limit, which is there for programs
+/// that use `select`, is 1024 under most service managers.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
 }
 
 fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<Server, ConfigError> {

@@ -1,11 +1,13 @@
 //! `mainstay serve` as an operator meets it: signals, reloads, logs, the admin listener.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use mainstay::local::{Signal, wait_until};
 use postgres::{Client, NoTls};
 
-use crate::support::{Cluster, Folder, ONE, Origin, PATIENCE, get, mainstay, request};
+use crate::support::{Cluster, Folder, MAINSTAY, ONE, Origin, PATIENCE, command, get, mainstay, request};
 
 #[test]
 fn hanging_up_reads_the_manifest_again_and_keeps_the_old_one_on_an_error() {
@@ -216,4 +218,25 @@ fn a_port_that_is_taken_is_named() {
         assert_eq!(outcome.code, Some(64), "{outcome:?}");
         assert!(outcome.stderr.contains(key) && outcome.stderr.contains(&address), "{outcome:?}");
     }
+}
+
+/// The soft limit of open files is 1024 under most service managers, and `server.connections_max` is far beyond.
+#[test]
+fn the_soft_limit_of_open_files_is_no_limit() {
+    const CONNECTIONS: usize = 100;
+    let folder = Folder::new(ONE);
+    let mut limited = command("/bin/sh");
+    limited.args(["-c", "ulimit -Sn 64; exec \"$0\" \"$@\"", MAINSTAY, "serve", "--config", folder.text()]);
+    let origin = Origin::start_command(limited, &[]);
+    let address = origin.base.strip_prefix("http://").unwrap();
+    let open = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        stream
+    };
+    let _open: Vec<_> = (0..CONNECTIONS).map(|_| open()).collect();
 }
