@@ -1,5 +1,6 @@
 //! A cached response: immutable once made, shared by reference, never copied to be served.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,8 +35,12 @@ pub struct Entry {
     pub limits: Limits,
     /// Who produced it: `replica`, `primary` or `handler`.
     pub detail: &'static str,
+    /// Where the entry says that there is nothing: the sentence for the caller. It has no body then.
+    pub absence: Option<Cow<'static, str>>,
     /// When the last refresh began, in milliseconds after `made`; 0: none has.
     refresh_began_ms: AtomicU64,
+    /// When the source failed last, in milliseconds after `made`, and in the low 16 bits with which status; 0: it has not.
+    failed: AtomicU64,
 }
 
 /// What an entry is made of, beside the request that it answers.
@@ -54,6 +59,8 @@ pub struct Parts {
     pub limits: Limits,
     /// See [`Entry::detail`].
     pub detail: &'static str,
+    /// See [`Entry::absence`].
+    pub absence: Option<Cow<'static, str>>,
 }
 
 impl Entry {
@@ -70,18 +77,15 @@ impl Entry {
             cost: parts.made.elapsed(),
             limits: parts.limits,
             detail: parts.detail,
+            absence: parts.absence,
             refresh_began_ms: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
     /// Whether the entry answers this request. A hash alone would let two requests that collide share an answer.
     pub fn answers(&self, canonical: &[u8], fingerprint: &[u8; 16]) -> bool {
         *self.canonical == *canonical && self.fingerprint == *fingerprint
-    }
-
-    /// Whether the entry says that there is nothing: a 404 without a body of its own.
-    pub fn is_absence(&self) -> bool {
-        self.status == 404 && self.body.identity().bytes.is_empty()
     }
 
     /// How old the entry is.
@@ -96,12 +100,23 @@ impl Entry {
 
     /// Whether the caller is the one who refreshes at this age: true at most once a pause.
     pub fn claim_refresh(&self, age: Duration) -> bool {
-        let now_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX).max(1);
+        let now_ms = millis(age).max(1);
         let began_ms = self.refresh_began_ms.load(Ordering::Relaxed);
-        let pause_ms = u64::try_from(REFRESH_PAUSE.as_millis()).unwrap_or(u64::MAX);
-        let is_due = began_ms == 0 || now_ms.saturating_sub(began_ms) >= pause_ms;
+        let is_due = began_ms == 0 || now_ms.saturating_sub(began_ms) >= millis(REFRESH_PAUSE);
         let claim = || self.refresh_began_ms.compare_exchange(began_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
         is_due && claim().is_ok()
+    }
+
+    /// Notes that the source failed to renew the entry at this age; 0: that it did not.
+    pub fn note_failure(&self, age: Duration, status: u16) {
+        self.failed.store(millis(age) << 16 | u64::from(status), Ordering::Relaxed);
+    }
+
+    /// The status with which the source failed, where that was within so long before this age.
+    pub fn recent_failure(&self, age: Duration, within: Duration) -> Option<u16> {
+        let failed = self.failed.load(Ordering::Relaxed);
+        let is_recent = millis(age).saturating_sub(failed >> 16) <= millis(within);
+        u16::try_from(failed & u64::from(u16::MAX)).ok().filter(|status| *status != 0 && is_recent)
     }
 
     /// What the entry weighs against the byte bound.
@@ -109,4 +124,9 @@ impl Entry {
         let tags: usize = self.tags.iter().map(|tag| tag.len() + size_of::<Box<str>>()).sum();
         OVERHEAD_BYTES + self.canonical.len() + tags + self.body.bytes_kept()
     }
+}
+
+/// Whole milliseconds, which fit into 48 bits for any age that a process sees.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX >> 16)
 }

@@ -34,6 +34,7 @@ pub struct Fills {
 
 struct Running {
     canonical: Box<[u8]>,
+    fingerprint: [u8; 16],
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -57,6 +58,12 @@ pub struct Lead {
 /// A wait for a fill's outcome.
 pub struct Wait(watch::Receiver<Option<Outcome>>);
 
+impl Running {
+    fn answers(&self, canonical: &[u8], fingerprint: &[u8; 16]) -> bool {
+        *self.canonical == *canonical && self.fingerprint == *fingerprint
+    }
+}
+
 impl Fills {
     /// No fills yet, and at most so many at once.
     pub fn new(running_max: usize) -> Self {
@@ -64,18 +71,19 @@ impl Fills {
     }
 
     /// Joins the fill of a key, or becomes its leader.
-    pub fn join(&self, key: Key, canonical: &[u8]) -> Join {
+    pub fn join(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Join {
         let mut running = self.running.lock();
         let is_full = running.len() >= self.running_max;
         match running.entry(key) {
-            Place::Occupied(place) if *place.get().canonical == *canonical => {
+            Place::Occupied(place) if place.get().answers(canonical, fingerprint) => {
                 Join::Follow(Wait(place.get().outcome.clone()))
             }
             Place::Occupied(_) => Join::Refused,
             Place::Vacant(_) if is_full => Join::Refused,
             Place::Vacant(place) => {
                 let (sender, receiver) = watch::channel(None);
-                place.insert(Running { canonical: canonical.into(), outcome: receiver.clone() });
+                let outcome = receiver.clone();
+                place.insert(Running { canonical: canonical.into(), fingerprint: *fingerprint, outcome });
                 Join::Lead(Lead { key, running: Arc::clone(&self.running), outcome: sender }, Wait(receiver))
             }
         }
@@ -133,9 +141,16 @@ mod tests {
     #[test]
     fn one_leads_and_the_rest_follow() {
         let fills = Fills::new(2);
-        let Join::Lead(lead, own) = fills.join(KEY, b"a") else { panic!("the first leads") };
-        let Join::Follow(wait) = fills.join(KEY, b"a") else { panic!("the second follows") };
-        assert!(matches!(fills.join(KEY, b"b"), Join::Refused), "another request with the same key goes its own way");
+        let Join::Lead(lead, own) = fills.join(KEY, b"a", &[0; 16]) else { panic!("the first leads") };
+        let Join::Follow(wait) = fills.join(KEY, b"a", &[0; 16]) else { panic!("the second follows") };
+        assert!(
+            matches!(fills.join(KEY, b"a", &[1; 16]), Join::Refused),
+            "another meaning of the same text goes its own way"
+        );
+        assert!(
+            matches!(fills.join(KEY, b"b", &[0; 16]), Join::Refused),
+            "another request with the same key goes its own way"
+        );
         assert_eq!(fills.running(), 1);
         let outcome = Err(Error::new(Code::DatabaseUnavailable, "gone"));
         lead.finish(outcome.clone());
@@ -148,10 +163,10 @@ mod tests {
     #[test]
     fn a_leader_that_dies_leaves_nobody_waiting() {
         let fills = Fills::new(1);
-        let Join::Lead(lead, wait) = fills.join(KEY, b"a") else { panic!("the first leads") };
-        assert!(matches!(fills.join(Key(2), b"x"), Join::Refused), "the bound holds");
+        let Join::Lead(lead, wait) = fills.join(KEY, b"a", &[0; 16]) else { panic!("the first leads") };
+        assert!(matches!(fills.join(Key(2), b"x", &[0; 16]), Join::Refused), "the bound holds");
         drop(lead);
         assert_eq!(wait.outcome().now_or_never().unwrap().unwrap_err().code, Code::Draining);
-        assert!(matches!(fills.join(KEY, b"a"), Join::Lead(..)), "the next one leads again");
+        assert!(matches!(fills.join(KEY, b"a", &[0; 16]), Join::Lead(..)), "the next one leads again");
     }
 }

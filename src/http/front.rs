@@ -198,11 +198,23 @@ impl Front {
                 endpoint.counters.stale.inc();
                 (CacheStatus::Stale(past), entry.claim_refresh(age))
             }
-            Freshness::IfError(_) => return Found::Expired(Some(Arc::clone(entry))),
+            Freshness::IfError(past) => match entry.recent_failure(age, self.failure_memory()) {
+                // The source failed a moment ago: nobody waits for it again, and one request looks behind whether it is back.
+                Some(status) => {
+                    endpoint.counters.stale.inc();
+                    (CacheStatus::StaleIfError(past, status), entry.claim_refresh(age))
+                }
+                None => return Found::Expired(Some(Arc::clone(entry))),
+            },
             Freshness::Gone => return Found::Expired(None),
         };
         let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
         Found::Hit { response, refresh }
+    }
+
+    /// For how long a failed source is not waited for: until the next look at it would have failed, too.
+    fn failure_memory(&self) -> Duration {
+        self.settings.limits.request_timeout.0 + BACKSTOP
     }
 
     fn refreshes_early(&self, entry: &Entry, left: Duration) -> bool {

@@ -148,7 +148,7 @@ impl Pipeline {
         key: Key,
         canonical: &[u8],
     ) -> Option<(Wait, bool)> {
-        match self.cache.fills.join(key, canonical) {
+        match self.cache.fills.join(key, canonical, &endpoint.route.fingerprint) {
             Join::Lead(lead, wait) => {
                 // Another fill may have ended between this request's lookup and here.
                 let is_fresh =
@@ -171,7 +171,7 @@ impl Pipeline {
 
     /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
     pub fn refresh(self: &Arc<Self>, endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) {
-        if let Join::Lead(lead, _) = self.cache.fills.join(key, canonical) {
+        if let Join::Lead(lead, _) = self.cache.fills.join(key, canonical, &endpoint.route.fingerprint) {
             self.spawn_fill(lead, endpoint, params, key, canonical);
         }
     }
@@ -194,7 +194,7 @@ impl Pipeline {
                     Ok((parts.status == 200, parts))
                 }
                 Err(error) if error.code == Code::NotFound => {
-                    let parts = pipeline.absence(tags, made, detail);
+                    let parts = pipeline.absence(error, tags, made, detail);
                     Ok((!parts.limits.fresh.is_zero(), parts))
                 }
                 Err(error) => Err(error),
@@ -203,8 +203,16 @@ impl Pipeline {
                 entry: Arc::new(Entry::new(&canonical, endpoint.route.fingerprint, parts)),
                 stored,
             });
-            if let Ok(Filled { entry, stored: true }) = &filled {
-                pipeline.cache.memory.put(key, Arc::clone(entry));
+            match &filled {
+                Ok(Filled { entry, stored: true }) => pipeline.cache.memory.put(key, Arc::clone(entry)),
+                Ok(_) => {}
+                Err(error) => {
+                    // What the request itself did wrong says that the source is there.
+                    let status = if error.code.is_source_failure() { error.code.info().status } else { 0 };
+                    let note = |entry: &Arc<Entry>| entry.note_failure(entry.age(Instant::now()), status);
+                    let fingerprint = &endpoint.route.fingerprint;
+                    pipeline.cache.memory.with(key, &canonical, fingerprint, |entry| entry.map(note));
+                }
             }
             lead.finish(filled);
         });
@@ -228,15 +236,33 @@ impl Pipeline {
             stale_while_revalidate: policy.stale_while_revalidate,
             stale_if_error: policy.stale_if_error,
         };
-        Parts { status: answer.status, content_type: answer.content_type, body, tags, made, limits, detail }
+        Parts {
+            status: answer.status,
+            content_type: answer.content_type,
+            body,
+            tags,
+            made,
+            limits,
+            detail,
+            absence: None,
+        }
     }
 
     /// The entry of a 404: kept for a short time, with the tags of its route, so that an insert makes it fall.
-    fn absence(&self, tags: Vec<String>, made: Instant, detail: &'static str) -> Parts {
+    fn absence(&self, error: Error, tags: Vec<String>, made: Instant, detail: &'static str) -> Parts {
         let fresh = self.settings.cache.not_found_ttl.0;
         let limits = Limits { fresh, stale_while_revalidate: Duration::ZERO, stale_if_error: Duration::ZERO };
         let body = Variants::of(Bytes::new(), usize::MAX);
-        Parts { status: 404, content_type: "application/problem+json", body, tags, made, limits, detail }
+        Parts {
+            status: 404,
+            content_type: "application/problem+json",
+            body,
+            tags,
+            made,
+            limits,
+            detail,
+            absence: Some(error.detail),
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]

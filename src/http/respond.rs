@@ -78,9 +78,9 @@ pub fn from_entry(
     status: CacheStatus,
     age: Duration,
 ) -> Response<Bytes> {
-    let is_absence = entry.is_absence();
-    let mut response = if is_absence {
-        let mut response = problem::response(&not_found(), request_id, None);
+    let is_absence = entry.absence.is_some();
+    let mut response = if let Some(sentence) = &entry.absence {
+        let mut response = problem::response(&Error::new(Code::NotFound, sentence.clone()), request_id, None);
         let max_age = format!("public, max-age={}", entry.limits.fresh.as_secs());
         response.headers_mut().insert(header::CACHE_CONTROL, headers::value(max_age));
         response
@@ -99,11 +99,6 @@ pub fn from_entry(
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     response
-}
-
-/// The error of a cached absence.
-pub fn not_found() -> Error {
-    Error::new(Code::NotFound, "there is no such thing")
 }
 
 fn body_or_304(entry: &Entry, asked: &Asked<'_>) -> Response<Bytes> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_service::IntoServiceFactory;
 use actix_web::dev::Server;
@@ -48,7 +49,7 @@ pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, Soc
         .keep_alive(server_settings.keep_alive.0)
         .client_request_timeout(server_settings.header_timeout.0)
         .client_disconnect_timeout(server_settings.header_timeout.0)
-        .shutdown_timeout(server_settings.shutdown_timeout.0.as_secs())
+        .shutdown_timeout(whole_seconds(server_settings.shutdown_timeout.0))
         .disable_signals();
     let address = server_settings.bind_addr;
     let bound = match tls(server_settings)? {
@@ -60,6 +61,11 @@ pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, Soc
     let server = bound.map_err(bind_failed)?;
     let bound_address = server.addrs().first().copied().unwrap_or(address);
     Ok((server.run(), bound_address))
+}
+
+/// Actix counts the time to drain in whole seconds; a part of one is not taken away from requests in flight.
+fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }
 
 fn workers(settings: &ServerSettings) -> usize {

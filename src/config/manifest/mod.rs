@@ -127,13 +127,6 @@ pub struct CachePolicy {
     pub on_change: OnChange,
 }
 
-impl CachePolicy {
-    /// How long an entry may be of use after it was made.
-    pub fn retention(&self) -> Duration {
-        self.ttl + self.stale_while_revalidate.max(self.stale_if_error)
-    }
-}
-
 /// A table whose changes purge a route's entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {

@@ -30,6 +30,7 @@ fn an_absence_is_kept_for_its_short_time() {
     assert_eq!((second.status, second.problem()), (404, "not_found".to_owned()), "the id in it is this request's own");
     assert!(second.is_hit() && second.ttl() <= 10, "{second:?}");
     for reply in [&first, &second] {
+        assert_eq!(reply.json()["detail"], "not there", "the handler's own sentence");
         assert_eq!(reply.header("cache-control"), Some("public, max-age=10"));
         assert_eq!(reply.header("etag"), None);
     }

@@ -75,7 +75,8 @@ fn stale_if_error_serves_what_it_has_and_says_why() {
     let broken: [(&str, Told); 2] = [("503", fail), ("500", |_, _| panic!("as told"))];
     for (status, failure) in broken {
         probe.answer(failure);
-        let reply = instance.wait_for("a stale answer", "/public/it", |reply| reply.ttl() < 0);
+        let says_why = |reply: &Reply| reply.cache().contains(&format!("fwd-status={status}"));
+        let reply = instance.wait_for("a stale answer", "/public/it", says_why);
         assert_eq!((reply.status, &reply.body), (200, &first.body));
         assert_eq!(reply.cache(), format!("hit; ttl={}; fwd-status={status}; detail=L1", reply.ttl()));
         assert!(reply.header("age").is_some());
@@ -84,7 +85,7 @@ fn stale_if_error_serves_what_it_has_and_says_why() {
     }
     // What the client did wrong is no failure of the source.
     probe.answer(|_, _| Err(Error::new(Code::ParamInvalid, "no")));
-    assert_eq!(instance.get("/public/it").status, 400);
+    instance.wait_for("the refusal", "/public/it", |reply| reply.status == 400);
     probe.answer(|_, number| Answer::json(&number));
     let fresh = instance.get("/public/it");
     assert_eq!((fresh.status, fresh.cache()), (200, "fwd=stale; stored; detail=handler"));
@@ -110,7 +111,15 @@ fn a_source_that_hangs_ends_in_the_stale_answer() {
     probe.close();
     let reply = instance.wait_for("a stale answer", "/public/it", |reply| reply.ttl() < 0);
     assert!(reply.status == 200 && reply.cache().contains("fwd-status=503"), "{reply:?}");
+    // Those who come next do not wait for it again: they are answered while the next look at it still hangs.
+    instance.wait_for("a look behind", "/public/it", |_| probe.calls() == 3);
+    for _ in 0..20 {
+        let reply = instance.get("/public/it");
+        assert!(reply.status == 200 && reply.cache().contains("fwd-status=503"), "{reply:?}");
+    }
+    assert_eq!(probe.calls(), 3);
     probe.open();
+    instance.wait_for("the new answer", "/public/it", |reply| reply.status == 200 && reply.ttl() >= 0);
 }
 
 /// More sources than may run is a failure that the stale answer covers.
