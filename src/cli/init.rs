@@ -120,7 +120,8 @@ fn routes(table: &Table, path: &str) -> String {
                  {{ name = \"after\", in = \"query\", type = \"{kind}\", optional = true }},\n  {limit},\n]\n{cache}\
                  \n[[route]]\npath   = \"/{path}/{{key}}\"\nsql    = {one}\nresult = \"row\"\n\
                  params = [{{ name = \"key\", in = \"path\", type = \"{kind}\" }}]\n{cache}",
-                name = table.name,
+                name = one_line(&table.name),
+                key = one_line(key),
                 page = toml_string(&page),
                 one = toml_string(&one),
             )
@@ -140,6 +141,11 @@ fn routes(table: &Table, path: &str) -> String {
 /// A name as a path segment that the manifest takes.
 fn path_segment(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' }).collect()
+}
+
+/// A name as it may stand in a comment.
+fn one_line(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn toml_string(text: &str) -> String {

@@ -15,6 +15,7 @@ use super::pools::{Lease, NoConnection};
 use super::read::{Shared, in_transaction};
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
+use crate::nodes::breaker::BreakerState;
 
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -75,6 +76,12 @@ impl Shared {
                         outcome => outcome,
                     }
                 }
+                // Nobody else may answer, or this is the trial of the breaker: a new connection tells how the node is.
+                Err(Failure::Elsewhere(Meaning::Lost, _))
+                    if others == Others::None || node.breaker_state(Instant::now()) != BreakerState::Closed =>
+                {
+                    self.once(node, node.pool.fresh().await, query).await
+                }
                 outcome => outcome,
             }
         };
@@ -86,6 +93,7 @@ impl Shared {
         match &outcome {
             Ok(_) | Err(Failure::Final(_)) => node.succeeded(),
             Err(Failure::Elsewhere(Meaning::Node, reason)) => node.failed(Instant::now(), reason),
+            Err(Failure::Elsewhere(Meaning::Lost, reason)) => node.lost_connection(reason),
             Err(Failure::Late) if !node.may_be_up() => node.failed(Instant::now(), &"no answer until the deadline"),
             Err(Failure::Elsewhere(..)) => {
                 node.counts.conflicts.fetch_add(1, Ordering::Relaxed);
@@ -111,6 +119,7 @@ impl Shared {
             NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
             NoConnection::Closed => Failure::Final(Error::new(Code::Draining, "the server is shutting down")),
         })?;
+        let has_served = lease.has_served();
         let Some(link) = lease.link() else { return Err(Failure::Busy) };
         let _earlier = link.take_sqlstate();
         let error = match self.run(link, node.pool.connector().pooler(), query).await {
@@ -127,7 +136,10 @@ impl Shared {
         }
         let told = Told { node: node.name(), state: state.as_ref().map_or("-", |state| state.as_str()), error: &error };
         Err(match meaning {
-            Meaning::Node | Meaning::Conflict | Meaning::StalePlan => Failure::Elsewhere(meaning, told.to_string()),
+            Meaning::Node if has_served => Failure::Elsewhere(Meaning::Lost, told.to_string()),
+            Meaning::Node | Meaning::Lost | Meaning::Conflict | Meaning::StalePlan => {
+                Failure::Elsewhere(meaning, told.to_string())
+            }
             Meaning::NotFound => Failure::Final(Error::new(Code::NotFound, "there is no such row")),
             Meaning::Timeout => {
                 log::warn!("a query was cancelled: {told}");

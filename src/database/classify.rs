@@ -10,6 +10,8 @@ pub enum Meaning {
     /// The node is out of reach, shutting down, or not what it was: another node is asked, the connection is dropped and
     /// the breaker told.
     Node,
+    /// The same on a connection that had served before. Its node may be well: connections are killed, and die with a restart.
+    Lost,
     /// The node is well and cancelled this query for its own reasons, a recovery conflict or a deadlock: another is asked.
     Conflict,
     /// The connection's prepared statement is out of date: once more on a new connection.

@@ -110,6 +110,12 @@ impl Node {
         }
     }
 
+    /// A connection that had served before broke in the middle of a read. Whether the node is well, a new one will tell.
+    pub fn lost_connection(&self, reason: &dyn std::fmt::Display) {
+        self.counts.failed.fetch_add(1, Ordering::Relaxed);
+        log::debug!(node = self.name().as_ref(); "{} lost a connection: {reason}", self.name());
+    }
+
     /// It was down and answers probes again.
     pub fn is_back(&self, now: Instant) {
         self.breaker.lock().hasten(now);

@@ -226,6 +226,11 @@ impl Lease {
         })
     }
 
+    /// Whether it was handed out before. What breaks on such a connection may say nothing of the server as it is now.
+    pub fn has_served(&self) -> bool {
+        matches!(&self.held, Some(Held::Pooled(object)) if managed::Object::metrics(object).recycle_count > 0)
+    }
+
     /// Returns the connection to its pool.
     pub fn give_back(mut self) {
         drop(self.held.take());

@@ -49,9 +49,14 @@ impl HealthPages {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether connections are to be given up as soon as their request is answered.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// The answer of a health path; `None` for other paths.
     pub fn respond(&self, path: &str) -> Option<Response<Bytes>> {
-        let draining = self.draining.load(Ordering::Relaxed);
+        let draining = self.is_draining();
         let (status, body) = match path {
             "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
             "/health/ready" if draining => {

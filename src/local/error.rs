@@ -36,7 +36,7 @@ pub enum LocalError {
         installed: String,
     },
     /// Another server, not ours, runs on this data.
-    #[error("process {pid} already serves {}: stop it first, or name another directory", data.display())]
+    #[error("process {pid} already serves {}: stop it first, or start in another directory", data.display())]
     AlreadyServed {
         /// The data directory.
         data: PathBuf,

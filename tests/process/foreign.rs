@@ -86,6 +86,7 @@ fn names_that_need_quotes_and_tables_without_a_key_are_served_too() {
          CREATE TABLE \"Order-Lines\" (id int PRIMARY KEY); CREATE TABLE health (id int PRIMARY KEY); \
          CREATE TABLE account (id int PRIMARY KEY); \
          CREATE TABLE keyless (select_ text); CREATE TABLE empty (); \
+         CREATE TABLE \"two\nlines\" (\"the\nkey\" int PRIMARY KEY); \
          CREATE TABLE parts (day date, id int, PRIMARY KEY (day, id)) PARTITION BY RANGE (day)",
     );
     let url = cluster.primary.url("postgres", &database);

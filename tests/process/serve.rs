@@ -82,6 +82,7 @@ fn terminating_drains_what_is_in_flight() {
         // Still accepting, for balancers to notice; but not ready.
         let ready = origin.get_until("/health/ready", |reply| reply.status != 200);
         assert_eq!((ready.status, ready.json()["status"].as_str()), (503, Some("draining")));
+        assert_eq!(origin.get("/health/live").header("connection"), "close", "clients are sent to other connections");
         assert!(wait_until(PATIENCE, || origin.get("/health/live").status == 0), "the listener closes after the delay");
         assert!(origin.program.is_running(), "it waits for the request");
         lock.batch_execute("SELECT pg_advisory_unlock(7)").unwrap();
@@ -113,6 +114,20 @@ fn who_cannot_wait_signals_twice() {
     assert_eq!(origin.program.wait().code(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_ne!(answer.join().unwrap().status, 200);
+}
+
+#[test]
+fn malformed_requests_do_not_flood_the_log() {
+    let origin = Origin::start(Folder::new(ONE).path(), &[]);
+    let address = origin.base.strip_prefix("http://").unwrap();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/9.9\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    assert!(!origin.program.output().contains("parse error"), "{}", origin.program.output());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod raw;
 pub mod statement;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,11 +184,12 @@ impl Manifest {
     pub fn load(dir: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
         let file = dir.join("routes.toml");
         let text = std::fs::read_to_string(&file).map_err(|error| {
-            vec![Problem {
-                file: file.clone(),
-                line: 0,
-                reason: format!("cannot be read: {error}; `mainstay init` writes a first one"),
-            }]
+            let hint = match error.kind() {
+                ErrorKind::NotFound => "; `mainstay init` writes a first one",
+                ErrorKind::NotADirectory => "; --config names the folder",
+                _ => "",
+            };
+            vec![Problem { file: file.clone(), line: 0, reason: format!("cannot be read: {error}{hint}") }]
         })?;
         Self::parse(&text, &file, known)
     }

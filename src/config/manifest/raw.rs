@@ -403,6 +403,10 @@ fn check_params(path: &str, params: &[Param]) -> Result<(), String> {
     }
     let in_path: Vec<&str> =
         path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).collect();
+    let mut in_path_once = HashSet::new();
+    if let Some(twice) = in_path.iter().find(|name| !in_path_once.insert(**name)) {
+        return Err(format!("the path has {{{twice}}} twice; a parameter has one value"));
+    }
     if let Some(undeclared) =
         in_path.iter().find(|name| !params.iter().any(|param| param.place == Place::Path && param.name == **name))
     {

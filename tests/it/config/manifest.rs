@@ -45,6 +45,10 @@ fn each_breach_is_named() {
         (route("/x", "[route.cache]\nttl = \"1m\"\nttl2 = \"1m\""), "ttl2"),
         (route("/x", "") + &route("/x", ""), "GET is declared twice"),
         (
+            route("/x/{id}/{id}", "params = [{ name = \"id\", in = \"path\", type = \"integer\" }]\n"),
+            "the path has {id} twice",
+        ),
+        (
             route("/x/{p}", "params = [{ name = \"p\", in = \"path\", type = \"text\" }]")
                 + &route("/x/{q}", "params = [{ name = \"q\", in = \"path\", type = \"text\" }]"),
             "routes.toml:5",

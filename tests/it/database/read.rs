@@ -184,6 +184,34 @@ async fn a_killed_backend_is_not_noticed_by_the_reader() {
 }
 
 #[actix_rt::test]
+async fn connections_that_are_all_killed_do_not_shut_their_node_out() {
+    let cluster = Cluster::shared();
+    let name = cluster.database();
+    let mut settings = settings(&cluster.primary.url("postgres", &name), "", &[]);
+    settings.database.pool_size = 4;
+    let database = start(&settings).await;
+    let naps = async |seconds: f32| {
+        let sql = format!("SELECT 1 AS number FROM pg_sleep({seconds})");
+        futures_util::future::join_all((0..4).map(|_| number(&database, Consistency::Strong, &sql))).await
+    };
+    // Every connection has served before, and is in the middle of a query when all are terminated.
+    naps(0.1).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    let url = cluster.primary.url("postgres", "postgres");
+    let killer = tokio::task::spawn_blocking(move || {
+        let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+        let all =
+            format!("FROM pg_stat_activity WHERE datname = '{name}' AND query LIKE '%pg_sleep%' AND state = 'active'");
+        let mut count =
+            |what: &str| client.query_one(&format!("SELECT count({what}) {all}"), &[]).unwrap().get::<_, i64>(0);
+        assert!(mainstay::local::wait_until(PATIENCE, || count("*") == 4), "they do not all run");
+        assert_eq!(count("pg_terminate_backend(pid)"), 4);
+    });
+    naps(2.0).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    killer.await.unwrap();
+    assert_eq!(node(&database, "primary").breaker, BreakerState::Closed);
+}
+
+#[actix_rt::test]
 async fn a_replica_that_dies_costs_no_request() {
     let cluster = Cluster::private("dies");
     let database = start_eligible(&cluster.settings("postgres")).await;
