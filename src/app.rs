@@ -151,6 +151,7 @@ impl Core {
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
         let mut health = Health::default();
+        let mut last = None;
         let mut ticks = actix_rt::time::interval(settings.replication.sample_interval.0.max(TICK_MIN));
         loop {
             let verdict = match &self.pipeline.database {
@@ -159,6 +160,16 @@ impl Core {
             };
             // Until every node has been asked once there is little to go by, and the next look is soon.
             let is_first_look = verdict.is_first_look();
+            if last.as_ref() != Some(&(verdict.status, verdict.reasons.clone())) {
+                let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.as_str()).collect();
+                log::info!(
+                    "this instance is {}{}{}",
+                    verdict.status.as_str(),
+                    if reasons.is_empty() { "" } else { ": " },
+                    reasons.join(", ")
+                );
+                last = Some((verdict.status, verdict.reasons.clone()));
+            }
             self.pipeline.metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
             self.health.publish(&verdict);
             if is_first_look {

@@ -1,6 +1,7 @@
 //! `mainstay serve`: runs the server until SIGTERM or SIGINT; SIGHUP reads the manifest again.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -11,6 +12,9 @@ use crate::app::{Parts, Server, problems};
 use crate::config::ConfigError;
 use crate::config::settings::Settings;
 use crate::telemetry::logs;
+
+/// Signals to stop within this time of the first are not a second wish.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 pub(super) const HELP: &str = "\
 Environment (each also as NAME_FILE, a path to a file that holds the value):
@@ -74,6 +78,9 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<Server
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
+    if settings.database.url.is_empty() {
+        log::warn!("DATABASE_URL is not set: routes that read a database answer 503");
+    }
     let region = settings.region.clone();
     let server = Server::start(settings, folder.dir.clone(), parts)?;
     log::info!("region {region} serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
@@ -113,8 +120,22 @@ impl Stop {
         log::info!("draining");
         tokio::select! {
             () = server.stop() => log::info!("stopped"),
-            _ = self.terminate.recv() => log::warn!("stopped at once: a second signal came while draining"),
-            _ = self.interrupt.recv() => log::warn!("stopped at once: a second signal came while draining"),
+            () = self.again() => log::warn!("stopped at once: a second signal came while draining"),
+        }
+    }
+
+    /// A second signal to stop. One that follows on the heels of the first is the same one, told to a process and to its
+    /// group, or by a supervisor and by the terminal.
+    async fn again(&mut self) {
+        let first = Instant::now();
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+            if first.elapsed() > SAME_SIGNAL {
+                return;
+            }
         }
     }
 }

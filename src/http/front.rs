@@ -154,13 +154,13 @@ impl Front {
         trace.is_strong = consistency == Consistency::Strong;
         let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), request.uri().query())?;
         if !endpoint.route.is_cacheable() || trace.is_strong {
-            return Ok(self.pass(endpoint, arguments, Plan::Direct(consistency), trace));
+            return Ok(self.pass(way, endpoint, arguments, Plan::Direct(consistency), trace));
         }
         Ok(self.lookup(way, endpoint, arguments, trace))
     }
 
     /// Asks L1. This is the hit path: it takes no lock, copies no body, and allocates a request id and an entity tag.
-    fn lookup(&self, way: &Way<'_>, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, trace: &Trace) -> Step {
+    fn lookup(&self, way: &Way<'_>, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, trace: &mut Trace) -> Step {
         let mut canonical: SmallVec<[u8; 256]> = SmallVec::new();
         arguments.write(&endpoint.route, &mut canonical);
         let key = endpoint.keys.key(&canonical);
@@ -182,7 +182,7 @@ impl Front {
         };
         self.metrics.lookups.with_label_values(&["L1", result.as_str()]).inc();
         let plan = Plan::Shared(Shared { key, canonical: canonical.into_vec().into_boxed_slice(), stale });
-        self.pass(endpoint, arguments, plan, trace)
+        self.pass(way, endpoint, arguments, plan, trace)
     }
 
     /// What L1's entry is good for, and the response made of it where that is a hit.
@@ -221,7 +221,17 @@ impl Front {
         refreshes_early(left, entry.cost, self.settings.cache.early_refresh_beta, || 1.0 - fastrand::f64())
     }
 
-    fn pass(&self, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, plan: Plan, trace: &Trace) -> Step {
+    fn pass(
+        &self,
+        way: &Way<'_>,
+        endpoint: &Arc<Endpoint>,
+        arguments: Arguments<'_>,
+        plan: Plan,
+        trace: &mut Trace,
+    ) -> Step {
+        // An access log of errors names the path; what stands in the query is for those who ask for all of it.
+        let line = || format!("{} {}", way.request.method(), way.request.path());
+        trace.line.get_or_insert_with(line);
         Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
@@ -315,7 +325,8 @@ impl Front {
     fn log_access(&self, status: StatusCode, head: &HeaderMap, endpoint: Option<&Arc<Endpoint>>, trace: &Trace) {
         let wanted = match self.settings.log.access {
             AccessLog::All => true,
-            AccessLog::Errors => status.is_server_error(),
+            // A 503 of the health pages is asked for every few seconds from many places; the log says its reasons once.
+            AccessLog::Errors => status.is_server_error() && endpoint.is_some(),
             AccessLog::Off => false,
         };
         if wanted {
