@@ -78,11 +78,11 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<Server
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
-    if settings.database.url.is_empty() {
+    let (region, has_database) = (settings.region.clone(), !settings.database.url.is_empty());
+    let server = Server::start(settings, folder.dir.clone(), parts)?;
+    if !has_database {
         log::warn!("DATABASE_URL is not set: routes that read a database answer 503");
     }
-    let region = settings.region.clone();
-    let server = Server::start(settings, folder.dir.clone(), parts)?;
     log::info!("region {region} serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
     Ok(server)
 }
