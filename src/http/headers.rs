@@ -108,9 +108,17 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Nineteen random digits: header values of numbers are made without a second look at each character.
+/// Sixteen random hexadecimal digits.
 fn new_request_id() -> HeaderValue {
-    HeaderValue::from(fastrand::u64(1_000_000_000_000_000_000..10_000_000_000_000_000_000))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u64(..).to_be_bytes();
+    let digit = |index: usize| {
+        let byte = random.get(index / 2).copied().unwrap_or(0);
+        let nibble = if index.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
+        DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0')
+    };
+    let text: [u8; 16] = std::array::from_fn(digit);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
 }
 
 fn takes_encoding(accept: &[&HeaderValue], encoding: Encoding) -> bool {
@@ -220,7 +228,7 @@ mod tests {
         assert_eq!(Asked::read(&headers(&[(X_REQUEST_ID, "abc-1")])).request_id(), "abc-1");
         for bad in ["", "a b", "<script>", "a\"b"] {
             let id = Asked::read(&headers(&[(X_REQUEST_ID, bad)])).request_id();
-            assert_eq!(id.len(), 19, "{bad:?} was taken over");
+            assert_eq!(id.len(), 16, "{bad:?} was taken over");
         }
         assert_ne!(new_request_id(), new_request_id());
     }

@@ -127,10 +127,12 @@ impl Surface {
     /// The pattern of a canonical path. A path with dot segments has none: a proxy on the way may have resolved them, and
     /// then it would keep the answer under another path.
     pub fn find<'surface, 'path>(&'surface self, path: &'path str) -> Option<Found<'surface, 'path>> {
-        if path.contains("/.") && path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        let found = self.tree.at(path).ok()?;
+        // Patterns have no dot segments themselves, so only what was captured can be one.
+        let is_dots = |(_, segment): (&str, &str)| matches!(segment, "." | "..");
+        if found.params.iter().any(is_dots) {
             return None;
         }
-        let found = self.tree.at(path).ok()?;
         Some(Found { pattern: self.patterns.get(*found.value)?, captures: found.params })
     }
 
