@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_web::dev::Server;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 
 use crate::config::ConfigError;
 use crate::config::settings::ServerSettings;
@@ -26,7 +27,7 @@ pub fn listen(settings: &ServerSettings, metrics: Metrics) -> Result<(Server, So
     let application = move || {
         App::new()
             .app_data(web::Data::new(Arc::clone(&metrics)))
-            .route("/metrics", web::get().to(render))
+            .service(web::resource("/metrics").route(web::get().to(render)).default_service(web::to(only_read)))
             .default_service(web::to(unknown))
     };
     let server = HttpServer::new(application)
@@ -44,8 +45,18 @@ async fn render(metrics: web::Data<Metrics>) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(metrics())
 }
 
-async fn unknown(request: actix_web::HttpRequest) -> HttpResponse {
-    let error = Error::new(Code::RouteNotFound, "the admin listener has /metrics");
+async fn unknown(request: HttpRequest) -> HttpResponse {
+    refuse(&request, Code::RouteNotFound, "the admin listener has /metrics")
+}
+
+async fn only_read(request: HttpRequest) -> HttpResponse {
+    let mut response = refuse(&request, Code::MethodNotAllowed, "this path answers GET");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+fn refuse(request: &HttpRequest, code: Code, sentence: &'static str) -> HttpResponse {
+    let error = Error::new(code, sentence);
     let response = problem::response(&error, &Asked::read(request.headers()).request_id(), None);
     HttpResponse::from(response).map_into_boxed_body()
 }
