@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-/// The greatest `cache.early_refresh_beta`.
-pub const BETA_MAX: u32 = 10;
+use crate::config::settings::EARLY_REFRESH_BETA_MAX;
 
 /// How long an entry is good for what, counted from when its source was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +56,7 @@ impl Limits {
 /// `random` is in (0, 1]. Keys that are asked for often draw often, and so refresh early; cold keys expire in peace.
 pub fn refreshes_early(left: Duration, cost: Duration, beta: f64, random: impl FnOnce() -> f64) -> bool {
     // −ln of a uniform draw exceeds 32 once in 10^14: nearly all hits end here, on whole numbers and without a draw.
-    if left > cost.saturating_mul(32 * BETA_MAX) || beta <= 0.0 {
+    if left > cost.saturating_mul(32 * EARLY_REFRESH_BETA_MAX) || beta <= 0.0 {
         return false;
     }
     -beta * cost.as_secs_f64() * random().ln() >= left.as_secs_f64()

@@ -13,6 +13,9 @@ use super::ConfigError;
 use super::units::{Secret, Span, list};
 use crate::mode::Mode;
 
+/// The greatest `cache.early_refresh_beta`.
+pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
+
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
@@ -371,7 +374,7 @@ impl Settings {
         if self.region.is_empty() || !self.region.bytes().all(|byte| byte.is_ascii_graphic()) {
             return fail("region: a name of printable characters without spaces, like \"eu-west-1\"");
         }
-        if !(0.0..=10.0).contains(&self.cache.early_refresh_beta) {
+        if !(0.0..=f64::from(EARLY_REFRESH_BETA_MAX)).contains(&self.cache.early_refresh_beta) {
             return fail("cache.early_refresh_beta: a number from 0 to 10");
         }
         if self.cache.namespace.is_empty() {
