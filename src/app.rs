@@ -23,6 +23,7 @@ use crate::http::pipeline::Pipeline;
 use crate::http::server;
 use crate::http::surface::Surface;
 use crate::nodes::breaker::BreakerState;
+use crate::position::{Position, SystemId, Timeline};
 use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
 
@@ -80,11 +81,14 @@ impl Server {
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let database = if settings.database.url.is_empty() { None } else { Some(Database::start(&settings)?) };
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(settings.cache.memory_bytes_max, settings.limits.fills_max),
+            cache: Cache::new(&settings.cache, settings.limits.fills_max),
             database,
             metrics: Arc::new(metrics),
             settings: Arc::clone(&settings),
         });
+        // Until a bus says otherwise this instance has a clock of its own.
+        let own_clock = Position::start_of(SystemId(fastrand::u64(..)), Timeline(0));
+        pipeline.cache.fences.change(|ledger| ledger.begin(own_clock, None));
         let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
         let core = Arc::new(Core {
             parts,

@@ -13,21 +13,23 @@
 //! |---|---|
 //! | `error` | nothing |
 //! | `mode` | nothing |
+//! | `position` | nothing |
 //! | `config` | `error`, `mode` |
 //! | `telemetry` | `config`, `error`, `mode` |
 //! | `local` | nothing |
 //! | `nodes` | `config`, `error`, `telemetry` |
-//! | `cache` | `config`, `error`, `telemetry` |
-//! | `database` | `config`, `error`, `nodes`, `telemetry` |
-//! | `source` | `config`, `database`, `error`, `nodes`, `telemetry` |
+//! | `cache` | `config`, `error`, `nodes`, `position`, `telemetry` |
+//! | `database` | `config`, `error`, `nodes`, `position`, `telemetry` |
+//! | `source` | `config`, `database`, `error`, `nodes`, `position`, `telemetry` |
 //! | `ramp` | `config`, `database`, `error`, `source` |
-//! | `http` | `cache`, `config`, `database`, `error`, `mode`, `nodes`, `source`, `telemetry` |
-//! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `telemetry` |
+//! | `http` | `cache`, `config`, `database`, `error`, `mode`, `nodes`, `position`, `source`, `telemetry` |
+//! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `app` | everything but `cli` and `local` |
 //! | `cli` | everything |
 //!
 //! In words: `error`, `config`, `mode` and `telemetry` import nothing above them. `nodes`, `cache` and `database` know neither
-//! each other's inside nor HTTP; `database` may use `nodes`, and nothing in `database` names `cache`. `ramp`, the reference
+//! each other's inside nor HTTP; both others may use `nodes`' breakers, and nothing in `database` names `cache`; the clock that they
+//! share is `position`. `ramp`, the reference
 //! application, sees of the server what a user's own crate would. `http` and `admin` sit on top. Only [`app`] sees everything,
 //! and only `cli` and the tests see `app`.
 //!
@@ -44,6 +46,7 @@ pub mod http;
 pub mod local;
 pub mod mode;
 pub mod nodes;
+pub mod position;
 pub mod ramp;
 pub mod source;
 pub mod telemetry;

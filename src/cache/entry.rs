@@ -1,11 +1,14 @@
 //! A cached response: immutable once made, shared by reference, never copied to be served.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::fence::{Fences, Standing};
 use super::policy::{Freshness, Limits};
+use super::tag::Tag;
 use super::variants::Variants;
+use crate::position::Position;
 
 /// Time between two attempts to refresh the same entry: a source that fails at once is not asked by every request.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
@@ -26,7 +29,15 @@ pub struct Entry {
     /// The body in each encoding that is kept.
     pub body: Variants,
     /// Surrogate keys.
-    pub tags: Box<[Box<str>]>,
+    pub tags: Box<[Tag]>,
+    /// The position through which the instance that filled it had been told of all changes when it began.
+    pub told: Option<Position>,
+    /// A position that its source had read past at least, where one is known.
+    pub as_of: Option<Position>,
+    /// Whether a change leaves it good for stale-while-revalidate.
+    pub outlives_change: bool,
+    /// Where this process has it from.
+    pub origin: Origin,
     /// When the source was asked: time spent waiting for it counts toward the age.
     pub made: Instant,
     /// How long the source took, which says how early a refresh has to begin.
@@ -41,6 +52,23 @@ pub struct Entry {
     refresh_began_ms: AtomicU64,
     /// When the source failed last, in milliseconds after `made`, and in the low 16 bits with which status; 0: it has not.
     failed: AtomicU64,
+    /// The generation of fences under which it was found current last.
+    noted: AtomicU64,
+    /// Whether it was found purged.
+    is_purged: AtomicBool,
+    /// Hits, as far as they were counted: see `Memory::with`.
+    hits: AtomicU64,
+}
+
+/// Where a process has an entry from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It ran the source itself.
+    Filled,
+    /// The shared cache had it.
+    Shared,
+    /// A snapshot file had it.
+    Snapshot,
 }
 
 /// What an entry is made of, beside the request that it answers.
@@ -52,9 +80,19 @@ pub struct Parts {
     /// See [`Entry::body`].
     pub body: Variants,
     /// See [`Entry::tags`].
-    pub tags: Vec<String>,
+    pub tags: Vec<Tag>,
+    /// See [`Entry::told`].
+    pub told: Option<Position>,
+    /// See [`Entry::as_of`].
+    pub as_of: Option<Position>,
+    /// See [`Entry::outlives_change`].
+    pub outlives_change: bool,
+    /// See [`Entry::origin`].
+    pub origin: Origin,
     /// See [`Entry::made`].
     pub made: Instant,
+    /// See [`Entry::cost`].
+    pub cost: Duration,
     /// See [`Entry::limits`].
     pub limits: Limits,
     /// See [`Entry::detail`].
@@ -72,15 +110,56 @@ impl Entry {
             status: parts.status,
             content_type: parts.content_type,
             body: parts.body,
-            tags: parts.tags.into_iter().map(String::into_boxed_str).collect(),
+            tags: parts.tags.into(),
+            told: parts.told,
+            as_of: parts.as_of,
+            outlives_change: parts.outlives_change,
+            origin: parts.origin,
             made: parts.made,
-            cost: parts.made.elapsed(),
+            cost: parts.cost,
             limits: parts.limits,
             detail: parts.detail,
             absence: parts.absence,
             refresh_began_ms: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            noted: AtomicU64::new(0),
+            is_purged: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
         }
+    }
+
+    /// What the entry is good for, as far as changes go.
+    pub fn standing(&self, fences: &Fences, age: Duration, now: Instant) -> Standing {
+        let noted = self.noted.load(Ordering::Relaxed);
+        let (standing, generation) = fences.standing(self.told, &self.tags, noted, age, now);
+        if generation != noted {
+            self.noted.store(generation, Ordering::Relaxed);
+        }
+        // That the source failed before the purge is no reason to serve what was purged: it is asked once more.
+        if standing == Standing::Purged && !self.is_purged.swap(true, Ordering::Relaxed) {
+            self.failed.store(0, Ordering::Relaxed);
+        }
+        standing
+    }
+
+    /// Whether this entry was told more than another one; of two that were told alike, whether it is younger.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        match (self.told, other.told) {
+            (Some(own), Some(other)) if own != other => own > other,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            _ => self.made > other.made,
+        }
+    }
+
+    /// Counts hits.
+    pub fn count_hits(&self, hits: u64) {
+        self.hits.fetch_add(hits, Ordering::Relaxed);
+    }
+
+    /// Hits that were counted.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
     }
 
     /// Whether the entry answers this request. A hash alone would let two requests that collide share an answer.
@@ -121,7 +200,7 @@ impl Entry {
 
     /// What the entry weighs against the byte bound.
     pub fn weight_bytes(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|tag| tag.len() + size_of::<Box<str>>()).sum();
+        let tags: usize = self.tags.iter().map(|tag| tag.name().len() + size_of::<Tag>()).sum();
         OVERHEAD_BYTES + self.canonical.len() + tags + self.body.bytes_kept()
     }
 }

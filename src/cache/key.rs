@@ -35,3 +35,28 @@ impl KeyMaker {
         Key(hasher.finish128().as_u128())
     }
 }
+
+/// For maps whose keys are hashes already, so that hashing them again would only cost time.
+#[derive(Default)]
+pub struct HashIsKey(u64);
+
+impl Hasher for HashIsKey {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            self.0 ^= u64::from(*byte) << (8 * (index % 8));
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        let (high, low) = (key >> 64, key & u128::from(u64::MAX));
+        self.0 = u64::try_from(high).unwrap_or(0) ^ u64::try_from(low).unwrap_or(0);
+    }
+}

@@ -4,16 +4,17 @@
 //! ordinary calls instead of a task that can starve.
 
 use std::cell::RefCell;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::entry::Entry;
-use super::key::Key;
+use super::key::{HashIsKey, Key};
 
 /// Hits that a worker answers from its own notes before it asks the store again, so that the store keeps knowing what is hot.
 const NOTED_HITS: u8 = 32;
@@ -24,7 +25,7 @@ const NOTED_BYTES_MAX: usize = 32 * 1024;
 
 /// The entries of this process.
 pub struct Memory {
-    cache: Cache<Key, Arc<Entry>, BuildHasherDefault<KeyIsHash>>,
+    cache: Cache<Key, Arc<Entry>, BuildHasherDefault<HashIsKey>>,
     /// Moves with every change of any entry, and is unique among the stores of a process: what a worker noted under another
     /// number is void.
     version: AtomicU64,
@@ -75,6 +76,7 @@ impl Memory {
                 Some(note) if note.key == key && note.version == version && note.hits_left > 0 => note,
                 place => {
                     let Some(entry) = self.cache.get(&key) else { return see(None) };
+                    entry.count_hits(u64::from(NOTED_HITS));
                     let is_light = entry.weight_bytes() <= NOTED_BYTES_MAX;
                     let note = Note { key, version, hits_left: NOTED_HITS, entry };
                     if is_light { place.insert(note) } else { aside.insert(note) }
@@ -85,10 +87,18 @@ impl Memory {
         })
     }
 
-    /// Keeps an entry in the place of an older one.
+    /// Keeps an entry, unless a newer one is there: a fill that was overtaken must not bring back what it read.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
-        self.cache.insert(key, entry);
+        self.cache.entry(key).and_compute_with(|kept| match kept {
+            Some(kept) if kept.value().is_newer_than(&entry) => Op::Nop,
+            _ => Op::Put(Arc::clone(&entry)),
+        });
         self.version.store(next_version(), Ordering::Release);
+    }
+
+    /// Entries in no order, for those who look at them one by one.
+    pub fn entries(&self) -> impl Iterator<Item = (Key, Arc<Entry>)> + '_ {
+        self.cache.iter().map(|(key, entry)| (*key, entry))
     }
 
     /// Entries kept and their bytes. Counts what is pending first, so it is for those who watch, not for requests.
@@ -127,26 +137,5 @@ impl Expiry<Key, Arc<Entry>> for Retention {
         _: Option<Duration>,
     ) -> Option<Duration> {
         self.expire_after_create(key, entry, now)
-    }
-}
-
-/// A key is a keyed hash already, so that hashing it again would only cost time.
-#[derive(Default)]
-struct KeyIsHash(u64);
-
-impl Hasher for KeyIsHash {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for (index, byte) in bytes.iter().enumerate() {
-            self.0 ^= u64::from(*byte) << (8 * (index % 8));
-        }
-    }
-
-    fn write_u128(&mut self, key: u128) {
-        let (high, low) = (key >> 64, key & u128::from(u64::MAX));
-        self.0 = u64::try_from(high).unwrap_or(0) ^ u64::try_from(low).unwrap_or(0);
     }
 }

@@ -4,14 +4,20 @@
 //! [`fill::Fills`] that are under way. It knows nothing of HTTP or Postgres: entries are bytes with limits in time.
 
 pub mod entry;
+pub mod fence;
 pub mod fill;
 pub mod key;
 pub mod memory;
 pub mod policy;
+pub mod tag;
 pub mod variants;
 
-/// The cache: what is kept, and what is being made.
+use crate::config::settings::{CacheSettings, PastHardPurgeSilence};
+
+/// The cache: what is kept, what is being made, and what is known of changes.
 pub struct Cache {
+    /// What this instance has been told.
+    pub fences: fence::Fences,
     /// L1.
     pub memory: memory::Memory,
     /// Sources that run now, one for a key.
@@ -19,8 +25,17 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache bounded by the bytes it keeps and the sources it runs at once.
-    pub fn new(memory_bytes_max: u64, fills_max: usize) -> Self {
-        Self { memory: memory::Memory::new(memory_bytes_max), fills: fill::Fills::new(fills_max) }
+    /// A cache as it is set.
+    pub fn new(settings: &CacheSettings, fills_max: usize) -> Self {
+        let refuses = settings.past_hard_purge_max_silence == PastHardPurgeSilence::Refuse;
+        let limits = fence::SilenceLimits {
+            max: settings.max_silence.0,
+            hard_max: refuses.then_some(settings.hard_purge_max_silence.0),
+        };
+        Self {
+            fences: fence::Fences::new(settings.tags_max, limits),
+            memory: memory::Memory::new(settings.memory_bytes_max),
+            fills: fill::Fills::new(fills_max),
+        }
     }
 }

@@ -19,7 +19,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 11] = [
+const NAMED: [(&str, &str); 12] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("BIND_ADDR", "server.bind_addr"),
@@ -29,14 +29,14 @@ const NAMED: [(&str, &str); 11] = [
     ("DATABASE_URL", "database.url"),
     ("DATABASE_READ_REPLICA_URL", "database.read_replica_urls"),
     ("DATABASE_DIRECT_URL", "database.direct_url"),
+    ("REDIS_URL", "redis.url"),
     ("CACHE_NAMESPACE", "cache.namespace"),
     ("LOG_FORMAT", "log.format"),
 ];
 
 /// Names of the design whose parts this version does not have yet. Setting one is not an error, since deployments share
 /// their environment between versions, but it is said at the start.
-const RESERVED: [&str; 5] =
-    ["REDIS_URL", "TOKEN_SECRET", "FAILOVER_SOURCE", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
+const RESERVED: [&str; 4] = ["TOKEN_SECRET", "FAILOVER_SOURCE", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
 
 /// All settings, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -60,6 +60,10 @@ pub struct Settings {
     pub health: HealthSettings,
     /// Who may ask for strong reads.
     pub consistency: ConsistencySettings,
+    /// The shared cache and the bus.
+    pub redis: RedisSettings,
+    /// The change feed.
+    pub changes: ChangeSettings,
     /// The response cache.
     pub cache: CacheSettings,
     /// The `cors` middleware.
@@ -245,12 +249,61 @@ pub struct ConsistencySettings {
     pub strong_header: StrongHeader,
 }
 
+/// `[redis]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct RedisSettings {
+    pub url: Secret,
+    pub tls_ca_file: String,
+    pub connect_timeout: Span,
+    pub timeout: Span,
+    pub failures_to_open: u32,
+    pub open_time: Span,
+    pub open_time_max: Span,
+    pub lease_timeout: Span,
+    pub stream_entries_max: u64,
+}
+
+/// `[changes]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct ChangeSettings {
+    pub poll_interval: Span,
+    pub heartbeat_interval: Span,
+    pub tags_per_poll_max: u32,
+    pub cursor_retention: Span,
+    pub hard_retention: Span,
+    pub watch_interval: Span,
+}
+
+/// What happens to entries that may have been purged for good without anyone telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PastHardPurgeSilence {
+    /// They are served, marked stale, and revalidated.
+    Serve,
+    /// They are not served.
+    Refuse,
+}
+
 /// `[cache]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CacheSettings {
     pub namespace: String,
+    pub retention: Span,
+    pub max_silence: Span,
+    pub hard_purge_max_silence: Span,
+    pub past_hard_purge_max_silence: PastHardPurgeSilence,
+    pub tags_max: usize,
+    pub snapshot_file: String,
+    pub snapshot_interval: Span,
+    pub snapshot_bytes_max: u64,
+    pub audit_one_in: u32,
+    pub audit_per_second_max: u32,
     pub memory_bytes_max: u64,
     pub not_found_ttl: Span,
     pub compress_bytes_min: usize,
@@ -385,6 +438,7 @@ impl Settings {
             ("database.strong_concurrency_max", self.database.strong_concurrency_max),
             ("database.primary_fallback_max", self.database.primary_fallback_max),
             ("limits.fills_max", self.limits.fills_max),
+            ("cache.tags_max", self.cache.tags_max),
             ("limits.headers_max", self.limits.headers_max),
             ("limits.uri_bytes_max", self.limits.uri_bytes_max),
             ("server.connections_max", self.server.connections_max),
@@ -403,6 +457,13 @@ impl Settings {
             ("database.connect_timeout", self.database.connect_timeout),
             ("database.wait_timeout", self.database.wait_timeout),
             ("database.statement_timeout", self.database.statement_timeout),
+            ("redis.timeout", self.redis.timeout),
+            ("redis.connect_timeout", self.redis.connect_timeout),
+            ("redis.lease_timeout", self.redis.lease_timeout),
+            ("changes.poll_interval", self.changes.poll_interval),
+            ("changes.heartbeat_interval", self.changes.heartbeat_interval),
+            ("cache.max_silence", self.cache.max_silence),
+            ("cache.retention", self.cache.retention),
             ("replication.sample_interval", self.replication.sample_interval),
             ("replication.probe_timeout", self.replication.probe_timeout),
         ];

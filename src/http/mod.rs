@@ -1,6 +1,7 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
 pub mod connections;
 pub mod cors;
+mod fill;
 pub mod front;
 pub mod headers;
 pub mod health;

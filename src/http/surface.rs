@@ -8,6 +8,7 @@ use actix_http::header::HeaderValue;
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
 use crate::cache::key::KeyMaker;
+use crate::cache::tag::Tags;
 use crate::config::manifest::{Manifest, Route, Source};
 use crate::config::settings::Settings;
 use crate::source::Producer;
@@ -39,6 +40,8 @@ pub struct Endpoint {
     pub producer: Producer,
     /// Makes the keys of its answers.
     pub keys: KeyMaker,
+    /// Makes the tags of its answers.
+    pub tags: Tags,
     /// `Cache-Control` of answers that are good to keep.
     pub cache_control: HeaderValue,
     /// Whether the `cors` middleware is on.
@@ -94,6 +97,7 @@ impl Surface {
             let endpoint = Arc::new(Endpoint {
                 producer,
                 keys: KeyMaker::new(&settings.cache.namespace, &route.fingerprint),
+                tags: Tags::new(route),
                 cache_control: headers::interned(route.cache_control()),
                 cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),

@@ -15,6 +15,7 @@ use super::Answer;
 use crate::config::param::Params;
 use crate::database::read::{Column, Consistency, Database, Served, in_snapshot};
 use crate::error::{Code, Error};
+use crate::position::Position;
 
 /// One call of a handler: the request as the manifest declares it. There are no headers in it on purpose: what is not in
 /// the cache key must not influence the answer.
@@ -28,6 +29,7 @@ pub struct Call {
     pub body: Bytes,
     database: Option<Arc<Database>>,
     consistency: Consistency,
+    at_least: Option<Position>,
     deadline: Instant,
     served: Rc<RefCell<Option<Served>>>,
 }
@@ -40,9 +42,10 @@ impl Call {
         body: Bytes,
         database: Option<Arc<Database>>,
         consistency: Consistency,
+        at_least: Option<Position>,
         deadline: Instant,
     ) -> Self {
-        Self { method, params, body, database, consistency, deadline, served: Rc::default() }
+        Self { method, params, body, database, consistency, at_least, deadline, served: Rc::default() }
     }
 
     /// Reads with the route's consistency, within the request's deadline. All statements of the closure see one state of
@@ -60,8 +63,12 @@ impl Call {
         &self,
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<T, Error> {
-        let (value, served) = self.database()?.read(self.consistency, self.deadline, query).await?;
-        *self.served.borrow_mut() = Some(served);
+        let database = self.database()?;
+        let (value, served) = database.read_at_least(self.consistency, self.at_least, self.deadline, query).await?;
+        let mut last = self.served.borrow_mut();
+        // Of several reads the one that saw the least counts.
+        let reached = last.as_ref().map_or(served.reached, |last| last.reached.least(served.reached));
+        *last = Some(Served { reached, ..served });
         Ok(value)
     }
 
@@ -82,7 +89,7 @@ impl Call {
         self.database.as_ref().ok_or_else(|| Error::new(code, "no database is configured"))
     }
 
-    /// Who answered the last read of this call.
+    /// Who answered the last read of this call, and how far all of its reads had read.
     pub fn served(&self) -> Option<Served> {
         self.served.borrow().clone()
     }

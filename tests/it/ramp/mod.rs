@@ -75,7 +75,8 @@ fn ask(database: &str, handler: &str, parameters: &str) -> Result<String, Error>
         let database = open(database);
         let deadline = Instant::now() + Duration::from_secs(30);
         let (method, body) = (Arc::from("GET"), Default::default());
-        handler(Call::new(method, params(parameters), body, Some(database), Consistency::Eventual, deadline)).await
+        handler(Call::new(method, params(parameters), body, Some(database), Consistency::Eventual, None, deadline))
+            .await
     })?;
     assert_eq!((answer.status, answer.content_type), (200, "application/json"));
     Ok(String::from_utf8(answer.body.to_vec()).unwrap())

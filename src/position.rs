@@ -1,5 +1,7 @@
-//! Positions on the primary's write-ahead log: system, timeline and LSN, which only mean something together.
+//! Positions on the primary's write-ahead log: system, timeline and LSN, which only mean something together. They are the
+//! fleet's clock: what a database has written, what a replica has replayed and what a cache has been told are all said in them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -27,10 +29,53 @@ pub struct Position {
 }
 
 impl Position {
+    /// Where a branch begins, as far as anyone need know: below all of its positions.
+    pub const fn start_of(system: SystemId, timeline: Timeline) -> Self {
+        Self { system, timeline, lsn: Lsn(0) }
+    }
+
     /// Whether this position is at or past another one: never across timelines or clusters, where the comparison of LSNs
     /// would prove a write present that was lost.
     pub fn reaches(&self, other: &Self) -> bool {
         self.system == other.system && self.timeline == other.timeline && self.lsn >= other.lsn
+    }
+
+    /// The least position past this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self { lsn: Lsn(self.lsn.0.saturating_add(1)), ..self }
+    }
+
+    /// The greater of two positions; of two clusters' the second.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        if self > other { self } else { other }
+    }
+}
+
+/// The order in which things were told, not what was written: a later timeline comes after all of an earlier one. Positions
+/// of different clusters have no order, and every comparison of them is false.
+impl PartialOrd for Position {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        (self.system == other.system).then(|| (self.timeline, self.lsn).cmp(&(other.timeline, other.lsn)))
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.system.0, self.timeline, self.lsn)
+    }
+}
+
+impl FromStr for Position {
+    type Err = NotAnLsn;
+
+    fn from_str(text: &str) -> Result<Self, NotAnLsn> {
+        let mut parts = text.splitn(3, ':');
+        let mut part = || parts.next().ok_or(NotAnLsn);
+        let system = SystemId(part()?.parse().map_err(|_| NotAnLsn)?);
+        let timeline = Timeline(part()?.parse().map_err(|_| NotAnLsn)?);
+        Ok(Self { system, timeline, lsn: part()?.parse()? })
     }
 }
 
@@ -91,5 +136,10 @@ mod tests {
         assert!(!position(7, 1, 99).reaches(&asked));
         assert!(!position(7, 2, 500).reaches(&asked));
         assert!(!position(8, 1, 500).reaches(&asked));
+        assert!(position(7, 2, 1) > asked, "what is told on a later timeline is told later");
+        assert!(asked < asked.next() && asked.later(position(7, 2, 1)) == position(7, 2, 1));
+        let other = position(8, 1, 500);
+        assert!(!(other > asked || other < asked || other == asked), "clusters have no order");
+        assert_eq!(asked.to_string().parse(), Ok(asked));
     }
 }

@@ -1,0 +1,268 @@
+//! A fill: the source is run once for all who wait on a key, and what it produced becomes an entry.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use super::pipeline::Pipeline;
+use super::surface::Endpoint;
+use crate::cache::entry::{Entry, Origin, Parts};
+use crate::cache::fence::Standing;
+use crate::cache::fill::{Filled, Join, Lead, Outcome, Wait, Wanted};
+use crate::cache::key::Key;
+use crate::cache::policy::{Freshness, Limits};
+use crate::cache::tag::Tag;
+use crate::cache::variants::Variants;
+use crate::config::manifest::OnChange;
+use crate::config::param::Params;
+use crate::config::settings::LimitSettings;
+use crate::database::read::{Consistency, Reached, Role};
+use crate::error::{Code, Error};
+use crate::position::Position;
+use crate::source::Answer;
+use crate::source::handler::Call;
+
+/// Bodies from this size on are compressed on a thread for blocking work, not on the worker that serves requests.
+const BLOCKING_BYTES: usize = 16 * 1024;
+/// How often a source is asked again in one fill, because its answer may lack changes that were told meanwhile.
+const READS_MAX: usize = 4;
+
+/// What is to be filled.
+pub(super) struct Fill {
+    endpoint: Arc<Endpoint>,
+    params: Params,
+    key: Key,
+    canonical: Box<[u8]>,
+    tags: Arc<[Tag]>,
+}
+
+/// What an entry is stamped with.
+struct Stamp {
+    tags: Vec<Tag>,
+    told: Option<Position>,
+    as_of: Option<Position>,
+    made: Instant,
+    detail: &'static str,
+}
+
+/// What a source came to, who answered, and how long it took.
+pub(super) struct Produced {
+    pub(super) answer: Result<Answer, Error>,
+    pub(super) detail: &'static str,
+    pub(super) took: Duration,
+    /// How far the databases had read that were asked; none where none was.
+    reached: Option<Reached>,
+}
+
+impl Fill {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) -> Self {
+        let path = canonical.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let tags = endpoint.tags.of(key, &String::from_utf8_lossy(path), &params);
+        Self { endpoint: Arc::clone(endpoint), params, key, canonical: canonical.into(), tags }
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        let fingerprint = &self.endpoint.route.fingerprint;
+        Wanted { key: self.key, canonical: &self.canonical, fingerprint, tags: &self.tags }
+    }
+
+    fn fingerprint(&self) -> &[u8; 16] {
+        &self.endpoint.route.fingerprint
+    }
+}
+
+impl Pipeline {
+    /// Joins the fill of a key, leading it where none runs that will do. `None`: as many as may are running.
+    pub(super) fn join(self: &Arc<Self>, fill: Fill) -> Option<(Wait, bool)> {
+        match self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
+            Join::Lead(lead, wait) => {
+                // Another fill may have ended between this request's lookup and here.
+                let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
+                if let Some(entry) = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), fresh) {
+                    lead.finish(Ok(Filled { entry, stored: true }));
+                    return Some((wait, true));
+                }
+                actix_rt::spawn(Arc::clone(self).fill(lead, fill));
+                Some((wait, false))
+            }
+            Join::Follow(wait) => {
+                self.metrics.fill_waiters.with_label_values(&[fill.endpoint.route.path.as_str()]).inc();
+                Some((wait, true))
+            }
+            Join::Refused => None,
+        }
+    }
+
+    /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
+    pub fn refresh(self: &Arc<Self>, endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) {
+        let fill = Fill::new(endpoint, params, key, canonical);
+        if let Join::Lead(lead, _) = self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
+            actix_rt::spawn(Arc::clone(self).fill(lead, fill));
+        }
+    }
+
+    fn is_fresh(&self, entry: &Entry) -> bool {
+        let now = Instant::now();
+        let age = entry.age(now);
+        let is_current = entry.standing(&self.cache.fences, age, now) == Standing::Current;
+        is_current && matches!(entry.freshness(age), Freshness::Fresh(_))
+    }
+
+    /// Runs a fill that belongs to no connection: it goes on when the client who caused it has gone.
+    async fn fill(self: Arc<Self>, lead: Lead, fill: Fill) {
+        let outcome = self.run(&fill).await;
+        match &outcome {
+            Ok(Filled { entry, stored: true }) => self.cache.memory.put(fill.key, Arc::clone(entry)),
+            Ok(_) => {}
+            Err(error) => {
+                // What the request itself did wrong says that the source is there.
+                let status = if error.code.is_source_failure() { error.code.info().status } else { 0 };
+                let note = |entry: &Arc<Entry>| entry.note_failure(entry.age(Instant::now()), status);
+                self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |entry| entry.map(note));
+            }
+        }
+        lead.finish(outcome);
+    }
+
+    /// Asks the source, and again where its answer may lack a change that was told meanwhile.
+    async fn run(&self, fill: &Fill) -> Outcome {
+        let mut tags = fill.tags.to_vec();
+        for _ in 0..READS_MAX {
+            let ticket = self.cache.fences.read(|ledger| ledger.ticket(&tags));
+            let (made, params) = (Instant::now(), fill.params.clone());
+            let produced =
+                self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, ticket.reads).await;
+            let Produced { answer, detail, reached, .. } = produced;
+            let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
+            self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
+            tags.truncate(fill.tags.len());
+            if let Ok(answer) = &answer {
+                tags.extend(answer.tags.iter().map(|tag| Tag::new(tag.as_str())));
+            }
+            // Tags that only the answer shows have fences of their own, and a purge may have come while the source worked.
+            let required = self.cache.fences.read(|ledger| ledger.required(&tags));
+            if required.zip(reached).is_some_and(|(required, reached)| !reached.covers(required)) && answer.is_ok() {
+                continue;
+            }
+            let stamp = Stamp { tags, told: ticket.told, as_of: reached.and_then(Reached::position), made, detail };
+            let entry = match answer {
+                Ok(answer) => self.entry(answer, fill, stamp).await,
+                Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
+                Err(error) => return Err(error),
+            };
+            return Ok(self.filled(entry));
+        }
+        Err(Error::new(Code::Overloaded, "the data changed faster than it could be read"))
+    }
+
+    /// Whether an entry is kept. What a handler answers with another status is for those who asked now: errors are not kept.
+    /// Nor is what was purged while it was made.
+    fn filled(&self, entry: Entry) -> Filled {
+        let now = Instant::now();
+        let standing = entry.standing(&self.cache.fences, entry.age(now), now);
+        let stored = (entry.status == 200 || entry.absence.is_some())
+            && !entry.limits.fresh.is_zero()
+            && !matches!(standing, Standing::Purged | Standing::Forbidden);
+        Filled { entry: Arc::new(entry), stored }
+    }
+
+    async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {
+        let compress_bytes_min = self.settings.cache.compress_bytes_min;
+        let body = answer.body.clone();
+        let cost = stamp.made.elapsed();
+        let variants = beside(body.len(), move || Variants::of(body, compress_bytes_min)).await;
+        let body = variants.unwrap_or_else(|| Variants::of(answer.body, usize::MAX));
+        let policy = fill.endpoint.route.cache.as_ref();
+        let limits = Limits {
+            fresh: policy.map_or(Duration::ZERO, |policy| policy.ttl),
+            stale_while_revalidate: policy.map_or(Duration::ZERO, |policy| policy.stale_while_revalidate),
+            stale_if_error: policy.map_or(Duration::ZERO, |policy| policy.stale_if_error),
+        };
+        let parts = Parts {
+            status: answer.status,
+            content_type: answer.content_type,
+            body,
+            tags: stamp.tags,
+            told: stamp.told,
+            as_of: stamp.as_of,
+            outlives_change: policy.is_some_and(|policy| policy.on_change == OnChange::Stale),
+            origin: Origin::Filled,
+            made: stamp.made,
+            cost,
+            limits,
+            detail: stamp.detail,
+            absence: None,
+        };
+        Entry::new(&fill.canonical, fill.endpoint.route.fingerprint, parts)
+    }
+
+    /// The entry of a 404: kept for a short time, with the tags of its route, so that an insert makes it fall.
+    fn absence(&self, error: Error, fill: &Fill, stamp: Stamp) -> Entry {
+        let fresh = self.settings.cache.not_found_ttl.0;
+        let parts = Parts {
+            status: 404,
+            content_type: "application/problem+json",
+            body: Variants::of(Bytes::new(), usize::MAX),
+            tags: stamp.tags,
+            told: stamp.told,
+            as_of: stamp.as_of,
+            outlives_change: false,
+            origin: Origin::Filled,
+            made: stamp.made,
+            cost: stamp.made.elapsed(),
+            limits: Limits { fresh, stale_while_revalidate: Duration::ZERO, stale_if_error: Duration::ZERO },
+            detail: stamp.detail,
+            absence: Some(error.detail),
+        };
+        Entry::new(&fill.canonical, fill.endpoint.route.fingerprint, parts)
+    }
+
+    /// Runs the source inside its deadline. A panic in it is an error like others.
+    pub(super) async fn produce(
+        &self,
+        endpoint: &Endpoint,
+        params: Params,
+        method: &str,
+        body: Bytes,
+        consistency: Consistency,
+        at_least: Option<Position>,
+    ) -> Produced {
+        let began = Instant::now();
+        let LimitSettings { request_timeout, response_bytes_max, .. } = self.settings.limits;
+        let (database, deadline) = (self.database.clone(), began + request_timeout.0);
+        let call = Call::new(method.into(), params, body, database, consistency, at_least, deadline);
+        let work = AssertUnwindSafe(endpoint.producer.run(&call)).catch_unwind();
+        let answer = match actix_rt::time::timeout(request_timeout.0, work).await {
+            Ok(Ok(Ok(answer))) if answer.body.len() > response_bytes_max => {
+                let detail = format!("the answer of this route would be longer than {response_bytes_max} bytes");
+                Err(Error::new(Code::ResponseTooLarge, detail))
+            }
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(panicked(endpoint, panic.as_ref())),
+            Err(_) => Err(Error::new(Code::SourceTimeout, "the source did not answer in time")),
+        };
+        let served = call.served();
+        let detail = match served.as_ref().map(|served| served.role) {
+            Some(Role::Replica) => "replica",
+            Some(Role::Primary) => "primary",
+            None => "handler",
+        };
+        Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached) }
+    }
+}
+
+/// Does work on a body of so many bytes: at once where it is short, else on a thread for blocking work, so that no other
+/// request waits for it. `None` where that thread failed.
+pub(super) async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if bytes < BLOCKING_BYTES { Some(work()) } else { actix_rt::task::spawn_blocking(work).await.ok() }
+}
+
+fn panicked(endpoint: &Endpoint, panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    log::error!("the source of {} panicked: {text}", endpoint.route.path);
+    Error::new(Code::Internal, "the source of this route failed; the log says why")
+}
