@@ -9,6 +9,7 @@ pub mod fill;
 pub mod key;
 pub mod memory;
 pub mod policy;
+pub mod shared;
 pub mod tag;
 pub mod variants;
 
