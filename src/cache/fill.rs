@@ -25,6 +25,17 @@ pub struct Filled {
     pub entry: Arc<Entry>,
     /// Whether it is kept for those who come later.
     pub stored: bool,
+    /// Where it came from.
+    pub layer: Layer,
+}
+
+/// Where a fill found its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The route's source was asked.
+    Source,
+    /// Another instance had asked it.
+    Shared,
 }
 
 /// What a fill came to: an answer, or the failure that all who waited get.

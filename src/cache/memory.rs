@@ -91,7 +91,12 @@ impl Memory {
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
         self.cache.entry(key).and_compute_with(|kept| match kept {
             Some(kept) if kept.value().is_newer_than(&entry) => Op::Nop,
-            _ => Op::Put(Arc::clone(&entry)),
+            Some(kept) => {
+                // What was hot before is taken to be hot still, less and less.
+                entry.count_hits(kept.value().hits() / 2);
+                Op::Put(Arc::clone(&entry))
+            }
+            None => Op::Put(Arc::clone(&entry)),
         });
         self.version.store(next_version(), Ordering::Release);
     }

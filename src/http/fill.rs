@@ -11,9 +11,10 @@ use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::{Entry, Origin, Parts};
 use crate::cache::fence::Standing;
-use crate::cache::fill::{Filled, Join, Lead, Outcome, Wait, Wanted};
+use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
 use crate::cache::key::Key;
 use crate::cache::policy::{Freshness, Limits};
+use crate::cache::shared::{Lease, Shared, Turn};
 use crate::cache::tag::Tag;
 use crate::cache::variants::Variants;
 use crate::config::manifest::OnChange;
@@ -37,6 +38,9 @@ pub(super) struct Fill {
     key: Key,
     canonical: Box<[u8]>,
     tags: Arc<[Tag]>,
+    /// Whether what is there is still fresh, and to be renewed before it expires.
+    renews: bool,
+    began: Instant,
 }
 
 /// What an entry is stamped with.
@@ -61,7 +65,15 @@ impl Fill {
     pub(super) fn new(endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) -> Self {
         let path = canonical.split(|byte| *byte == b'?').next().unwrap_or_default();
         let tags = endpoint.tags.of(key, &String::from_utf8_lossy(path), &params);
-        Self { endpoint: Arc::clone(endpoint), params, key, canonical: canonical.into(), tags }
+        Self {
+            endpoint: Arc::clone(endpoint),
+            params,
+            key,
+            canonical: canonical.into(),
+            tags,
+            renews: false,
+            began: Instant::now(),
+        }
     }
 
     fn wanted(&self) -> Wanted<'_> {
@@ -82,7 +94,7 @@ impl Pipeline {
                 // Another fill may have ended between this request's lookup and here.
                 let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
                 if let Some(entry) = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), fresh) {
-                    lead.finish(Ok(Filled { entry, stored: true }));
+                    lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source }));
                     return Some((wait, true));
                 }
                 actix_rt::spawn(Arc::clone(self).fill(lead, fill));
@@ -98,7 +110,9 @@ impl Pipeline {
 
     /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
     pub fn refresh(self: &Arc<Self>, endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) {
-        let fill = Fill::new(endpoint, params, key, canonical);
+        let is_fresh = |entry: Option<&Arc<Entry>>| entry.is_some_and(|entry| self.is_fresh(entry));
+        let renews = self.cache.memory.with(key, canonical, &endpoint.route.fingerprint, is_fresh);
+        let fill = Fill { renews, ..Fill::new(endpoint, params, key, canonical) };
         if let Join::Lead(lead, _) = self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
             actix_rt::spawn(Arc::clone(self).fill(lead, fill));
         }
@@ -113,9 +127,17 @@ impl Pipeline {
 
     /// Runs a fill that belongs to no connection: it goes on when the client who caused it has gone.
     async fn fill(self: Arc<Self>, lead: Lead, fill: Fill) {
-        let outcome = self.run(&fill).await;
+        let (outcome, lease) = match &self.cache.shared {
+            Some(shared) => self.fill_shared(shared, &fill).await,
+            None => (self.run(&fill).await, None),
+        };
         match &outcome {
-            Ok(Filled { entry, stored: true }) => self.cache.memory.put(fill.key, Arc::clone(entry)),
+            Ok(Filled { entry, stored: true, .. }) => {
+                self.cache.memory.put(fill.key, Arc::clone(entry));
+                if fill.endpoint.route.cache.as_ref().is_some_and(|policy| policy.on_change == OnChange::Refresh) {
+                    self.keep_in_mind(&fill.endpoint, &fill.params, fill.key, &fill.canonical);
+                }
+            }
             Ok(_) => {}
             Err(error) => {
                 // What the request itself did wrong says that the source is there.
@@ -124,7 +146,57 @@ impl Pipeline {
                 self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |entry| entry.map(note));
             }
         }
+        let to_share = outcome.as_ref().ok().filter(|filled| filled.stored && filled.layer == Layer::Source);
+        let to_share = to_share.map(|filled| Arc::clone(&filled.entry));
         lead.finish(outcome);
+        // Nobody waits for this any more.
+        match (&self.cache.shared, to_share, lease) {
+            (Some(shared), Some(entry), lease) => shared.put(fill.key, &entry, lease).await,
+            (Some(shared), None, Some(lease)) => shared.release(lease).await,
+            _ => {}
+        }
+    }
+
+    /// Looks whether the fleet has an answer, else fills for all of it, or waits for the one who does.
+    async fn fill_shared(&self, shared: &Shared, fill: &Fill) -> (Outcome, Option<Lease>) {
+        let found = match fill.renews {
+            // What is still fresh in the shared cache is what is to be renewed.
+            true => None,
+            false => shared.look(fill.key, &fill.canonical, fill.fingerprint()).await.found(),
+        };
+        let seen = match found.map(|entry| self.accept(entry, fill)) {
+            Some(Ok(filled)) => return (Ok(filled), None),
+            Some(Err(told)) => told,
+            None => None,
+        };
+        let (lease, found) = match shared.lead(fill.key, &fill.canonical, fill.fingerprint(), seen).await {
+            Turn::Lead(lease) => (Some(lease), None),
+            Turn::Found(entry) => (None, Some(*entry)),
+            Turn::Wait(waiting) => {
+                waiting.done(fill.began + self.settings.limits.request_timeout.0).await;
+                (None, shared.look(fill.key, &fill.canonical, fill.fingerprint()).await.found())
+            }
+            Turn::Alone => (None, None),
+        };
+        match found.map(|entry| self.accept(entry, fill)) {
+            Some(Ok(filled)) => (Ok(filled), None),
+            _ => (self.run(fill).await, lease),
+        }
+    }
+
+    /// Takes what another instance has filled, where it is good here and now. What is not is kept for when the source fails,
+    /// and its stamp comes back.
+    fn accept(&self, entry: Entry, fill: &Fill) -> Result<Filled, Option<Position>> {
+        let told = entry.told;
+        let (is_fresh, entry) = (self.is_fresh(&entry), Arc::new(entry));
+        if is_fresh {
+            return Ok(Filled { entry, stored: true, layer: Layer::Shared });
+        }
+        let has_one = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |kept| kept.is_some());
+        if !has_one {
+            self.cache.memory.put(fill.key, entry);
+        }
+        Err(told)
     }
 
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.
@@ -166,7 +238,7 @@ impl Pipeline {
         let stored = (entry.status == 200 || entry.absence.is_some())
             && !entry.limits.fresh.is_zero()
             && !matches!(standing, Standing::Purged | Standing::Forbidden);
-        Filled { entry: Arc::new(entry), stored }
+        Filled { entry: Arc::new(entry), stored, layer: Layer::Source }
     }
 
     async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {

@@ -1,10 +1,12 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
+pub mod audit;
 pub mod connections;
 pub mod cors;
 mod fill;
 pub mod front;
 pub mod headers;
 pub mod health;
+pub mod hot;
 pub mod middleware;
 pub mod pipeline;
 pub mod problem;

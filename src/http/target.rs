@@ -74,7 +74,7 @@ fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, &'static str> {
 }
 
 /// The canonical values of a route's parameters for one request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Arguments<'a> {
     values: SmallVec<[Value<'a>; 6]>,
 }

@@ -21,6 +21,18 @@ pub struct Metrics {
     pub fills: IntCounterVec,
     /// Requests that waited for another's fill.
     pub fill_waiters: IntCounterVec,
+    /// Answers that were compared with the primary.
+    pub audit_checked: IntCounterVec,
+    /// Those of them that were wrong.
+    pub audit_wrong: IntCounterVec,
+    /// Messages that were heard.
+    pub bus_messages: IntCounterVec,
+    /// Times at which messages were missed.
+    pub bus_gaps: IntCounterVec,
+    /// 1 while nothing is heard for too long.
+    pub bus_silent: IntGauge,
+    /// 1 while this instance publishes for its fleet.
+    pub bus_leading: IntGauge,
     /// Entries of L1.
     pub cache_entries: IntGauge,
     /// Bytes of L1.
@@ -86,6 +98,16 @@ impl Metrics {
                 "Requests that waited for another request's fill.",
                 &["route"],
             )?,
+            audit_checked: counters("audit_checked_total", "Cached answers compared with the primary.", &["route"])?,
+            audit_wrong: counters("audit_wrong_total", "Cached answers that were wrong.", &["route"])?,
+            bus_messages: counters(
+                "bus_messages_total",
+                "Messages of changes that were heard, by where from and whether they had tags.",
+                &["source", "kind"],
+            )?,
+            bus_gaps: counters("bus_gaps_total", "Times at which messages were missed, by where from.", &["source"])?,
+            bus_silent: gauge("bus_silent", "1 while nothing is heard for longer than cache.max_silence.")?,
+            bus_leading: gauge("bus_leading", "1 while this instance publishes changes for its fleet.")?,
             cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
             cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,
             replication_lag_seconds,

@@ -42,7 +42,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn every_manifest_in_the_documents_is_one() {
     let text = read("docs/manifest.md");
     let handlers = ["ramp.fees.quote", "notes.create"];
-    let known = Known { handlers: &handlers, middlewares: &["cors", "demand-key"] };
+    let known = Known { handlers: &handlers, middlewares: &["cors", "demand-key"], version: "1" };
     let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 6);
     for example in examples {

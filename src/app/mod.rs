@@ -37,6 +37,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Middlewares by name.
     pub middlewares: Middlewares,
+    /// The version of the program; none: Mainstay's own.
+    pub version: Option<String>,
 }
 
 impl Parts {
@@ -46,7 +48,8 @@ impl Parts {
     /// Every problem found, each with file and line.
     pub fn manifest(&self, dir: &std::path::Path) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
-        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares })
+        let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version })
     }
 }
 
