@@ -1,5 +1,7 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
+mod purger;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,7 +106,13 @@ impl Server {
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
         let for_scrapes = Arc::clone(&core);
-        let (admin, admin_addr) = admin::listen(&settings.server, Arc::new(move || for_scrapes.render_metrics()))?;
+        let (admin, admin_addr) = admin::listen(admin::Parts {
+            pipeline: Arc::clone(&core.pipeline),
+            surface: Arc::clone(&core.surface),
+            health: Arc::clone(&core.health),
+            purger: Arc::new(purger::Alone { pipeline: Arc::clone(&core.pipeline) }),
+            metrics: Arc::new(move || for_scrapes.render_metrics()),
+        })?;
         let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
         actix_rt::spawn(Arc::clone(&server.core).watch_health());
         actix_rt::spawn(public);

@@ -76,6 +76,18 @@ pub enum Standing {
     Forbidden,
 }
 
+impl Standing {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Unknown => "unknown",
+            Self::Purged => "purged",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 /// The fences of one tag.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fence {
@@ -411,6 +423,13 @@ impl Fences {
         let silent_from = Duration::from_millis(self.silent_from_ms.load(Ordering::Acquire));
         let since = now.saturating_duration_since(self.epoch).checked_sub(silent_from)?;
         Some(since + self.limits.max)
+    }
+
+    /// How long ago something was heard; none while nobody is to tell anything.
+    pub fn heard_ago(&self, now: Instant) -> Option<Duration> {
+        let silent_from_ms = Some(self.silent_from_ms.load(Ordering::Acquire)).filter(|from_ms| *from_ms != u64::MAX)?;
+        let heard = Duration::from_millis(silent_from_ms).saturating_sub(self.limits.max);
+        Some(now.saturating_duration_since(self.epoch).saturating_sub(heard))
     }
 
     /// What an entry of this age is good for. `noted` is the generation under which it was found current before; the one to

@@ -76,8 +76,9 @@ impl Memory {
                 Some(note) if note.key == key && note.version == version && note.hits_left > 0 => note,
                 place => {
                     let Some(entry) = self.cache.get(&key) else { return see(None) };
-                    entry.count_hits(u64::from(NOTED_HITS));
                     let is_light = entry.weight_bytes() <= NOTED_BYTES_MAX;
+                    // The hits that the note will answer are counted beforehand.
+                    entry.count_hits(if is_light { u64::from(NOTED_HITS) } else { 1 });
                     let note = Note { key, version, hits_left: NOTED_HITS, entry };
                     if is_light { place.insert(note) } else { aside.insert(note) }
                 }
@@ -85,6 +86,11 @@ impl Memory {
             note.hits_left -= 1;
             see(Some(&note.entry).filter(|entry| entry.answers(canonical, fingerprint)))
         })
+    }
+
+    /// The entry that answers exactly this request, for those who look at it without asking for it: no hit is counted.
+    pub fn peek(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Option<Arc<Entry>> {
+        self.cache.get(&key).filter(|entry| entry.answers(canonical, fingerprint))
     }
 
     /// Keeps an entry, unless a newer one is there: a fill that was overtaken must not bring back what it read.

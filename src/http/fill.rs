@@ -118,7 +118,7 @@ impl Pipeline {
         }
     }
 
-    fn is_fresh(&self, entry: &Entry) -> bool {
+    pub(super) fn is_fresh(&self, entry: &Entry) -> bool {
         let now = Instant::now();
         let age = entry.age(now);
         let is_current = entry.standing(&self.cache.fences, age, now) == Standing::Current;
