@@ -9,19 +9,23 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::cache::bus::Bus;
-use crate::cache::fence::{Applied, Message};
+use crate::cache::fence::{Applied, Ledger, Message};
 use crate::cache::shared::RedisFailure;
 use crate::cache::tag::Tag;
-use crate::config::settings::Settings;
+use crate::config::settings::{PastHardPurgeSilence, Settings};
 use crate::database::changes::feed::{Batch, Cursor, Feed, FeedError, Reader};
 use crate::database::read::Database;
 use crate::http::pipeline::Pipeline;
-use crate::position::{Position, SystemId};
+use crate::position::{Position, SystemId, Timeline};
+
+use super::snapshots::Snapshots;
 
 /// How long a source of messages that failed is left alone at most.
 const BACKOFF_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often an instance whose database has no change feed looks whether it has one now.
 const MIGRATION_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked whether hard purges may have been missed.
+const HARD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Operators' purges that are remembered as applied.
 const PURGES_MAX: usize = 1000;
 
@@ -31,6 +35,7 @@ pub struct Ear {
     pub(super) database: Option<Arc<Database>>,
     pub(super) bus: Option<Bus>,
     pub(super) settings: Arc<Settings>,
+    snapshots: Option<Arc<Snapshots>>,
     pub(super) instance: String,
     heard: Mutex<Heard>,
 }
@@ -78,9 +83,24 @@ impl Trouble {
 }
 
 impl Ear {
-    pub(super) fn new(pipeline: Arc<Pipeline>, bus: Option<Bus>, instance: String) -> Self {
+    pub(super) fn new(
+        pipeline: Arc<Pipeline>,
+        bus: Option<Bus>,
+        snapshots: Option<Arc<Snapshots>>,
+        instance: String,
+    ) -> Self {
         let (database, settings) = (pipeline.database.clone(), Arc::clone(&pipeline.settings));
-        Self { pipeline, database, bus, settings, instance, heard: Mutex::default() }
+        Self { pipeline, database, bus, settings, snapshots, instance, heard: Mutex::default() }
+    }
+
+    /// Where nobody is to tell this instance anything, it has a clock of its own. Where somebody is to, it has none until he
+    /// does: then nothing that it fills is claimed to be fresh for longer than a moment.
+    pub(super) fn begin_alone(&self) {
+        let has_clock = self.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
+        if self.bus.is_none() && !has_clock {
+            let at = Position::start_of(SystemId(fastrand::u64(..)), Timeline(0));
+            self.pipeline.cache.fences.change(|ledger| ledger.begin_alone(at));
+        }
     }
 
     /// Takes a message to account that the stream brought.
@@ -109,6 +129,9 @@ impl Ear {
         metrics.bus_messages.with_label_values(&[source, kind]).inc();
         if message.has_tags() {
             self.pipeline.refresh_hottest();
+        }
+        if let Some(snapshots) = self.snapshots.as_ref().filter(|_| !message.hard.is_empty()) {
+            snapshots.forget();
         }
         if applied.gap {
             metrics.bus_gaps.with_label_values(&[source]).inc();
@@ -227,9 +250,42 @@ impl Ear {
             }
             match self.hear_feed_once(&mut feed, &mut trouble).await {
                 Ok(()) => {}
-                Err(FeedError::NotMigrated) => sleep(MIGRATION_LOOK_INTERVAL).await,
+                Err(FeedError::NotMigrated) => {
+                    self.begin_alone();
+                    sleep(MIGRATION_LOOK_INTERVAL).await;
+                }
                 Err(error) => trouble.rest(&error).await,
             }
+        }
+    }
+
+    /// Learns which purges for good may have been missed, whenever that may be.
+    pub(super) async fn learn_hard_purges(self: Arc<Self>) {
+        let Some(database) = &self.database else { return };
+        let fences = &self.pipeline.cache.fences;
+        let patience = self.settings.cache.max_silence.0;
+        let serves = self.settings.cache.past_hard_purge_max_silence == PastHardPurgeSilence::Serve;
+        let reader = Reader { name: "hard purges".to_owned(), region: self.settings.region.clone() };
+        let mut feed = database.feed(reader);
+        let mut failing_since: Option<Instant> = None;
+        loop {
+            if fences.read(Ledger::hard_unknown) {
+                let since = *failing_since.get_or_insert_with(Instant::now);
+                match feed.hard_purges().await {
+                    Ok(purges) => {
+                        let purges = purges.into_iter().map(|(tag, at)| (Tag::new(tag), at));
+                        fences.change(|ledger| ledger.learn_hard(purges));
+                        feed.close();
+                    }
+                    // Nothing was ever written down, or it cannot be read and what is there is better than nothing.
+                    Err(FeedError::NotMigrated) => fences.change(Ledger::give_up_hard),
+                    Err(_) if serves && since.elapsed() > patience => fences.change(Ledger::give_up_hard),
+                    Err(error) => log::debug!("hard purges of the past are not known: {error}"),
+                }
+            } else {
+                failing_since = None;
+            }
+            sleep(HARD_LOOK_INTERVAL).await;
         }
     }
 

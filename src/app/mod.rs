@@ -1,6 +1,9 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
-mod purger;
+mod hear;
+mod lead;
+mod purge;
+mod snapshots;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,23 +14,29 @@ use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 
 use crate::admin;
+use crate::admin::purge::Purger;
 use crate::cache::Cache;
+use crate::cache::bus::Bus;
+use crate::cache::shared::Shared;
 use crate::config::ConfigError;
 use crate::config::manifest::{Known, Manifest, Problem};
 use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::audit::Audit;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
+use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
 use crate::http::surface::Surface;
 use crate::nodes::breaker::BreakerState;
-use crate::position::{Position, SystemId, Timeline};
 use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
+use hear::Ear;
+use snapshots::Snapshots;
 
 /// Health is not judged more often than this.
 const TICK_MIN: Duration = Duration::from_millis(20);
@@ -73,6 +82,8 @@ struct Core {
     surface: Arc<ArcSwap<Surface>>,
     pipeline: Arc<Pipeline>,
     health: Arc<HealthPages>,
+    ear: Arc<Ear>,
+    snapshots: Option<Arc<Snapshots>>,
 }
 
 impl Server {
@@ -85,21 +96,37 @@ impl Server {
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let database = if settings.database.url.is_empty() { None } else { Some(Database::start(&settings)?) };
+        let metrics = Arc::new(metrics);
+        let shared = if settings.redis.url.is_empty() { None } else { Some(Shared::new(&settings, &metrics)?) };
+        let instance = format!("{}/{:016x}", settings.region, fastrand::u64(..));
+        let bus = shared.as_ref().map(|shared| {
+            let redis = &settings.redis;
+            Bus::new(shared.redis().clone(), &settings.cache.namespace, &instance, redis.stream_entries_max)
+        });
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, settings.limits.fills_max),
+            cache: Cache::new(&settings.cache, settings.limits.fills_max, shared),
             database,
-            metrics: Arc::new(metrics),
+            metrics,
+            hot: Hot::default(),
+            audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
             settings: Arc::clone(&settings),
         });
-        // Until a bus says otherwise this instance has a clock of its own.
-        let own_clock = Position::start_of(SystemId(fastrand::u64(..)), Timeline(0));
-        pipeline.cache.fences.change(|ledger| ledger.begin(own_clock, None));
+        let snapshots = Snapshots::new(&pipeline).map(Arc::new);
+        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
+        if pipeline.database.is_none() {
+            ear.begin_alone();
+        }
+        if let Some(snapshots) = &snapshots {
+            snapshots.load();
+        }
         let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
         let core = Arc::new(Core {
             parts,
             dir,
             surface: Arc::new(ArcSwap::from_pointee(surface)),
             health: Arc::new(HealthPages::new(&settings.region)),
+            ear,
+            snapshots,
             pipeline,
         });
         let front =
@@ -110,11 +137,12 @@ impl Server {
             pipeline: Arc::clone(&core.pipeline),
             surface: Arc::clone(&core.surface),
             health: Arc::clone(&core.health),
-            purger: Arc::new(purger::Alone { pipeline: Arc::clone(&core.pipeline) }),
+            purger: Arc::clone(&core.ear) as Arc<dyn Purger>,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
         })?;
         let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
         actix_rt::spawn(Arc::clone(&server.core).watch_health());
+        server.core.hear();
         actix_rt::spawn(public);
         actix_rt::spawn(admin);
         Ok(server)
@@ -150,6 +178,9 @@ impl Server {
         actix_rt::time::sleep(settings.server.drain_delay.0).await;
         self.public.stop(true).await;
         self.admin.stop(false).await;
+        if let Some(snapshots) = self.core.snapshots.clone() {
+            let _written = actix_rt::task::spawn_blocking(move || snapshots.write()).await;
+        }
         if let Some(database) = &self.core.pipeline.database {
             database.shutdown();
         }
@@ -162,6 +193,21 @@ pub fn problems(problems: Vec<Problem>) -> ConfigError {
 }
 
 impl Core {
+    /// Starts to listen for changes, and to tell of them.
+    fn hear(&self) {
+        let ear = || Arc::clone(&self.ear);
+        actix_rt::spawn(ear().watch_timeline());
+        actix_rt::spawn(ear().hear_stream());
+        actix_rt::spawn(ear().hear_feed());
+        actix_rt::spawn(ear().lead());
+        actix_rt::spawn(ear().learn_hard_purges());
+        let surface = Arc::clone(&self.surface);
+        actix_rt::spawn(ear().guard(move || surface.load().watches()));
+        if let Some(snapshots) = &self.snapshots {
+            actix_rt::spawn(Arc::clone(snapshots).keep());
+        }
+    }
+
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;

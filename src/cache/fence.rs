@@ -117,6 +117,8 @@ pub struct Ledger {
     hard_base: Option<Position>,
     /// Whether hard purges may have been missed that are still to be looked up.
     hard_unknown: bool,
+    /// Whether nobody is to tell this instance anything.
+    is_alone: bool,
 }
 
 impl Ledger {
@@ -132,7 +134,8 @@ impl Ledger {
             floor: None,
             base: None,
             hard_base: None,
-            hard_unknown: false,
+            hard_unknown: true,
+            is_alone: false,
         }
     }
 
@@ -143,6 +146,13 @@ impl Ledger {
         self.told = later(self.told, Some(at));
         self.start = Some(at);
         self.floor = later(self.floor, floor);
+    }
+
+    /// The instance begins at a position of a clock of its own: nobody is to tell it anything.
+    pub fn begin_alone(&mut self, at: Position) {
+        self.turn_to(at.system, at.timeline);
+        (self.told, self.start, self.base) = (Some(at), Some(at), None);
+        (self.is_alone, self.hard_unknown) = (true, false);
     }
 
     /// The primary is on this timeline of this cluster, or on a later one. Says whether that is news: then all is purged
@@ -167,6 +177,7 @@ impl Ledger {
             self.told = Some(start);
             (self.start, self.through, self.complete) = (None, None, None);
             (self.floor, self.base) = (None, Some(start));
+            self.is_alone = false;
         }
         !is_known
     }
@@ -245,6 +256,11 @@ impl Ledger {
         self.bound();
     }
 
+    /// The hard purges of the past cannot be learnt, and what they may cover is served all the same.
+    pub fn give_up_hard(&mut self) {
+        self.hard_unknown = false;
+    }
+
     /// Whether hard purges may have been missed; see [`Ledger::learn_hard`].
     pub fn hard_unknown(&self) -> bool {
         self.hard_unknown
@@ -290,13 +306,23 @@ impl Ledger {
         if lacks(self.hard_base) || fences().any(|fence| lacks(fence.hard)) {
             return Standing::Forbidden;
         }
-        if lacks(self.base) || fences().any(|fence| lacks(fence.soft)) {
-            return Standing::Purged;
-        }
-        let is_own = told.zip(self.start).is_some_and(|(told, start)| told >= start);
+        let is_own = match told {
+            Some(told) => self.start.is_some_and(|start| told >= start),
+            None => self.is_alone,
+        };
         // What others filled before this instance began is judged by what was told since then, once all of that was heard.
-        let is_heard = told.is_some() && self.complete.is_some() && self.is_caught_up();
-        if is_own || is_heard { Standing::Current } else { Standing::Unknown }
+        let is_heard = || told.is_some() && self.complete.is_some() && self.is_caught_up();
+        let is_purged = lacks(self.base) || fences().any(|fence| lacks(fence.soft));
+        let is_doubtful = lacks(self.base) || (told.is_some() && !is_own && !is_heard());
+        if is_doubtful && self.hard_unknown {
+            Standing::Forbidden
+        } else if is_purged {
+            Standing::Purged
+        } else if is_own || is_heard() {
+            Standing::Current
+        } else {
+            Standing::Unknown
+        }
     }
 
     /// Whether all that was told before this instance began has been heard.
@@ -308,6 +334,11 @@ impl Ledger {
     /// The position through which this instance has been told.
     pub fn told(&self) -> Option<Position> {
         self.told
+    }
+
+    /// Where it began to be told, where it knows that.
+    pub fn start(&self) -> Option<Position> {
+        self.start
     }
 
     /// Every commit at or below this position has been told.
@@ -493,6 +524,7 @@ mod tests {
         let mut ledger = Ledger::new(4);
         ledger.begin(at(100), Some(at(100)));
         ledger.apply(&message(110, 90, &[]));
+        ledger.learn_hard([]);
         ledger
     }
 
@@ -518,6 +550,8 @@ mod tests {
         let mut ledger = ledger();
         let applied = ledger.apply(&message(140, 130, &[]));
         assert!(applied.gap && applied.purged);
+        assert_eq!(standing(&ledger, 110, "a"), Standing::Forbidden, "it may have been purged for good");
+        ledger.learn_hard([]);
         assert_eq!(standing(&ledger, 110, "a"), Standing::Purged);
         assert_eq!(standing(&ledger, 130, "a"), Standing::Current, "another instance had heard it");
         assert_eq!(ledger.floor(), Some(at(130)));
@@ -551,8 +585,12 @@ mod tests {
     fn what_others_filled_counts_once_all_before_the_start_was_heard() {
         let mut ledger = Ledger::new(4);
         ledger.begin(at(100), Some(at(100)));
+        assert_eq!(standing(&ledger, 95, "a"), Standing::Forbidden, "it may have been purged for good");
+        ledger.learn_hard([(Tag::new("h"), at(96))]);
+        assert_eq!(standing(&ledger, 95, "h"), Standing::Forbidden);
         assert_eq!(standing(&ledger, 95, "a"), Standing::Unknown);
         ledger.apply(&message(92, 90, &["a"]));
+        ledger.learn_hard([]);
         assert_eq!(standing(&ledger, 95, "a"), Standing::Unknown);
         ledger.apply(&message(97, 92, &["b"]));
         assert_eq!(standing(&ledger, 95, "b"), Standing::Purged);
@@ -580,6 +618,7 @@ mod tests {
         let fences =
             Fences::new(4, SilenceLimits { max: Duration::from_secs(2), hard_max: Some(Duration::from_secs(60)) });
         fences.change(|ledger| ledger.begin(at(100), None));
+        fences.change(Ledger::give_up_hard);
         let (start, secs) = (Instant::now(), Duration::from_secs);
         let standing = |age, after| fences.standing(Some(at(100)), &[], 0, secs(age), start + secs(after)).0;
         assert_eq!(standing(500, 500), Standing::Current, "nobody is to tell anything");

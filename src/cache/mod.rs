@@ -3,6 +3,7 @@
 //! [`Cache`] is what the request pipeline talks to: a [`memory::Memory`] of [`entry::Entry`]s under [`key::Key`]s, and the
 //! [`fill::Fills`] that are under way. It knows nothing of HTTP or Postgres: entries are bytes with limits in time.
 
+pub mod bus;
 pub mod entry;
 pub mod fence;
 pub mod fill;
@@ -10,6 +11,7 @@ pub mod key;
 pub mod memory;
 pub mod policy;
 pub mod shared;
+pub mod snapshot;
 pub mod tag;
 pub mod variants;
 
@@ -21,13 +23,15 @@ pub struct Cache {
     pub fences: fence::Fences,
     /// L1.
     pub memory: memory::Memory,
+    /// L2, where there is one.
+    pub shared: Option<shared::Shared>,
     /// Sources that run now, one for a key.
     pub fills: fill::Fills,
 }
 
 impl Cache {
     /// A cache as it is set.
-    pub fn new(settings: &CacheSettings, fills_max: usize) -> Self {
+    pub fn new(settings: &CacheSettings, fills_max: usize, shared: Option<shared::Shared>) -> Self {
         let refuses = settings.past_hard_purge_max_silence == PastHardPurgeSilence::Refuse;
         let limits = fence::SilenceLimits {
             max: settings.max_silence.0,
@@ -36,6 +40,7 @@ impl Cache {
         Self {
             fences: fence::Fences::new(settings.tags_max, limits),
             memory: memory::Memory::new(settings.memory_bytes_max),
+            shared,
             fills: fill::Fills::new(fills_max),
         }
     }
