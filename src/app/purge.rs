@@ -1,7 +1,6 @@
 //! Operators' purges: into the log, so that every instance of every region hears them, and then the count of who has.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -31,7 +30,7 @@ impl Purger for Ear {
                     let reader = Reader { name: "operator".to_owned(), region: self.settings.region.clone() };
                     let mut feed = database.feed(reader);
                     match feed.purge(&order.tags, order.hard).await {
-                        Ok(purge) => Ok(self.report(&mut feed, purge.id, purge.fence).await),
+                        Ok(purge) => Ok(self.confirmations(&mut feed, purge.id, purge.fence).await),
                         Err(error) => Ok(self.purge_without_log(&order, feed.fence().await.ok(), &error).await),
                     }
                 }
@@ -44,7 +43,7 @@ impl Purger for Ear {
 
 impl Ear {
     /// Waits until all who are known have applied a purge, or for as long as that may take.
-    async fn report(&self, feed: &mut Feed, id: i64, fence: Position) -> Report {
+    async fn confirmations(&self, feed: &mut Feed, id: i64, fence: Position) -> Report {
         let deadline = Instant::now() + CONFIRMATION_TIME;
         loop {
             let (known, confirmed) = self.instances(id).await;
