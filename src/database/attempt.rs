@@ -1,4 +1,4 @@
-//! One attempt of a read on one node: a connection, the query, and what its failure means.
+//! One attempt of a read on one node: a connection, proof of how far the node has read, the query, and what its failure means.
 
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
@@ -12,10 +12,11 @@ use super::classify::Meaning;
 use super::connect::Link;
 use super::node::Node;
 use super::pools::{Lease, NoConnection};
-use super::read::{Shared, in_transaction};
+use super::read::{Served, Shared, in_transaction};
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
 use crate::nodes::breaker::BreakerState;
+use crate::position::Position;
 
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -31,6 +32,8 @@ pub(super) enum Failure {
     Busy,
     /// The deadline has come.
     Late,
+    /// The node is well, and has not read as far as is asked.
+    Behind,
     /// The answer is an error, wherever it is asked.
     Final(Error),
 }
@@ -47,11 +50,12 @@ impl Shared {
     pub(super) async fn insist<T>(
         &self,
         node: &Node,
+        at_least: Option<Position>,
         deadline: Instant,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
-    ) -> Result<T, Failure> {
-        match self.attempt(node, deadline, Others::None, query).await {
-            Err(Failure::Elsewhere(..)) => self.attempt(node, deadline, Others::None, query).await,
+    ) -> Result<(T, Served), Failure> {
+        match self.attempt(node, at_least, deadline, Others::None, query).await {
+            Err(Failure::Elsewhere(..)) => self.attempt(node, at_least, deadline, Others::None, query).await,
             outcome => outcome,
         }
     }
@@ -59,19 +63,20 @@ impl Shared {
     pub(super) async fn attempt<T>(
         &self,
         node: &Node,
+        at_least: Option<Position>,
         deadline: Instant,
         others: Others,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
-    ) -> Result<T, Failure> {
+    ) -> Result<(T, Served), Failure> {
         if !node.admit(Instant::now()) {
             return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
         }
         let work = async {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.once(node, node.pool.lease(left).await, query).await {
+            match self.once(node, node.pool.lease(left).await, at_least, query).await {
                 // Other connections of the pool may remember the same plan. Each is dropped as it is met.
                 Err(Failure::Elsewhere(Meaning::StalePlan, _)) => {
-                    match self.once(node, node.pool.fresh().await, query).await {
+                    match self.once(node, node.pool.fresh().await, at_least, query).await {
                         Err(Failure::Elsewhere(Meaning::StalePlan, told)) => Err(query_failed(&told)),
                         outcome => outcome,
                     }
@@ -80,7 +85,7 @@ impl Shared {
                 Err(Failure::Elsewhere(Meaning::Lost, _))
                     if others == Others::None || node.breaker_state(Instant::now()) != BreakerState::Closed =>
                 {
-                    self.once(node, node.pool.fresh().await, query).await
+                    self.once(node, node.pool.fresh().await, at_least, query).await
                 }
                 outcome => outcome,
             }
@@ -98,7 +103,7 @@ impl Shared {
             Err(Failure::Elsewhere(..)) => {
                 node.counts.conflicts.fetch_add(1, Ordering::Relaxed);
             }
-            Err(Failure::Late | Failure::Busy) => {}
+            Err(Failure::Late | Failure::Busy | Failure::Behind) => {}
         }
         outcome
     }
@@ -107,8 +112,9 @@ impl Shared {
         &self,
         node: &Node,
         lease: Result<Lease, NoConnection>,
+        at_least: Option<Position>,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
-    ) -> Result<T, Failure> {
+    ) -> Result<(T, Served), Failure> {
         let mut lease = lease.map_err(|error| match error {
             NoConnection::Busy => Failure::Busy,
             // The server has no more connections to give: those of the pool are in use, and well.
@@ -122,10 +128,15 @@ impl Shared {
         let has_served = lease.has_served();
         let Some(link) = lease.link() else { return Err(Failure::Busy) };
         let _earlier = link.take_sqlstate();
-        let error = match self.run(link, node.pool.connector().pooler(), query).await {
-            Ok(value) => {
+        let outcome = async {
+            let Some(reached) = self.prove(node, link, at_least).await? else { return Ok(None) };
+            let value = self.run(link, node.pool.connector().pooler(), query).await?;
+            Ok(Some((value, Served { reached, ..node.served.clone() })))
+        };
+        let error = match outcome.await {
+            Ok(outcome) => {
                 lease.give_back();
-                return Ok(value);
+                return outcome.ok_or(Failure::Behind);
             }
             Err(error) => error,
         };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::CacheSize;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
@@ -214,7 +214,7 @@ impl Connector {
         let failed = |error: &dyn fmt::Display| self.failed(error);
         if self.pooler == Pooler::None {
             let connection = AsyncPgConnection::try_from(client).await.map_err(|error| failed(&error))?;
-            return Ok(Link { connection, tap, _farewell: farewell });
+            return Ok(Link { connection, opened_at: Instant::now(), tap, _farewell: farewell });
         }
         // The setup of diesel-async prepares two SETs by name. Outside a transaction the pooler may send a statement's
         // parts to different servers; and what they set must not stay behind on a server that others use.
@@ -224,7 +224,7 @@ impl Connector {
         diesel_async::SimpleAsyncConnection::batch_execute(&mut connection, "ROLLBACK")
             .await
             .map_err(|error| failed(&error))?;
-        Ok(Link { connection, tap, _farewell: farewell })
+        Ok(Link { connection, opened_at: Instant::now(), tap, _farewell: farewell })
     }
 
     /// The TLS configuration is made once: reading the system's roots takes milliseconds.
@@ -289,6 +289,8 @@ impl RawLink {
 pub struct Link {
     /// The connection.
     pub connection: AsyncPgConnection,
+    /// When it was opened: the server has not restarted since.
+    pub opened_at: Instant,
     tap: Arc<Tap>,
     /// Dropped after the connection.
     _farewell: oneshot::Sender<()>,

@@ -25,12 +25,23 @@ pub struct Reading {
     pub lsn: Option<Lsn>,
     /// Its branch of history; of a standby only where the role may see it (`pg_monitor`).
     pub timeline: Option<Timeline>,
+    /// A standby's branch as of its last restart point, which every role may see. It may lag behind, so it proves that a
+    /// standby is on a branch, and never that it is not.
+    pub checkpoint_timeline: Option<Timeline>,
     /// Its cluster.
     pub system: Option<SystemId>,
     /// A standby: a WAL receiver is connected.
     pub streaming: bool,
     /// A standby: replay is paused.
     pub paused: bool,
+}
+
+impl Reading {
+    /// How far the node had got at least, where its cluster and branch are proven.
+    pub fn position(&self) -> Option<Position> {
+        let timeline = self.timeline.or(self.checkpoint_timeline.filter(|_| self.in_recovery))?;
+        Some(Position { system: self.system?, timeline, lsn: self.lsn? })
+    }
 }
 
 /// The primary's positions, each with a time at which it had been reached.
@@ -229,6 +240,7 @@ mod tests {
             in_recovery: true,
             lsn: Some(Lsn(lsn)),
             timeline: Some(Timeline(1)),
+            checkpoint_timeline: None,
             system: Some(SystemId(7)),
             streaming: true,
             paused: false,

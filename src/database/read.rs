@@ -25,7 +25,7 @@ use crate::config::settings::{DatabaseSettings, DatabaseUrl, NodeSettings, Repli
 use crate::error::{Code, Error};
 use crate::nodes::breaker::Breaker;
 use crate::nodes::select::{Candidate, Pick};
-use crate::position::Position;
+use crate::position::{Position, SystemId, Timeline};
 
 pub use crate::config::manifest::Consistency;
 
@@ -117,6 +117,8 @@ pub struct Shared {
     pub nodes: Vec<Node>,
     /// The primary's positions.
     pub history: Mutex<History>,
+    /// The cluster, and the newest timeline of it that anyone has seen.
+    pub highest: Mutex<Option<(SystemId, Timeline)>>,
     /// Sampling and bounds.
     pub replication: ReplicationSettings,
     bounds: Bounds,
@@ -167,10 +169,9 @@ impl Database {
         deadline: Instant,
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
-        let _todo_by_feed_helper = at_least;
         match consistency {
-            Consistency::Eventual => self.shared.eventual(deadline, &query).await,
-            Consistency::Session | Consistency::Strong => self.shared.strong(deadline, &query).await,
+            Consistency::Eventual => self.shared.eventual(at_least, deadline, &query).await,
+            Consistency::Session | Consistency::Strong => self.shared.strong(at_least, deadline, &query).await,
         }
     }
 
@@ -205,6 +206,7 @@ impl Shared {
         Ok(Self {
             nodes,
             history: Mutex::default(),
+            highest: Mutex::default(),
             bounds: Bounds { lag_max: replication.lag_max.0, overdue },
             replication,
             node_settings: settings.nodes.clone(),
@@ -231,7 +233,7 @@ impl Shared {
             role: node.served.role,
             sampled: sampled.is_some(),
             up: sampled.is_some_and(|sampled| sampled.up),
-            writable: sampled.is_some_and(lag::Sampled::leads),
+            writable: sampled.is_some_and(lag::Sampled::leads) && !self.was_outrun(node),
             ineligible: if node.is_primary() { None } else { self.eligible(node, now).err() },
             lag: sampled.and_then(|sampled| sampled.lag(now, self.bounds.overdue)),
             flowing: reading.is_some_and(|reading| reading.streaming && !reading.paused),
@@ -279,16 +281,17 @@ impl Shared {
 
     async fn eventual<T>(
         &self,
+        at_least: Option<Position>,
         deadline: Instant,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
         for index in self.order(Instant::now()) {
             let Some(node) = self.nodes.get(index) else { continue };
-            match self.attempt(node, deadline, Others::Left, query).await {
-                Ok(value) => return Ok((value, node.served.clone())),
+            match self.attempt(node, at_least, deadline, Others::Left, query).await {
+                Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Late) => return Err(late()),
-                Err(Failure::Busy) => {}
+                Err(Failure::Busy | Failure::Behind) => {}
                 Err(Failure::Elsewhere(meaning, _)) => {
                     if meaning == Meaning::Node {
                         self.pick.lock().forget(index);
@@ -296,13 +299,14 @@ impl Shared {
                 }
             }
         }
-        self.fall_back(deadline, query).await
+        self.fall_back(at_least, deadline, query).await
     }
 
     /// The primary, for reads that prefer a replica. While replicas are configured, few at once: all reads of a region
     /// at once would take the primary down as well.
     async fn fall_back<T>(
         &self,
+        at_least: Option<Position>,
         deadline: Instant,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
@@ -310,6 +314,9 @@ impl Shared {
         let Some(node) = self.primary() else { return unavailable("no database is configured") };
         if self.is_standby(node) {
             return unavailable("no replica can answer, and the primary is a standby");
+        }
+        if at_least.is_some() && !self.is_primary_at(node, at_least) {
+            return unavailable("no replica has read far enough, and there is no primary on the newest timeline");
         }
         let _permit = if self.nodes.len() > 1 {
             match timeout_at(deadline.into(), self.fallback.acquire()).await {
@@ -321,10 +328,11 @@ impl Shared {
         } else {
             None
         };
-        match self.insist(node, deadline, query).await {
-            Ok(value) => Ok((value, node.served.clone())),
+        match self.insist(node, at_least, deadline, query).await {
+            Ok(answer) => Ok(answer),
             Err(Failure::Final(error)) => Err(error),
             Err(Failure::Late) => Err(late()),
+            Err(Failure::Behind) => unavailable("the primary was replaced while it was asked"),
             Err(Failure::Busy) => Err(Error::new(Code::Overloaded, "all connections to the database are in use")),
             Err(Failure::Elsewhere(_, reason)) => {
                 log::debug!("a read found no database: {reason}");
@@ -335,6 +343,7 @@ impl Shared {
 
     async fn strong<T>(
         &self,
+        at_least: Option<Position>,
         deadline: Instant,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
@@ -344,8 +353,12 @@ impl Shared {
         if self.is_standby(node) {
             return unavailable("the primary is a standby");
         }
-        match self.insist(node, deadline, query).await {
-            Ok(value) => Ok((value, node.served.clone())),
+        if self.was_outrun(node) || (at_least.is_some() && !self.is_primary_at(node, at_least)) {
+            return unavailable("there is no primary on the newest timeline");
+        }
+        match self.insist(node, at_least, deadline, query).await {
+            Ok(answer) => Ok(answer),
+            Err(Failure::Behind) => unavailable("the primary was replaced while it was asked"),
             Err(Failure::Final(error)) => Err(error),
             Err(Failure::Late) if node.may_be_up() => Err(late()),
             Err(Failure::Late) => unavailable("the primary is out of reach"),

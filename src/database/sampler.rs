@@ -11,7 +11,7 @@ use super::connect::RawLink;
 use super::lag::{Reading, Sampled};
 use super::node::Node;
 use super::read::Shared;
-use crate::position::{Lsn, Position, SystemId, Timeline};
+use crate::position::{Lsn, SystemId, Timeline};
 
 /// How long a lost connection is waited for at most, before the next try.
 const BACKOFF_TIME_MAX: Duration = Duration::from_secs(2);
@@ -27,7 +27,8 @@ const PROBE: &str = "SELECT pg_is_in_recovery(), \
          ELSE ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int END, \
     (SELECT system_identifier FROM pg_control_system()), \
     r.pid IS NOT NULL AND coalesce(r.status, 'streaming') = 'streaming', \
-    CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END \
+    CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END, \
+    (SELECT timeline_id FROM pg_control_checkpoint()) \
     FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true";
 
 /// Samples a node for as long as the task lives.
@@ -42,6 +43,11 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
             Ok((sent_at, reading)) => {
                 backoff = interval.min(BACKOFF_TIME_MAX);
                 take(&shared, node, sent_at, reading);
+                if node.is_primary() && shared.is_outrun(&reading) {
+                    // A proxy, or the name of the primary, may lead to the new one by now: only a new connection can tell.
+                    node.pool.new_epoch();
+                    link = None;
+                }
             }
             Err(reason) => {
                 link = None;
@@ -79,6 +85,7 @@ fn reading(row: &SimpleQueryRow) -> Reading {
         in_recovery: yes(0),
         lsn: parsed::<Lsn>(row, 1),
         timeline: parsed(row, 2).map(Timeline),
+        checkpoint_timeline: parsed(row, 6).map(Timeline),
         // bigint on the wire, unsigned in the control file.
         system: parsed::<i64>(row, 3).map(|id| SystemId(id.cast_unsigned())),
         streaming: yes(4),
@@ -89,9 +96,10 @@ fn reading(row: &SimpleQueryRow) -> Reading {
 /// Files an answer.
 fn take(shared: &Shared, node: &Node, sent_at: Instant, reading: Reading) {
     let before = node.sampled.load_full();
+    shared.see(node, &reading);
     let sampled = {
         let mut history = shared.history.lock();
-        if let (true, false, Some(position)) = (node.is_primary(), reading.in_recovery, position(&reading)) {
+        if let (true, false, Some(position)) = (node.is_primary(), reading.in_recovery, reading.position()) {
             history.record(sent_at, position);
         }
         Sampled::answered(before.as_deref(), sent_at, reading, &history)
@@ -116,10 +124,6 @@ fn lose(node: &Node, asked_at: Instant, reason: &str) {
         log::warn!(node = node.name().as_ref(); "{} is down: {reason}", node.name());
     }
     node.sampled.store(Some(Arc::new(sampled)));
-}
-
-fn position(reading: &Reading) -> Option<Position> {
-    Some(Position { system: reading.system?, timeline: reading.timeline?, lsn: reading.lsn? })
 }
 
 /// Whether the server behind a node is another than before: another cluster, promoted or demoted, or on another timeline.

@@ -20,7 +20,7 @@ pub struct NodeStatus {
     pub sampled: bool,
     /// Whether it answers.
     pub up: bool,
-    /// Whether it answers and is writable.
+    /// Whether it answers and is writable, on the newest timeline that anyone has seen.
     pub writable: bool,
     /// A replica: why it does not serve reads, if so.
     pub ineligible: Option<Ineligible>,

@@ -13,6 +13,7 @@ use mainstay::database::health::{Health, Verdict};
 use mainstay::database::read::{Consistency, Database, Role, Served};
 use mainstay::error::Error;
 use mainstay::local::{Postgres, PostgresOptions, Proxy, ReplicaOptions, Scratch};
+use mainstay::position::Position;
 
 /// How long a condition may take to come true on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -173,6 +174,18 @@ pub async fn number(database: &Database, consistency: Consistency, sql: &str) ->
 pub async fn word(database: &Database, consistency: Consistency, sql: &str) -> Result<(String, Served), Error> {
     let read = database.read(consistency, soon(), async |conn| diesel::sql_query(sql).get_result::<Word>(conn).await);
     read.await.map(|(row, served)| (row.word, served))
+}
+
+/// The integer column called `number` of a statement, on a connection.
+pub async fn count(conn: &mut diesel_async::AsyncPgConnection, sql: &str) -> diesel::QueryResult<i32> {
+    diesel::sql_query(sql).get_result::<Number>(conn).await.map(|row| row.number)
+}
+
+/// A position on a server's WAL that is past all that is visible there now.
+pub fn fence(server: &Postgres, database: &str) -> Position {
+    let sql = "SELECT s.system_identifier || ':' || ('x' || substr(pg_walfile_name(f.lsn), 1, 8))::bit(32)::int || ':' || f.lsn \
+               FROM pg_control_system() s, (SELECT pg_logical_emit_message(true, 'mainstay', '') AS lsn) f";
+    server.psql(database, sql).unwrap().trim().parse().unwrap()
 }
 
 /// Which part answers an eventual read now.

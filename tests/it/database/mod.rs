@@ -1,5 +1,6 @@
 //! Databases.
 
+mod at_least;
 mod lag;
 mod maintenance;
 mod pgbouncer;
