@@ -133,10 +133,7 @@ impl Commands {
     ///
     /// # Errors
     /// [`Unavailable`], at once while the breaker is open.
-    pub async fn run<T>(
-        &self,
-        ask: impl AsyncFnOnce(&mut Connection) -> RedisResult<T>,
-    ) -> Result<T, Unavailable> {
+    pub async fn run<T>(&self, ask: impl AsyncFnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, Unavailable> {
         let began = Instant::now();
         if !self.admit(began) {
             return Err(Unavailable);

@@ -32,7 +32,10 @@ pub struct Target {
 enum Kind {
     Single(Client),
     /// The nodes are for what the cluster's client does not do: subscriptions go to any one of them.
-    Cluster { client: ClusterClient, nodes: Vec<Client> },
+    Cluster {
+        client: ClusterClient,
+        nodes: Vec<Client>,
+    },
 }
 
 /// A connection that many share at once.
