@@ -32,7 +32,6 @@ use crate::http::middleware::Middlewares;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
 use crate::http::surface::Surface;
-use crate::nodes::breaker::BreakerState;
 use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
 use hear::Ear;
@@ -256,11 +255,7 @@ impl Core {
 fn set_node(metrics: &Metrics, node: &NodeStatus) {
     let name: &str = &node.name;
     metrics.node_up.with_label_values(&[name]).set(i64::from(node.up));
-    metrics.node_breaker_state.with_label_values(&[name]).set(match node.breaker {
-        BreakerState::Closed => 0,
-        BreakerState::HalfOpen => 1,
-        BreakerState::Open => 2,
-    });
+    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker.as_number());
     match node.lag {
         Some(lag) => metrics.replication_lag_seconds.with_label_values(&[name]).set(lag.as_secs_f64()),
         // An unknown lag is no lag of zero: the series goes away until there is a value again.

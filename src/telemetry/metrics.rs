@@ -17,6 +17,8 @@ pub struct Metrics {
     pub request_seconds: HistogramVec,
     /// Lookups in a cache layer.
     pub lookups: IntCounterVec,
+    /// Commands that Redis did not answer, or not well.
+    pub redis_failures: IntCounterVec,
     /// Sources that were run for the cache.
     pub fills: IntCounterVec,
     /// Requests that waited for another's fill.
@@ -92,6 +94,7 @@ impl Metrics {
             requests: counters("http_requests_total", "Answered requests by route and status.", &["route", "status"])?,
             request_seconds,
             lookups: counters("cache_lookups_total", "Cache lookups by layer and result.", &["layer", "result"])?,
+            redis_failures: counters("redis_failures_total", "Waves of commands that failed, by reason.", &["reason"])?,
             fills: counters("fills_total", "Sources run for the cache, by route and outcome.", &["route", "outcome"])?,
             fill_waiters: counters(
                 "fill_waiters_total",
@@ -145,6 +148,10 @@ pub enum LookupResult {
     Expired,
     /// Nothing.
     Miss,
+    /// Something that is damaged, or was not written by this fleet: as good as nothing.
+    Corrupt,
+    /// The layer did not answer in time, or was not asked at all.
+    Unavailable,
 }
 
 impl LookupResult {
@@ -155,6 +162,8 @@ impl LookupResult {
             Self::Stale => "stale",
             Self::Expired => "expired",
             Self::Miss => "miss",
+            Self::Corrupt => "corrupt",
+            Self::Unavailable => "unavailable",
         }
     }
 }

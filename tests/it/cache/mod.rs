@@ -5,4 +5,5 @@ mod key;
 mod memory;
 mod negative;
 mod reload;
+mod shared;
 mod stale;
