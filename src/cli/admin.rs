@@ -44,7 +44,11 @@ impl AdminArgs {
         let mut address = settings.server.admin_addr;
         if address.ip().is_unspecified() {
             // Where it listens on all addresses, this machine's own will do.
-            address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+            address.set_ip(if address.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            });
         }
         Client::new(self.url.as_deref().unwrap_or(&address.to_string()), token)
     }
@@ -56,7 +60,8 @@ impl Client {
             None => format!("http://{url}"),
             Some(("http", _)) => url.to_owned(),
             Some((scheme, _)) => {
-                let sentence = format!("{url}: the admin listener speaks http, not {scheme}; reach it through a tunnel");
+                let sentence =
+                    format!("{url}: the admin listener speaks http, not {scheme}; reach it through a tunnel");
                 return Err(Failure::new(sentence));
             }
         };

@@ -21,7 +21,11 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let status = args.admin.client()?.get("/admin/status")?;
-    if args.admin.json { print_json(&status)? } else { print(&status) }
+    if args.admin.json {
+        print_json(&status)?
+    } else {
+        print(&status)
+    }
     match text(&status, "/health/status").as_str() {
         "unhealthy" => Err(Failure::new(format!("unhealthy: {}", text(&status, "/health/reasons")))),
         _ => Ok(()),
@@ -67,7 +71,12 @@ fn print(status: &Value) {
         get("/cache/lookups/L1/expired"),
         get("/cache/lookups/L1/miss"),
     );
-    println!("told    {}, through {}, heard {} ms ago", get("/bus/told"), get("/bus/through"), get("/bus/heard_ago_ms"));
+    println!(
+        "told    {}, through {}, heard {} ms ago",
+        get("/bus/told"),
+        get("/bus/through"),
+        get("/bus/heard_ago_ms")
+    );
 }
 
 fn rounded(document: &Value, pointer: &str) -> String {
