@@ -4,7 +4,8 @@ use mainstay::error::Code;
 use mainstay::{Answer, Error};
 use serde_json::json;
 
-use super::{ask, instance, order};
+use super::{TOKEN, ask, instance, order};
+use crate::instance::client::{Connection, head};
 use crate::instance::probe::Probe;
 
 const ROUTES: &str = r#"
@@ -67,6 +68,31 @@ fn what_cannot_be_warmed_says_why_and_stops_nothing() {
     ];
     let expected = expected.map(|(status, cache, code)| (status, cache.to_owned(), code.to_owned()));
     assert_eq!(results.as_array().unwrap().iter().map(short).collect::<Vec<_>>(), expected);
+}
+
+/// More paths than are asked for at once, so that some of them begin only when nobody listens any more.
+#[test]
+fn an_order_outlives_its_client() {
+    let probe = Probe::default();
+    probe.close();
+    let instance = instance(ROUTES, &probe);
+    let paths: Vec<String> = (0..20).map(|q| format!("/public/echo?q={q}")).collect();
+    let body = json!({ "paths": paths }).to_string();
+    let mut connection = Connection::open(instance.admin);
+    connection.send(head(
+        "POST",
+        "/admin/cache/warm",
+        &[("Authorization", &format!("Bearer {TOKEN}")), ("Content-Length", &body.len().to_string())],
+    ));
+    connection.send(body);
+    probe.wait_calls(8);
+    drop(connection);
+    // The server has noticed once it answers another one on the same worker.
+    order(&instance, "/admin/cache/purge", "{\"tags\":[\"other\"]}");
+    assert_eq!(probe.calls(), 8, "no more than that at once");
+    probe.open();
+    probe.wait_finished(20);
+    instance.wait_for("the last one", "/public/echo?q=19", crate::instance::client::Reply::is_hit);
 }
 
 #[test]
