@@ -146,3 +146,16 @@ fn hostile_bodies_are_refused_by_name() {
     assert_eq!(reply.header("connection"), Some("close"));
     assert!(connection.rest().is_empty());
 }
+
+/// A comparison that ends at the first wrong byte tells how many were right. No clock of a busy machine shows that, so the text is read.
+#[test]
+fn secrets_are_compared_in_constant_time() {
+    let read = |name: &str| std::fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let headers = read("src/http/headers.rs");
+    let comparison = headers.split("pub fn is_one_of(").nth(1).unwrap().split("\n}").next().unwrap();
+    assert!(comparison.contains(".ct_eq(given)") && !comparison.contains("=="), "{comparison}");
+    assert!(!comparison.contains(".any("), "which would end at the first right one");
+    let gate = read("src/admin/auth.rs").split("#[cfg(test)]").next().unwrap().to_owned();
+    assert!(gate.contains("is_one_of(given, &self.tokens)"), "{gate}");
+    assert_eq!(gate.matches(".tokens").count(), 2, "nothing else looks at the tokens but whether there are any");
+}
