@@ -95,7 +95,7 @@ impl Caller {
         let what: String = what.escape_debug().take(QUOTED_CHARS_MAX).collect();
         let (result, id) = match outcome {
             Ok(id) => ("done", id),
-            Err(error) => (error.code.as_str(), ""),
+            Err(error) => (error.code.as_str(), "-"),
         };
         log::info!(
             target: "mainstay::audit",

@@ -19,6 +19,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,7 +30,7 @@ use crate::http::health::HealthPages;
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
-use auth::{Gate, Shut};
+use auth::{Caller, Gate, Shut};
 use purge::Purger;
 
 /// Renders the metrics as of now.
@@ -37,6 +38,8 @@ pub type Metrics = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 
 /// Characters of an error's sentence: what a body has in it may be quoted, at no length.
 const DETAIL_CHARS_MAX: usize = 300;
+/// Characters of the name of a field in it.
+const FIELD_CHARS_MAX: usize = 64;
 
 /// What operators see and move.
 pub struct Parts {
@@ -109,7 +112,10 @@ impl From<Shut> for Refusal {
     fn from(shut: Shut) -> Self {
         match shut {
             Shut::Unauthorized => Self {
-                error: Error::new(Code::Unauthorized, "this path asks for Authorization: Bearer, and one of ADMIN_TOKEN"),
+                error: Error::new(
+                    Code::Unauthorized,
+                    "this path asks for Authorization: Bearer, and one of ADMIN_TOKEN",
+                ),
                 header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             },
             Shut::Limited(wait) => Self {
@@ -147,6 +153,7 @@ pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
 
 async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Desk>) -> HttpResponse {
     let request_id = Asked::read(request.headers()).request_id();
+    let desk = desk.into_inner();
     let mut response = match desk.go(&request, payload).await {
         Ok(response) => response,
         Err(Refusal { error, header }) => {
@@ -167,7 +174,7 @@ async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Des
 
 impl Desk {
     /// The way of a request: metrics for everyone; then the token, before anything else is said; then the action.
-    async fn go(&self, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
+    async fn go(self: &Arc<Self>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
         let path = request.path();
         if path == "/metrics" {
             only(&Method::GET, request)?;
@@ -181,21 +188,34 @@ impl Desk {
         let caller = self.gate.admit(peer, request.headers().get(header::AUTHORIZATION), Instant::now())?;
         let action = Action::of(path).ok_or_else(unknown_path)?;
         only(&action.method(), request)?;
-        let query = request.query_string();
+        let query = request.query_string().to_owned();
         let body = server::read_body(request, payload, &self.parts.pipeline.settings).await?;
-        let document = match action {
-            Action::Purge => purge::purge(self, &caller, &body).await,
-            Action::Flush => purge::flush(self, &caller, query).await,
-            Action::Stats => stats::stats(self, query).await,
-            Action::Entry => entry::entry(self, query),
-            Action::Warm => warm::warm(self, &caller, &body).await,
-            Action::Status => status::status(self),
-        }?;
+        // What has begun ends, and is written down, though its client has gone.
+        let work = actix_rt::spawn(Arc::clone(self).act(action, caller, query, body));
+        let broke_off = |_| Error::new(Code::Internal, "the action broke off; the log says why");
+        let document = work.await.map_err(broke_off)??;
         let response = HttpResponse::Ok()
             .content_type("application/json")
             .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
             .body(document);
         Ok(response)
+    }
+
+    async fn act(
+        self: Arc<Self>,
+        action: Action,
+        caller: Caller,
+        query: String,
+        body: Bytes,
+    ) -> Result<Vec<u8>, Error> {
+        match action {
+            Action::Purge => purge::purge(&self, &caller, &body).await,
+            Action::Flush => purge::flush(&self, &caller, &query).await,
+            Action::Stats => stats::stats(&self, &query).await,
+            Action::Entry => entry::entry(&self, &query),
+            Action::Warm => warm::warm(&self, &caller, &body).await,
+            Action::Status => status::status(&self),
+        }
     }
 }
 
@@ -215,12 +235,19 @@ fn only(method: &Method, request: &HttpRequest) -> Result<(), Refusal> {
     })
 }
 
-/// Reads a JSON body; the error names the field.
+/// Reads a JSON object; the error names the field.
 fn read_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    // An array would be taken for the fields in their order, which nobody means.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(body_invalid("the body must be a JSON object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
-    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| error.to_string());
-    let read = read.and_then(|read| json.end().map(|()| read).map_err(|error| error.to_string()));
-    read.map_err(|error| body_invalid(&error))
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field: String = error.path().to_string().chars().take(FIELD_CHARS_MAX).collect();
+        body_invalid(&format!("{field}: {}", error.inner()))
+    })?;
+    json.end().map_err(|error| body_invalid(&error.to_string()))?;
+    Ok(read)
 }
 
 /// Reads a query; the error names the parameter.
@@ -239,5 +266,6 @@ fn shortened(sentence: &str) -> String {
 
 /// The body of an answer.
 fn document(answer: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(answer).map_err(|error| Error::new(Code::Internal, format!("the answer cannot be written: {error}")))
+    serde_json::to_vec(answer)
+        .map_err(|error| Error::new(Code::Internal, format!("the answer cannot be written: {error}")))
 }

@@ -110,13 +110,7 @@ struct Regions {
 
 /// `POST /admin/cache/purge`
 pub(super) async fn purge(desk: &Desk, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
-    let wish: Wish = match read_body(body) {
-        Ok(wish) => wish,
-        Err(error) => {
-            caller.audit("purge", "", "", Err(&error));
-            return Err(error);
-        }
-    };
+    let wish: Wish = read_body(body).inspect_err(|error| caller.audit("purge", "-", "-", Err(error)))?;
     let tags = wish.tags(&desk.parts.surface.load());
     run(desk, caller, "purge", &wish.named(), wish.mode, tags).await
 }
@@ -208,7 +202,8 @@ fn key_tag(key: &str) -> Result<String, Error> {
 fn path_tags(surface: &Surface, path: &str) -> Result<Vec<String>, Error> {
     if let Some(above) = path.strip_suffix("/*") {
         // The route that has the prefix itself as its path belongs to it; what only begins with the same letters does not.
-        let is_below = |route: &str| route.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let is_below =
+            |route: &str| route.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let routes = surface.cached_routes().map(|endpoint| endpoint.route.path.as_str());
         let tags: Vec<String> = routes.filter(|route| is_below(route)).map(route_name).collect();
         return if tags.is_empty() { Err(surface.no_cached_route(path)) } else { Ok(tags) };

@@ -19,8 +19,7 @@ use crate::telemetry::metrics::LookupResult;
 /// Hot entries that may be asked for.
 const HOT_MAX: usize = 1000;
 const LAYERS: [&str; 1] = ["L1"];
-const RESULTS: [LookupResult; 4] =
-    [LookupResult::Hit, LookupResult::Stale, LookupResult::Expired, LookupResult::Miss];
+const RESULTS: [LookupResult; 4] = [LookupResult::Hit, LookupResult::Stale, LookupResult::Expired, LookupResult::Miss];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,7 +105,8 @@ pub(super) fn figures(desk: &Desk) -> Figures {
 fn lookups(desk: &Desk) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
     desk.parts.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
     let counted = &desk.parts.pipeline.metrics.lookups;
-    let of = |layer| RESULTS.map(|result| (result.as_str(), counted.with_label_values(&[layer, result.as_str()]).get()));
+    let of =
+        |layer| RESULTS.map(|result| (result.as_str(), counted.with_label_values(&[layer, result.as_str()]).get()));
     LAYERS.into_iter().map(|layer| (layer, of(layer).into_iter().collect())).collect()
 }
 
@@ -120,10 +120,8 @@ async fn hottest(desk: &Desk, wanted: usize) -> Result<Vec<Hot>, Error> {
 
 fn select(cache: &Cache, surface: &Surface, wanted: usize) -> Vec<Hot> {
     // What another manifest left behind is of no use to those who ask what to warm.
-    let routes: HashMap<[u8; 16], &str> = surface
-        .cached_routes()
-        .map(|endpoint| (endpoint.route.fingerprint, endpoint.route.path.as_str()))
-        .collect();
+    let routes: HashMap<[u8; 16], &str> =
+        surface.cached_routes().map(|endpoint| (endpoint.route.fingerprint, endpoint.route.path.as_str())).collect();
     // The least of those kept is on top, to make room for the next that has more.
     let mut kept: BinaryHeap<Reverse<(u64, u128)>> = BinaryHeap::new();
     let mut entries: HashMap<u128, Arc<Entry>> = HashMap::new();

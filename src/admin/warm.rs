@@ -40,10 +40,11 @@ struct Outcome {
 
 /// `POST /admin/cache/warm`
 pub(super) async fn warm(desk: &Desk, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
-    let wish = read_body(body).and_then(check);
-    let what = wish.as_ref().map(|wish| format!("{} paths", wish.paths.len())).unwrap_or_default();
-    caller.audit("warm", "", &what, wish.as_ref().map(|_| ""));
-    let results = stream::iter(wish?.paths).map(|path| one(desk, path)).buffered(AT_ONCE).collect().await;
+    let wish = read_body(body).and_then(check).inspect_err(|error| caller.audit("warm", "-", "-", Err(error)))?;
+    let work = stream::iter(wish.paths).map(|path| one(desk, path)).buffered(AT_ONCE);
+    let results: Vec<Outcome> = work.collect().await;
+    let stored = results.iter().filter(|outcome| outcome.cache == "stored").count();
+    caller.audit("warm", "-", &format!("{} paths, {stored} stored", results.len()), Ok("-"));
     document(&Answer { results })
 }
 

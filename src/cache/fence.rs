@@ -458,7 +458,8 @@ impl Fences {
 
     /// How long ago something was heard; none while nobody is to tell anything.
     pub fn heard_ago(&self, now: Instant) -> Option<Duration> {
-        let silent_from_ms = Some(self.silent_from_ms.load(Ordering::Acquire)).filter(|from_ms| *from_ms != u64::MAX)?;
+        let silent_from_ms =
+            Some(self.silent_from_ms.load(Ordering::Acquire)).filter(|from_ms| *from_ms != u64::MAX)?;
         let heard = Duration::from_millis(silent_from_ms).saturating_sub(self.limits.max);
         Some(now.saturating_duration_since(self.epoch).saturating_sub(heard))
     }
