@@ -111,7 +111,7 @@ impl Fills {
         let is_full = running.len() >= self.running_max;
         let (ticket, is_overtaken) = fences.read(|ledger| {
             let lacks = |fill: &Running| {
-                matches!(ledger.standing(fill.told, &fill.tags), Standing::Purged | Standing::Forbidden)
+                matches!(ledger.standing(fill.told, None, &fill.tags), Standing::Purged | Standing::Forbidden)
             };
             (ledger.ticket(tags), running.get(&key).is_some_and(lacks))
         });

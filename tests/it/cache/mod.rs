@@ -1,6 +1,7 @@
 //! The response cache, through the server that uses it.
 
 mod coalescing;
+mod fence;
 mod key;
 mod memory;
 mod negative;
