@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
 use super::{Desk, body_invalid, document, read_body, read_query};
+use crate::cache::key::Key;
 use crate::cache::tag::{EVERYTHING, key_name, path_name, route_name};
 use crate::error::{Code, Error};
 use crate::http::surface::Surface;
@@ -183,7 +184,7 @@ fn check_tags(tags: &[String]) -> Result<(), Error> {
     let reason = |tag: &String| match tag.as_str() {
         "" => Some("is empty"),
         EVERYTHING => Some("stands for everything; /admin/cache/flush does that"),
-        tag if tag.len() > TAG_BYTES_MAX => Some("has more than 256 bytes"),
+        tag if tag.len() > TAG_BYTES_MAX => Some("is longer than 256 bytes"),
         tag if tag.chars().any(char::is_control) => Some("has control characters"),
         _ => None,
     };
@@ -195,7 +196,7 @@ fn key_tag(key: &str) -> Result<String, Error> {
     let is_key = key.len() == 32 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
     let parsed = u128::from_str_radix(key, 16).ok().filter(|_| is_key);
     let parsed = parsed.ok_or_else(|| body_invalid("key: 32 hexadecimal digits, as /admin/cache/entry shows them"))?;
-    Ok(key_name(crate::cache::key::Key(parsed)))
+    Ok(key_name(Key(parsed)))
 }
 
 /// The tags of a path: of all routes below it (`/public/rates/*`), of one answer (with a query), or of all answers of a path.

@@ -14,6 +14,7 @@ use crate::cache::entry::Entry;
 use crate::error::{Code, Error};
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
+use crate::position::Position;
 use crate::telemetry::metrics::LookupResult;
 
 /// Hot entries that may be asked for.
@@ -81,7 +82,7 @@ pub(super) async fn stats(desk: &Desk, query: &str) -> Result<Vec<u8>, Error> {
 pub(super) fn figures(desk: &Desk) -> Figures {
     let Pipeline { cache, settings, .. } = &*desk.parts.pipeline;
     let (now, usage) = (Instant::now(), cache.memory.usage());
-    let position = |position: Option<crate::position::Position>| position.map(|position| position.to_string());
+    let position = |position: Option<Position>| position.map(|position| position.to_string());
     let (tags, told, through, floor) =
         cache.fences.read(|ledger| (ledger.tags(), ledger.told(), ledger.through(), ledger.floor()));
     Figures {
