@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::cache::bus::Bus;
 use crate::cache::fence::{Applied, Ledger, Message};
-use crate::cache::shared::RedisFailure;
+use crate::cache::shared::commands::Unavailable;
 use crate::cache::tag::Tag;
 use crate::config::settings::{PastHardPurgeSilence, Settings};
 use crate::database::changes::feed::{Batch, Cursor, Feed, FeedError, Reader};
@@ -35,7 +35,7 @@ pub struct Ear {
     pub(super) database: Option<Arc<Database>>,
     pub(super) bus: Option<Bus>,
     pub(super) settings: Arc<Settings>,
-    snapshots: Option<Arc<Snapshots>>,
+    pub(super) snapshots: Option<Arc<Snapshots>>,
     pub(super) instance: String,
     heard: Mutex<Heard>,
 }
@@ -47,7 +47,7 @@ struct Heard {
     stream_at: Option<Instant>,
     /// The last message that carried a cursor: from there this instance can go on by itself.
     cursor: Option<(Position, Cursor)>,
-    /// The last message with tags.
+    /// The last message of the stream that had tags.
     tagged: Option<Position>,
     purges: VecDeque<i64>,
 }
@@ -112,8 +112,8 @@ impl Ear {
     }
 
     /// Takes a message to account that this instance made for itself.
-    fn apply_own(&self, message: &Message, complete: Position) {
-        let applied = self.pipeline.cache.fences.apply_own(message, complete, Instant::now());
+    fn apply_own(&self, message: &Message) {
+        let applied = self.pipeline.cache.fences.apply(message, Instant::now());
         self.note(message, applied, "feed");
     }
 
@@ -141,7 +141,7 @@ impl Ear {
         if !message.cursor.is_empty() {
             heard.cursor = Some((message.at, Cursor::from(message.cursor.clone())));
         }
-        if message.has_tags() {
+        if message.has_tags() && message.prev.is_some() {
             heard.tagged = Some(message.at);
         }
         heard.purges.extend(&message.purges);
@@ -155,7 +155,7 @@ impl Ear {
         self.heard.lock().purges.contains(&purge)
     }
 
-    /// The last message with tags that was heard.
+    /// The last message of the stream that had tags.
     pub(super) fn tagged(&self) -> Option<Position> {
         self.heard.lock().tagged
     }
@@ -201,7 +201,7 @@ impl Ear {
         bus: &Bus,
         after: &mut Option<Position>,
         trouble: &mut Trouble,
-    ) -> Result<(), RedisFailure> {
+    ) -> Result<(), Unavailable> {
         let mut link = bus.dedicated().await?;
         let mut present_at: Option<Instant> = None;
         loop {
@@ -230,7 +230,7 @@ impl Ear {
     }
 
     /// The cluster whose stream is read: that of the own database, or the one that others publish for.
-    async fn system(&self, bus: &Bus) -> Result<Option<SystemId>, RedisFailure> {
+    async fn system(&self, bus: &Bus) -> Result<Option<SystemId>, Unavailable> {
         match self.database.as_ref().and_then(|database| database.highest()) {
             Some((system, _)) => Ok(Some(system)),
             None => bus.system().await,
@@ -302,11 +302,10 @@ impl Ear {
         self.begin(started.position);
         let heard = self.heard.lock().cursor.clone();
         let branch = |position: &Position| (position.system, position.timeline);
-        let (mut cursor, mut complete) = match heard {
-            Some((at, cursor)) if branch(&at) == branch(&started.position) => (cursor, at),
-            _ => (started.cursor, started.position),
+        let mut cursor = match heard {
+            Some((at, cursor)) if branch(&at) == branch(&started.position) => cursor,
+            _ => started.cursor,
         };
-        let mut prev = complete;
         let mut beat_at: Option<Instant> = None;
         let ChangesPace { poll, beat } = self.pace();
         while !self.stream_speaks() {
@@ -315,18 +314,13 @@ impl Ear {
             cursor = batch.cursor.clone();
             if let Some(fence) = batch.fence {
                 beat_at = Some(Instant::now());
-                let is_lost = batch.lost;
-                let message = message(batch, fence, if is_lost { fence } else { prev });
-                self.apply_own(&message, complete);
-                // What the stream says next follows on what was surely seen here: all that was told before this fence.
-                complete = fence;
-                if message.has_tags() {
-                    prev = fence;
-                    if !feed.advance(&cursor, fence).await? {
-                        log::warn!("this instance's cursor had expired: it starts anew");
-                        self.heard.lock().cursor = None;
-                        return Ok(());
-                    }
+                let prev = batch.lost.then_some(fence);
+                let message = message(batch, fence, prev);
+                self.apply_own(&message);
+                if message.has_tags() && !feed.advance(&cursor, fence).await? {
+                    log::warn!("this instance's cursor had expired: it starts anew");
+                    self.heard.lock().cursor = None;
+                    return Ok(());
                 }
             }
             sleep(poll).await;
@@ -358,8 +352,8 @@ pub(super) struct ChangesPace {
     pub(super) beat: Duration,
 }
 
-/// The message of a batch.
-pub(super) fn message(batch: Batch, fence: Position, prev: Position) -> Message {
+/// The message of a batch. Without a message that it follows on, it is this instance's own.
+pub(super) fn message(batch: Batch, fence: Position, prev: Option<Position>) -> Message {
     let tags = |names: Vec<String>| names.into_iter().map(Tag::new).collect();
     Message {
         at: fence,

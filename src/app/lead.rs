@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::hear::{ChangesPace, Ear, Trouble, message};
 use crate::cache::bus::{Bus, Published};
 use crate::cache::fence::Message;
+use crate::cache::shared::commands::Unavailable;
 use crate::config::manifest::Watch;
 use crate::database::changes::feed::{Feed, FeedError, Reader};
 use crate::position::Position;
@@ -33,8 +34,8 @@ impl From<FeedError> for Ended {
     }
 }
 
-impl From<crate::cache::shared::RedisFailure> for Ended {
-    fn from(failure: crate::cache::shared::RedisFailure) -> Self {
+impl From<Unavailable> for Ended {
+    fn from(failure: Unavailable) -> Self {
         Self::Failed(failure.to_string())
     }
 }
@@ -100,7 +101,7 @@ impl Ear {
                 cursor = batch.cursor.clone();
                 // What the feed has lost is a gap for all who hear this.
                 let is_lost = batch.lost;
-                batch.fence.map(|fence| message(batch, fence, if is_lost { fence } else { prev }))
+                batch.fence.map(|fence| message(batch, fence, Some(if is_lost { fence } else { prev })))
             } else if is_due {
                 let prev = self.tagged().filter(own_branch).unwrap_or(prev);
                 Some(heartbeat(feed.fence().await?, prev))
@@ -153,7 +154,7 @@ fn heartbeat(fence: Position, prev: Position) -> Message {
     Message {
         at: fence,
         reads: Some(fence),
-        prev,
+        prev: Some(prev),
         through: fence,
         cursor: String::new(),
         soft: Vec::new(),

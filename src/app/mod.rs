@@ -96,11 +96,15 @@ impl Server {
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let database = if settings.database.url.is_empty() { None } else { Some(Database::start(&settings)?) };
         let metrics = Arc::new(metrics);
-        let shared = if settings.redis.url.is_empty() { None } else { Some(Shared::new(&settings, &metrics)?) };
+        let shared = if settings.redis.url.is_empty() {
+            None
+        } else {
+            let body_bytes_max = settings.limits.response_bytes_max;
+            Some(Arc::new(Shared::new(&settings.redis, &settings.cache, body_bytes_max, &metrics)?))
+        };
         let instance = format!("{}/{:016x}", settings.region, fastrand::u64(..));
-        let bus = shared.as_ref().map(|shared| {
-            let redis = &settings.redis;
-            Bus::new(shared.redis().clone(), &settings.cache.namespace, &instance, redis.stream_entries_max)
+        let bus = shared.clone().map(|shared| {
+            Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max)
         });
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, settings.limits.fills_max, shared),

@@ -100,7 +100,14 @@ impl Ear {
                 sleep(CONFIRMATION_INTERVAL).await;
             }
         }
-        self.pipeline.cache.fences.change(|ledger| ledger.purge_here(&tags, fence, order.hard));
+        let told = self.pipeline.cache.fences.change(|ledger| {
+            ledger.purge_here(&tags, fence, order.hard);
+            ledger.told()
+        });
+        if let Some(snapshots) = self.snapshots.as_ref().filter(|_| order.hard) {
+            snapshots.forget();
+        }
+        let fence = fence.or(told);
         Report { id: id.to_string(), fence, known: 1, confirmed: 1, reached: own_region(), unreached: unheard }
     }
 
@@ -113,7 +120,7 @@ impl Ear {
         Some(Message {
             at: fence.unwrap_or(told.next()),
             reads: Some(fence.unwrap_or(told)),
-            prev: self.tagged().unwrap_or(Position::start_of(told.system, told.timeline)),
+            prev: Some(self.tagged().unwrap_or(Position::start_of(told.system, told.timeline))),
             through: Position::start_of(told.system, told.timeline),
             cursor: String::new(),
             soft,

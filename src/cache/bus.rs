@@ -4,14 +4,18 @@
 //! one, which is what stops a publisher that was paused and has been overtaken. Each message names the last one before it
 //! that had tags; whoever reads the stream sees by that whether anything is missing, however it got lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::streams::{StreamId, StreamRangeReply, StreamReadOptions, StreamReadReply};
-use redis::{Cmd, FromRedisValue, cmd};
+use redis::streams::{StreamId, StreamReadOptions, StreamReadReply};
+use redis::{Cmd, FromRedisValue, Value, cmd};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::fence::Message;
-use super::shared::{Redis, RedisFailure};
+use super::shared::Shared;
+use super::shared::commands::Unavailable;
+use super::shared::target::Connection;
 use super::tag::Tag;
 use crate::position::{Lsn, Position, SystemId, Timeline};
 
@@ -21,6 +25,10 @@ const PRESENCE_TIME: Duration = Duration::from_secs(5);
 const CONFIRMATION_TIME: Duration = Duration::from_secs(60);
 /// Messages taken from the stream at once.
 const READ_MAX: usize = 1000;
+/// How much longer than it was to wait a read may take.
+const READ_TIME_MAX: Duration = Duration::from_secs(2);
+/// What Redis says of an id that is not greater than the last one.
+const OVERTAKEN: &str = "equal or smaller";
 
 /// Renews a lease that is still ours.
 const RENEW: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
@@ -33,7 +41,7 @@ const PRESENT: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + ma
 
 /// The stream of one fleet.
 pub struct Bus {
-    redis: Redis,
+    shared: Arc<Shared>,
     namespace: String,
     /// This instance, among those of the fleet.
     instance: String,
@@ -69,21 +77,19 @@ struct Wire {
     purges: Vec<i64>,
 }
 
-/// The text of a message in the stream.
-///
-/// # Errors
-/// Never in practice: strings and numbers have a JSON form.
-fn encode(message: &Message) -> serde_json::Result<String> {
+/// The text of a message in the stream; `None` for one that has no place in the chain.
+fn encode(message: &Message) -> Option<String> {
     let names = |tags: &[Tag]| tags.iter().map(|tag| tag.name().to_owned()).collect();
-    serde_json::to_string(&Wire {
+    let wire = Wire {
         reads: message.reads.filter(|reads| *reads != message.at).map(|reads| reads.to_string()),
-        prev: message.prev.to_string(),
+        prev: message.prev?.to_string(),
         through: message.through.to_string(),
         cursor: message.cursor.clone(),
         soft: names(&message.soft),
         hard: names(&message.hard),
         purges: message.purges.clone(),
-    })
+    };
+    serde_json::to_string(&wire).ok()
 }
 
 /// The message of a stream entry; `None` where it is none of ours, or of another version.
@@ -98,7 +104,7 @@ fn decode(system: SystemId, id: &str, text: &str) -> Option<Message> {
     Some(Message {
         at,
         reads: Some(reads),
-        prev: wire.prev.parse().ok()?,
+        prev: Some(wire.prev.parse().ok()?),
         through: wire.through.parse().ok()?,
         cursor: wire.cursor,
         soft: tags(wire.soft),
@@ -119,8 +125,8 @@ fn position_of(system: SystemId, id: &str) -> Option<Position> {
 
 impl Bus {
     /// The bus of a namespace, as this instance sees it.
-    pub fn new(redis: Redis, namespace: &str, instance: &str, stream_entries_max: u64) -> Self {
-        Self { redis, namespace: namespace.to_owned(), instance: instance.to_owned(), stream_entries_max }
+    pub fn new(shared: Arc<Shared>, namespace: &str, instance: &str, stream_entries_max: u64) -> Self {
+        Self { shared, namespace: namespace.to_owned(), instance: instance.to_owned(), stream_entries_max }
     }
 
     fn key(&self, name: &str) -> String {
@@ -131,54 +137,51 @@ impl Bus {
         self.key(&format!("stream:{}", system.0))
     }
 
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
+        self.shared.commands().run(async |connection| command.query_async(connection).await).await
+    }
+
     /// Puts a message at the end of the stream.
     ///
     /// # Errors
     /// Where Redis cannot be reached, or refuses.
-    pub async fn publish(&self, message: &Message) -> Result<Published, RedisFailure> {
-        let Ok(text) = encode(message) else { return Ok(Published::Overtaken) };
+    pub async fn publish(&self, message: &Message) -> Result<Published, Unavailable> {
+        let Some(text) = encode(message) else { return Ok(Published::Overtaken) };
         let mut add = cmd("XADD");
         add.arg(self.stream(message.at.system)).arg("MAXLEN").arg("~").arg(self.stream_entries_max);
         add.arg(id_of(message.at)).arg("m").arg(text);
-        match self.redis.query::<String>(&add).await {
+        let added = self.shared.commands().run(async |connection| match add.query_async::<Value>(connection).await {
             Ok(_) => Ok(Published::Done),
-            Err(failure) if failure.says("equal or smaller") => Ok(Published::Overtaken),
-            Err(failure) => Err(failure),
-        }
+            Err(error) if error.detail().is_some_and(|detail| detail.contains(OVERTAKEN)) => Ok(Published::Overtaken),
+            Err(error) => Err(error),
+        });
+        added.await
     }
 
-    /// The messages after a position, or all that are kept; waits so long for the first one. A connection of its own is
-    /// taken for it, since a wait would hold up all others.
+    /// The messages after a position, or all that are kept; waits so long for the first one. It takes a connection of its
+    /// own, since a wait would hold up all others.
     ///
     /// # Errors
     /// Where Redis cannot be reached.
     pub async fn read(
         &self,
-        link: &mut impl redis::aio::ConnectionLike,
+        connection: &mut Connection,
         system: SystemId,
         after: Option<Position>,
         wait: Duration,
-    ) -> Result<Vec<Message>, RedisFailure> {
-        let stream = self.stream(system);
+    ) -> Result<Vec<Message>, Unavailable> {
         let after = after.map_or_else(|| "0-0".to_owned(), id_of);
         let block_ms = usize::try_from(wait.as_millis()).unwrap_or(0).max(1);
         let options = StreamReadOptions::default().block(block_ms).count(READ_MAX);
         let mut read = cmd("XREAD");
-        read.arg(&options).arg("STREAMS").arg(&stream).arg(after);
-        let reply: Option<StreamReadReply> = self.redis.query_on(link, &read, wait).await?;
+        read.arg(&options).arg("STREAMS").arg(self.stream(system)).arg(after);
+        let reply = timeout(wait + READ_TIME_MAX, read.query_async::<Option<StreamReadReply>>(connection)).await;
+        let reply = reply.map_err(|_| Unavailable)?.map_err(|error| {
+            log::debug!("the stream cannot be read: {error}");
+            Unavailable
+        })?;
         let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
         Ok(entries.filter_map(|entry| message_of(system, &entry)).collect())
-    }
-
-    /// The position of the last entry of the stream.
-    ///
-    /// # Errors
-    /// Where Redis cannot be reached.
-    pub async fn top(&self, system: SystemId) -> Result<Option<Position>, RedisFailure> {
-        let mut last = cmd("XREVRANGE");
-        last.arg(self.stream(system)).arg("+").arg("-").arg("COUNT").arg(1);
-        let reply: StreamRangeReply = self.redis.query(&last).await?;
-        Ok(reply.ids.first().and_then(|entry| position_of(system, &entry.id)))
     }
 
     /// Takes or renews the right to publish, for so long. It only saves work: whoever publishes without it is refused by
@@ -186,15 +189,15 @@ impl Bus {
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn lead(&self, time: Duration) -> Result<bool, RedisFailure> {
+    pub async fn lead(&self, time: Duration) -> Result<bool, Unavailable> {
         let (key, time_ms) = (self.key("leader"), u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let renewed: i64 = self.redis.query(script(RENEW, &key).arg(&self.instance).arg(time_ms)).await?;
+        let renewed: i64 = self.ask(script(RENEW, &key).arg(&self.instance).arg(time_ms)).await?;
         if renewed == 1 {
             return Ok(true);
         }
         let mut take = cmd("SET");
         take.arg(&key).arg(&self.instance).arg("NX").arg("PX").arg(time_ms);
-        let taken: Option<String> = self.redis.query(&take).await?;
+        let taken: Option<String> = self.ask(&take).await?;
         Ok(taken.is_some())
     }
 
@@ -202,8 +205,8 @@ impl Bus {
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn leads(&self) -> Result<bool, RedisFailure> {
-        let leader: Option<String> = self.redis.query(cmd("GET").arg(self.key("leader"))).await?;
+    pub async fn leads(&self) -> Result<bool, Unavailable> {
+        let leader: Option<String> = self.ask(cmd("GET").arg(self.key("leader"))).await?;
         Ok(leader.is_some_and(|leader| leader == self.instance))
     }
 
@@ -211,8 +214,8 @@ impl Bus {
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn announce(&self, system: SystemId) -> Result<(), RedisFailure> {
-        let _ok: String = self.redis.query(cmd("SET").arg(self.key("system")).arg(system.0)).await?;
+    pub async fn announce(&self, system: SystemId) -> Result<(), Unavailable> {
+        let _ok: String = self.ask(cmd("SET").arg(self.key("system")).arg(system.0)).await?;
         Ok(())
     }
 
@@ -220,8 +223,8 @@ impl Bus {
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn system(&self) -> Result<Option<SystemId>, RedisFailure> {
-        let system: Option<u64> = self.redis.query(cmd("GET").arg(self.key("system"))).await?;
+    pub async fn system(&self) -> Result<Option<SystemId>, Unavailable> {
+        let system: Option<u64> = self.ask(cmd("GET").arg(self.key("system"))).await?;
         Ok(system.map(SystemId))
     }
 
@@ -229,8 +232,8 @@ impl Bus {
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn follow(&self) -> Result<(), RedisFailure> {
-        let _was_ours: i64 = self.redis.query(script(RELEASE, &self.key("leader")).arg(&self.instance)).await?;
+    pub async fn follow(&self) -> Result<(), Unavailable> {
+        let _was_ours: i64 = self.ask(script(RELEASE, &self.key("leader")).arg(&self.instance)).await?;
         Ok(())
     }
 
@@ -238,23 +241,23 @@ impl Bus {
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn be_present(&self) -> Result<usize, RedisFailure> {
+    pub async fn be_present(&self) -> Result<usize, Unavailable> {
         let mut present = script(PRESENT, &self.key("instances"));
-        self.redis.query(present.arg(&self.instance).arg(millis(PRESENCE_TIME))).await
+        self.ask(present.arg(&self.instance).arg(millis(PRESENCE_TIME))).await
     }
 
     /// Confirms that a purge is applied here.
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn confirm(&self, purge: i64) -> Result<(), RedisFailure> {
+    pub async fn confirm(&self, purge: i64) -> Result<(), Unavailable> {
         let key = self.key(&format!("confirmed:{purge}"));
         let mut add = cmd("SADD");
         add.arg(&key).arg(&self.instance);
-        let _added: i64 = self.redis.query(&add).await?;
+        let _added: i64 = self.ask(&add).await?;
         let mut expire = cmd("PEXPIRE");
         expire.arg(&key).arg(millis(CONFIRMATION_TIME));
-        let _set: i64 = self.redis.query(&expire).await?;
+        let _set: i64 = self.ask(&expire).await?;
         Ok(())
     }
 
@@ -262,16 +265,16 @@ impl Bus {
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn confirmed(&self, purge: i64) -> Result<usize, RedisFailure> {
-        self.redis.query(cmd("SCARD").arg(self.key(&format!("confirmed:{purge}")))).await
+    pub async fn confirmed(&self, purge: i64) -> Result<usize, Unavailable> {
+        self.ask(cmd("SCARD").arg(self.key(&format!("confirmed:{purge}")))).await
     }
 
     /// A connection for [`Bus::read`].
     ///
     /// # Errors
     /// Where Redis cannot be reached.
-    pub async fn dedicated(&self) -> Result<impl redis::aio::ConnectionLike + use<>, RedisFailure> {
-        self.redis.dedicated().await
+    pub async fn dedicated(&self) -> Result<Connection, Unavailable> {
+        self.shared.commands().dedicated().await
     }
 }
 
@@ -282,7 +285,7 @@ fn script(text: &str, key: &str) -> Cmd {
 }
 
 fn message_of(system: SystemId, entry: &StreamId) -> Option<Message> {
-    let text = entry.map.get("m").and_then(|value| String::from_redis_value_ref(value).ok())?;
+    let text = entry.map.get("m").and_then(|value| String::from_redis_value(value.clone()).ok())?;
     let message = decode(system, &entry.id, &text);
     if message.is_none() {
         log::warn!("an entry of the stream is no message of this version: {}", entry.id);

@@ -15,6 +15,8 @@ pub mod snapshot;
 pub mod tag;
 pub mod variants;
 
+use std::sync::Arc;
+
 use crate::config::settings::{CacheSettings, PastHardPurgeSilence};
 
 /// The cache: what is kept, what is being made, and what is known of changes.
@@ -24,14 +26,14 @@ pub struct Cache {
     /// L1.
     pub memory: memory::Memory,
     /// L2, where there is one.
-    pub shared: Option<shared::Shared>,
+    pub shared: Option<Arc<shared::Shared>>,
     /// Sources that run now, one for a key.
     pub fills: fill::Fills,
 }
 
 impl Cache {
     /// A cache as it is set.
-    pub fn new(settings: &CacheSettings, fills_max: usize, shared: Option<shared::Shared>) -> Self {
+    pub fn new(settings: &CacheSettings, fills_max: usize, shared: Option<Arc<shared::Shared>>) -> Self {
         let refuses = settings.past_hard_purge_max_silence == PastHardPurgeSilence::Refuse;
         let limits = fence::SilenceLimits {
             max: settings.max_silence.0,

@@ -14,7 +14,7 @@ use crate::cache::fence::Standing;
 use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
 use crate::cache::key::Key;
 use crate::cache::policy::{Freshness, Limits};
-use crate::cache::shared::{Lease, Shared, Turn};
+use crate::cache::shared::{Found, Lease, Look, Seen, Shared, Turn};
 use crate::cache::tag::Tag;
 use crate::cache::variants::Variants;
 use crate::config::manifest::OnChange;
@@ -25,9 +25,12 @@ use crate::error::{Code, Error};
 use crate::position::Position;
 use crate::source::Answer;
 use crate::source::handler::Call;
+use crate::telemetry::metrics::LookupResult;
 
 /// Bodies from this size on are compressed on a thread for blocking work, not on the worker that serves requests.
 const BLOCKING_BYTES: usize = 16 * 1024;
+/// How often a fill waits for another instance's before it runs by itself.
+const TURNS_MAX: usize = 4;
 /// How often a source is asked again in one fill, because its answer may lack changes that were told meanwhile.
 const READS_MAX: usize = 4;
 
@@ -94,7 +97,7 @@ impl Pipeline {
                 // Another fill may have ended between this request's lookup and here.
                 let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
                 if let Some(entry) = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), fresh) {
-                    lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source }));
+                    lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source, is_shareable: false }));
                     return Some((wait, true));
                 }
                 actix_rt::spawn(Arc::clone(self).fill(lead, fill));
@@ -146,8 +149,8 @@ impl Pipeline {
                 self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |entry| entry.map(note));
             }
         }
-        let to_share = outcome.as_ref().ok().filter(|filled| filled.stored && filled.layer == Layer::Source);
-        let to_share = to_share.map(|filled| Arc::clone(&filled.entry));
+        let is_shared = |filled: &&Filled| filled.stored && filled.is_shareable && filled.layer == Layer::Source;
+        let to_share = outcome.as_ref().ok().filter(is_shared).map(|filled| Arc::clone(&filled.entry));
         lead.finish(outcome);
         // Nobody waits for this any more.
         match (&self.cache.shared, to_share, lease) {
@@ -159,44 +162,42 @@ impl Pipeline {
 
     /// Looks whether the fleet has an answer, else fills for all of it, or waits for the one who does.
     async fn fill_shared(&self, shared: &Shared, fill: &Fill) -> (Outcome, Option<Lease>) {
-        let found = match fill.renews {
-            // What is still fresh in the shared cache is what is to be renewed.
-            true => None,
-            false => shared.look(fill.key, &fill.canonical, fill.fingerprint()).await.found(),
-        };
-        let seen = match found.map(|entry| self.accept(entry, fill)) {
-            Some(Ok(filled)) => return (Ok(filled), None),
-            Some(Err(told)) => told,
-            None => None,
-        };
-        let (lease, found) = match shared.lead(fill.key, &fill.canonical, fill.fingerprint(), seen).await {
-            Turn::Lead(lease) => (Some(lease), None),
-            Turn::Found(entry) => (None, Some(*entry)),
-            Turn::Wait(waiting) => {
-                waiting.done(fill.began + self.settings.limits.request_timeout.0).await;
-                (None, shared.look(fill.key, &fill.canonical, fill.fingerprint()).await.found())
+        let mut seen = Seen::default();
+        // What is still fresh in the shared cache is just what is to be renewed.
+        if !fill.renews
+            && let Look::Found(found) = shared.look(fill.key, &fill.canonical, fill.fingerprint()).await
+        {
+            match self.accept(found, fill) {
+                Ok(filled) => return (Ok(filled), None),
+                Err(useless) => seen = useless,
             }
-            Turn::Alone => (None, None),
-        };
-        match found.map(|entry| self.accept(entry, fill)) {
-            Some(Ok(filled)) => (Ok(filled), None),
-            _ => (self.run(fill).await, lease),
         }
+        for _ in 0..TURNS_MAX {
+            match shared.lead(fill.key, &fill.canonical, fill.fingerprint(), &seen).await {
+                Turn::Lead(lease) => return (self.run(fill).await, Some(lease)),
+                Turn::Found(found) => match self.accept(found, fill) {
+                    Ok(filled) => return (Ok(filled), None),
+                    Err(useless) => seen = useless,
+                },
+                Turn::Wait(waiting) => waiting.done(fill.began + self.settings.limits.request_timeout.0).await,
+            }
+        }
+        (self.run(fill).await, None)
     }
 
-    /// Takes what another instance has filled, where it is good here and now. What is not is kept for when the source fails,
-    /// and its stamp comes back.
-    fn accept(&self, entry: Entry, fill: &Fill) -> Result<Filled, Option<Position>> {
-        let told = entry.told;
-        let (is_fresh, entry) = (self.is_fresh(&entry), Arc::new(entry));
+    /// Takes what another instance has filled, where it is good here and now. What is not is kept for when the source fails.
+    fn accept(&self, found: Found, fill: &Fill) -> Result<Filled, Seen> {
+        let entry = Arc::new(found.entry);
+        let is_fresh = self.is_fresh(&entry);
+        let result = if is_fresh { LookupResult::Hit } else { LookupResult::Expired };
+        self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
         if is_fresh {
-            return Ok(Filled { entry, stored: true, layer: Layer::Shared });
+            return Ok(Filled { entry, stored: true, layer: Layer::Shared, is_shareable: false });
         }
-        let has_one = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |kept| kept.is_some());
-        if !has_one {
+        if self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none() {
             self.cache.memory.put(fill.key, entry);
         }
-        Err(told)
+        Err(found.seen)
     }
 
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.
@@ -225,20 +226,20 @@ impl Pipeline {
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
                 Err(error) => return Err(error),
             };
-            return Ok(self.filled(entry));
+            return Ok(self.filled(entry, !ticket.is_local && ticket.told.is_some()));
         }
         Err(Error::new(Code::Overloaded, "the data changed faster than it could be read"))
     }
 
     /// Whether an entry is kept. What a handler answers with another status is for those who asked now: errors are not kept.
     /// Nor is what was purged while it was made.
-    fn filled(&self, entry: Entry) -> Filled {
+    fn filled(&self, entry: Entry, is_shareable: bool) -> Filled {
         let now = Instant::now();
         let standing = entry.standing(&self.cache.fences, entry.age(now), now);
         let stored = (entry.status == 200 || entry.absence.is_some())
             && !entry.limits.fresh.is_zero()
             && !matches!(standing, Standing::Purged | Standing::Forbidden);
-        Filled { entry: Arc::new(entry), stored, layer: Layer::Source }
+        Filled { entry: Arc::new(entry), stored, layer: Layer::Source, is_shareable }
     }
 
     async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {

@@ -117,7 +117,7 @@ impl Pipeline {
         let mut status = CacheStatus::Forwarded { had_stale, stored: false, collapsed };
         let mut took = None;
         let mut response = match outcome {
-            Ok(Filled { entry, stored, layer }) => {
+            Ok(Filled { entry, stored, layer, .. }) => {
                 let age = entry.age(now);
                 // A purge may have come since the fill ended.
                 let standing = entry.standing(&self.cache.fences, age, now);
