@@ -9,7 +9,6 @@
 //! asks a server anything while somebody waits. [`maintenance`] is for work that is no request.
 
 mod attempt;
-pub mod changes;
 pub mod classify;
 pub mod connect;
 pub mod describe;
