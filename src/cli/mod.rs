@@ -11,6 +11,7 @@ mod init;
 mod migrate;
 mod routes;
 mod serve;
+mod watches;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,7 +55,8 @@ enum Command {
     /// Run everything on this machine: a throwaway primary, a streaming replica, real data, the server.
     Dev(dev::DevArgs),
     /// Bring the database's schema up to what the manifest needs.
-    Migrate(FolderArgs),
+    #[command(after_help = migrate::HELP)]
+    Migrate(migrate::MigrateArgs),
     /// Prove the manifest against the database.
     #[command(after_help = check::HELP)]
     Check(check::CheckArgs),
