@@ -6,10 +6,10 @@ use std::path::Path;
 
 use clap::Args;
 use diesel::connection::SimpleConnection;
-use diesel::sql_types::{Array, Bool, Nullable, Text};
+use diesel::sql_types::{Array, Nullable, Text};
 use diesel::{Connection, QueryableByName, RunQueryDsl, sql_query};
 
-use super::{Failure, FolderArgs, connection};
+use super::{Failure, FolderArgs, connection, watches};
 use crate::app::{Parts, problems};
 use crate::config::manifest::statement::Statement;
 use crate::config::manifest::{Manifest, Problem, Route, Source};
@@ -51,6 +51,10 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         errors += found.errors.len();
         warnings += found.warnings.len();
         print(route, &file, &found);
+    }
+    if let Some(lacking) = watches::lacking(&manifest, &role, &mut conn)? {
+        println!("{}: error: the change feed: {lacking}", file.display());
+        errors += 1;
     }
     summary(&manifest, errors, warnings);
     if errors > 0 || (args.strict && warnings > 0) {
@@ -95,7 +99,7 @@ fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
 
 fn check(route: &Route, role: &str, conn: &mut MaintenanceConnection) -> Findings {
     let mut found = Findings::default();
-    let watched = watched_tables(route, conn, &mut found);
+    let watched = watches::check(route, conn, &mut found.errors);
     if let Source::Sql { statement, .. } = &route.source {
         let types: Vec<String> = route.params.iter().map(Param::sql_type).collect();
         match plan(conn, role, &typed_sql(statement, &types), route.params.iter().map(|param| param.array)) {
@@ -126,30 +130,6 @@ fn lives_by_time_alone(route: &Route) -> bool {
 struct TableName {
     #[diesel(sql_type = Nullable<Text>)]
     name: Option<String>,
-    #[diesel(sql_type = Bool)]
-    is_table: bool,
-}
-
-/// The tables that a route watches, under the names by which plans are compared; those that do not exist are errors.
-fn watched_tables(route: &Route, conn: &mut MaintenanceConnection, found: &mut Findings) -> BTreeSet<String> {
-    const NAME: &str = "SELECT (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = to_regclass($1)) AS name, \
-         EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p') AS is_table";
-    let mut tables = BTreeSet::new();
-    for watch in route.cache.iter().flat_map(|policy| policy.watch.iter().flatten()) {
-        match sql_query(NAME).bind::<Text, _>(&watch.table).get_result::<TableName>(conn) {
-            Ok(TableName { name: Some(name), is_table: true }) => {
-                tables.insert(name);
-            }
-            Ok(TableName { name: Some(_), is_table: false }) => {
-                found
-                    .errors
-                    .push(format!("watch: {} is not an ordinary table; changes of it cannot be followed", watch.table));
-            }
-            Ok(TableName { name: None, .. }) => found.errors.push(format!("watch: there is no table {}", watch.table)),
-            Err(error) => found.errors.push(format!("watch: {}: {error}", watch.table)),
-        }
-    }
-    tables
 }
 
 #[derive(QueryableByName)]
@@ -200,7 +180,7 @@ fn plan_in_transaction(
     let mut read = BTreeSet::new();
     rows.iter().for_each(|row| relations(&row.plan, &mut read));
     let names: Vec<String> = read.into_iter().collect();
-    const ROOTS: &str = "SELECT coalesce(pg_partition_root(to_regclass(name)), to_regclass(name))::regclass::text AS name, true AS is_table \
+    const ROOTS: &str = "SELECT coalesce(pg_partition_root(to_regclass(name)), to_regclass(name))::regclass::text AS name \
          FROM unnest($1) AS name";
     let roots = sql_query(ROOTS).bind::<Array<Text>, _>(names).load::<TableName>(conn).map_err(say)?;
     Ok(roots.into_iter().filter_map(|root| root.name).collect())
@@ -245,7 +225,7 @@ fn changing_functions(statement: &Statement, conn: &mut MaintenanceConnection) -
     const KEYWORDS: [&str; 5] = ["current_timestamp", "current_date", "current_time", "localtime", "localtimestamp"];
     /// Stable in the eyes of Postgres, within one transaction.
     const STABLE: [&str; 4] = ["now", "transaction_timestamp", "statement_timestamp", "age"];
-    const VOLATILE: &str = "SELECT DISTINCT proname::text AS name, true AS is_table FROM pg_proc \
+    const VOLATILE: &str = "SELECT DISTINCT proname::text AS name FROM pg_proc \
          WHERE provolatile = 'v' AND proname = ANY($1)";
     let calls: BTreeSet<String> = statement.calls().collect();
     let mut found: BTreeSet<String> = statement.words().filter(|word| KEYWORDS.contains(&word.as_str())).collect();

@@ -54,8 +54,8 @@ pub(super) fn run(args: &DevArgs, parts: Parts) -> Result<(), Failure> {
         // From here on a signal ends the program in order, also while the servers start.
         let stop = Stop::listen()?;
         let folder = args.folder.clone();
-        let needs_ramp = manifest.uses_ramp();
-        let databases = actix_rt::task::spawn_blocking(move || Databases::start(&dir, &folder, needs_ramp));
+        let wanted = migrate::Wanted { roles: [ROLE.to_owned()].into(), ..migrate::Wanted::by(&manifest) };
+        let databases = actix_rt::task::spawn_blocking(move || Databases::start(&dir, &folder, &wanted));
         let databases = databases.await.map_err(Failure::new)??;
         let settings = databases.settings(&args.folder, free(args.bind), free(args.admin))?;
         logs::start(&settings.log)?;
@@ -90,10 +90,10 @@ struct Databases {
 }
 
 impl Databases {
-    fn start(dir: &Path, folder: &FolderArgs, needs_ramp: bool) -> Result<Self, Failure> {
+    fn start(dir: &Path, folder: &FolderArgs, wanted: &migrate::Wanted) -> Result<Self, Failure> {
         step("starting a Postgres primary");
         let primary = Postgres::primary(PostgresOptions::new(dir.join("primary"))).map_err(Failure::new)?;
-        prepare(&primary, folder, needs_ramp)?;
+        prepare(&primary, folder, wanted)?;
         step("starting a streaming replica");
         let replica = primary.replica(ReplicaOptions::new(dir.join("replica"))).map_err(Failure::new)?;
         let caught_up = wait_until(CATCH_UP, || {
@@ -120,7 +120,7 @@ impl Databases {
 }
 
 /// Brings a primary to where the server can run on it: database, schema, data, and a role that may only read.
-fn prepare(primary: &Postgres, folder: &FolderArgs, needs_ramp: bool) -> Result<(), Failure> {
+fn prepare(primary: &Postgres, folder: &FolderArgs, wanted: &migrate::Wanted) -> Result<(), Failure> {
     #[derive(QueryableByName)]
     struct Found {
         #[diesel(sql_type = Bool)]
@@ -138,8 +138,18 @@ fn prepare(primary: &Postgres, folder: &FolderArgs, needs_ramp: bool) -> Result<
         flags: vec![("database.url", primary.url("postgres", DATABASE))],
     };
     let mut conn = maintenance_connection(&Settings::load(layers)?)?;
-    if needs_ramp {
-        migrate::migrate(&mut conn)?;
+    let role = format!(
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE} LOGIN; END IF; END $$; \
+         GRANT pg_monitor TO {ROLE}; GRANT USAGE ON SCHEMA public TO {ROLE}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}; \
+         ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {ROLE};"
+    );
+    conn.batch_execute(&role).map_err(Failure::new)?;
+    match migrate::migrate(&mut conn, wanted) {
+        // Tables of one's own are made once the database is there.
+        Err(Failure::Failed(reason)) if !wanted.ramp => step(&format!("changes are not followed: {reason}")),
+        outcome => drop(outcome?),
+    }
+    if wanted.ramp {
         let is_empty = "SELECT NOT EXISTS (SELECT FROM exchange_rates) AS found";
         if sql_query(is_empty).get_result::<Found>(&mut *conn).map_err(Failure::new)?.found {
             step("importing 27 years of euro reference rates (European Central Bank)");
@@ -147,12 +157,7 @@ fn prepare(primary: &Postgres, folder: &FolderArgs, needs_ramp: bool) -> Result<
             step(&import::sentence(&report));
         }
     }
-    let role = format!(
-        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE} LOGIN; END IF; END $$; \
-         GRANT pg_monitor TO {ROLE}; GRANT USAGE ON SCHEMA public TO {ROLE}; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}; \
-         ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {ROLE};"
-    );
-    conn.batch_execute(&role).map_err(Failure::new)
+    Ok(())
 }
 
 fn step(what: &str) {

@@ -1,42 +1,169 @@
-//! `mainstay migrate`: brings the database up to what the manifest needs.
+//! `mainstay migrate`: brings the database up to what the manifest needs: the change feed with its triggers on watched tables,
+//! and the tables of the built-in API where it is used.
 
-use diesel::sql_types::BigInt;
+use std::collections::BTreeSet;
+
+use clap::Args;
+use diesel::connection::SimpleConnection;
+use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
 use super::{Failure, FolderArgs, maintenance_connection};
 use crate::app::{Parts, problems};
+use crate::config::manifest::{Manifest, Watch};
+use crate::config::settings::Settings;
+use crate::database::changes::install::{self, PlanError};
+use crate::database::changes::schema;
 use crate::database::maintenance::MaintenanceConnection;
+use crate::database::target::Target;
 use crate::ramp;
+
+pub(super) const HELP: &str = "\
+Connects with DATABASE_DIRECT_URL, else DATABASE_URL, as the owner of the watched tables. Running it again changes nothing.
+The user of DATABASE_URL, and each --role, is granted what serving takes: to read the feed and to say how far it has read.
+Triggers that an earlier manifest asked for stay, so that its version can run on beside this one; --contract drops them.";
 
 /// The advisory lock that keeps two instances from migrating at once: "mainstay" as a number.
 const LOCK: i64 = 0x6d61_696e_7374_6179;
 
-pub(super) fn run(args: &FolderArgs, parts: &Parts) -> Result<(), Failure> {
-    let settings = args.settings(Vec::new())?;
-    let manifest = parts.manifest(&args.dir).map_err(problems)?;
-    if !manifest.uses_ramp() {
-        println!("nothing to do: no route uses the built-in API's handlers, and your own tables are yours");
+#[derive(Args)]
+pub(super) struct MigrateArgs {
+    #[command(flatten)]
+    folder: FolderArgs,
+    /// Print the SQL, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Drop what this manifest does not ask for. No other version may run beside it any more.
+    #[arg(long)]
+    contract: bool,
+    /// A role that serves, beside the user of DATABASE_URL. May be given several times.
+    #[arg(long = "role", value_name = "NAME")]
+    roles: Vec<String>,
+}
+
+/// What a database is to have.
+pub(super) struct Wanted {
+    /// The tables of the built-in API.
+    pub ramp: bool,
+    /// What all routes watch.
+    pub watches: Vec<Watch>,
+    /// Whether everything else is dropped.
+    pub contract: bool,
+    /// Who serves.
+    pub roles: BTreeSet<String>,
+}
+
+impl Wanted {
+    /// What a manifest asks for.
+    pub(super) fn by(manifest: &Manifest) -> Self {
+        let policies = manifest.routes.iter().filter_map(|route| route.cache.as_ref());
+        let watches = policies.flat_map(|policy| policy.watch.iter().flatten().cloned()).collect();
+        Self { ramp: manifest.uses_ramp(), watches, contract: false, roles: BTreeSet::new() }
+    }
+
+    fn is_nothing(&self) -> bool {
+        !self.ramp && self.watches.is_empty() && !self.contract
+    }
+}
+
+pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
+    let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let mut roles: BTreeSet<String> = args.roles.iter().cloned().collect();
+    roles.extend(serving_role(&settings));
+    let wanted = Wanted { contract: args.contract, roles, ..Wanted::by(&manifest) };
+    if wanted.is_nothing() {
+        println!("nothing to do: no route watches a table or uses the built-in API's handlers, and your own tables are yours");
         return Ok(());
     }
-    let applied = migrate(&mut *maintenance_connection(&settings)?)?;
-    match applied.len() {
-        0 => println!("the schema is up to date"),
-        count => println!("applied {count} migrations: {}", applied.join(", ")),
+    let mut conn = maintenance_connection(&settings)?;
+    if args.dry_run {
+        return preview(&mut conn, &wanted);
     }
+    let done = migrate(&mut conn, &wanted)?;
+    match (done.migrations.len(), done.changes) {
+        (0, 0) => println!("the schema is up to date"),
+        (0, changes) => println!("brought triggers and grants up to date in {changes} steps"),
+        (count, _) => println!("applied {count} migrations: {}", done.migrations.join(", ")),
+    }
+    done.kept.iter().for_each(|kept| println!("kept, until --contract: {kept}"));
     Ok(())
 }
 
+/// The user of the URL with which the server connects.
+fn serving_role(settings: &Settings) -> Option<String> {
+    let target = Target::parse(settings.database.url.current().expose()).ok()?;
+    target.config.get_user().map(str::to_owned)
+}
+
+/// What was done.
+#[derive(Default)]
+pub(super) struct Done {
+    /// Versions that were applied.
+    migrations: Vec<String>,
+    /// Steps beside them.
+    changes: usize,
+    /// What nobody asks for any more.
+    kept: Vec<String>,
+}
+
 /// Applies what is missing while holding the lock.
-pub(super) fn migrate(conn: &mut MaintenanceConnection) -> Result<Vec<String>, Failure> {
+pub(super) fn migrate(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<Done, Failure> {
     #[derive(QueryableByName)]
     struct Locked {
-        #[diesel(sql_type = BigInt)]
-        _locked: i64,
+        #[diesel(sql_type = Text)]
+        _locked: String,
     }
     let with_lock =
-        |function: &str| sql_query(format!("SELECT 1::bigint AS _locked FROM (SELECT {function}({LOCK})) AS held"));
+        |function: &str| sql_query(format!("SELECT '' AS _locked FROM (SELECT {function}({LOCK})) AS held"));
     with_lock("pg_advisory_lock").get_result::<Locked>(conn).map_err(Failure::new)?;
-    let applied = ramp::migrate(conn).map_err(Failure::new);
+    let done = migrate_alone(conn, wanted);
     with_lock("pg_advisory_unlock").get_result::<Locked>(conn).map_err(Failure::new)?;
-    applied
+    done
+}
+
+fn migrate_alone(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<Done, Failure> {
+    let mut done = Done::default();
+    if wanted.ramp {
+        done.migrations = ramp::migrate(conn).map_err(Failure::new)?;
+    }
+    done.migrations.extend(schema::migrate(conn).map_err(Failure::new)?);
+    let plan = install::plan(conn, &wanted.watches, wanted.contract).map_err(Failure::new)?;
+    install::apply(conn, &plan).map_err(Failure::new)?;
+    done.changes = plan.steps.len();
+    done.kept = plan.kept;
+    for role in &wanted.roles {
+        if let Some(grants) = install::grants(conn, role).map_err(Failure::new)? {
+            conn.batch_execute(&grants).map_err(Failure::new)?;
+            done.changes += 1;
+        }
+    }
+    Ok(done)
+}
+
+/// Prints what [`migrate_alone`] would run.
+fn preview(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<(), Failure> {
+    if wanted.ramp {
+        println!("-- The migrations of the built-in API come first, where they are not applied yet.");
+    }
+    let pending = schema::pending(conn).map_err(Failure::new)?;
+    if !pending.is_empty() {
+        println!("CREATE SCHEMA IF NOT EXISTS mainstay;\n");
+    }
+    pending.iter().for_each(|text| println!("{text}"));
+    match install::plan(conn, &wanted.watches, wanted.contract) {
+        Ok(plan) => {
+            plan.steps.iter().for_each(|step| println!("BEGIN;\n{step};\nCOMMIT;\n"));
+            plan.kept.iter().for_each(|kept| println!("-- kept, until --contract: {kept}"));
+        }
+        // Tables that the migrations of the built-in API are still to make.
+        Err(PlanError::Refused(reason)) if wanted.ramp => println!("-- Triggers cannot be planned yet: {reason}"),
+        Err(error) => return Err(Failure::new(error)),
+    }
+    for role in &wanted.roles {
+        if let Some(grants) = install::grants(conn, role).map_err(Failure::new)? {
+            println!("{grants};");
+        }
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod routes;
 mod serve;
 mod status;
 mod warm;
+mod watches;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,7 +59,8 @@ enum Command {
     /// Run everything on this machine: a throwaway primary, a streaming replica, real data, the server.
     Dev(dev::DevArgs),
     /// Bring the database's schema up to what the manifest needs.
-    Migrate(FolderArgs),
+    #[command(after_help = migrate::HELP)]
+    Migrate(migrate::MigrateArgs),
     /// Prove the manifest against the database.
     #[command(after_help = check::HELP)]
     Check(check::CheckArgs),

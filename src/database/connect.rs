@@ -39,6 +39,8 @@ pub enum Session {
     Read,
     /// The sampler's probes and descriptions of statements: as [`Session::Read`].
     Probe,
+    /// The change feed: may write, and waits for no synchronous standby.
+    Feed,
     /// Migrations and imports: may write, and take as long as they take.
     Maintenance,
 }
@@ -91,6 +93,11 @@ impl Connector {
     /// What stands between this connector and the server.
     pub fn pooler(&self) -> Pooler {
         self.pooler
+    }
+
+    /// How long a statement may take.
+    pub fn statement_timeout(&self) -> Duration {
+        self.statement_timeout
     }
 
     /// Opens a connection of Diesel.
@@ -200,6 +207,10 @@ impl Connector {
         let ours = match self.session {
             Session::Read | Session::Probe => format!(
                 "-c default_transaction_read_only=on -c statement_timeout={timeout_ms} \
+                 -c idle_in_transaction_session_timeout={timeout_ms}"
+            ),
+            Session::Feed => format!(
+                "-c default_transaction_read_only=off -c synchronous_commit=local -c statement_timeout={timeout_ms} \
                  -c idle_in_transaction_session_timeout={timeout_ms}"
             ),
             Session::Maintenance => "-c default_transaction_read_only=off -c statement_timeout=0".to_owned(),

@@ -6,9 +6,10 @@
 //! by the SQLSTATE that [`wire`] has seen. How far a node has read is said by [`proof`] before it is asked.
 //!
 //! What is known of the nodes comes from [`sampler`] alone and stands in [`status`]; [`health`] judges it. Neither of them
-//! asks a server anything while somebody waits. [`maintenance`] is for work that is no request.
+//! asks a server anything while somebody waits. [`changes`] tells what has changed. [`maintenance`] is for work that is no request.
 
 mod attempt;
+pub mod changes;
 pub mod classify;
 pub mod connect;
 pub mod describe;

@@ -78,7 +78,7 @@ impl Shared {
         self.see_branch(system, timeline);
     }
 
-    fn see_branch(&self, system: SystemId, timeline: Timeline) {
+    pub(super) fn see_branch(&self, system: SystemId, timeline: Timeline) {
         let mut highest = self.highest.lock();
         match &mut *highest {
             Some((known, newest)) if *known == system => *newest = timeline.max(*newest),

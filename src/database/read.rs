@@ -21,7 +21,9 @@ use super::pools::Pool;
 use super::sampler;
 use super::status::{DatabaseStatus, NodeCounts, NodeStatus};
 use crate::config::ConfigError;
-use crate::config::settings::{DatabaseSettings, DatabaseUrl, NodeSettings, ReplicationSettings, Settings};
+use crate::config::settings::{
+    ChangeSettings, DatabaseSettings, DatabaseUrl, NodeSettings, Pooler, ReplicationSettings, Settings,
+};
 use crate::error::{Code, Error};
 use crate::nodes::breaker::Breaker;
 use crate::nodes::select::{Candidate, Pick};
@@ -119,6 +121,10 @@ pub struct Shared {
     pub history: Mutex<History>,
     /// The cluster, and the newest timeline of it that anyone has seen.
     pub highest: Mutex<Option<(SystemId, Timeline)>>,
+    /// Connections for the change feed: to the primary, past a pooler where one is configured.
+    pub feed: Connector,
+    /// How changes are followed.
+    pub changes: ChangeSettings,
     /// Sampling and bounds.
     pub replication: ReplicationSettings,
     bounds: Bounds,
@@ -208,6 +214,8 @@ impl Shared {
             history: Mutex::default(),
             highest: Mutex::default(),
             bounds: Bounds { lag_max: replication.lag_max.0, overdue },
+            feed: feed_connector(database)?,
+            changes: settings.changes.clone(),
             replication,
             node_settings: settings.nodes.clone(),
             pick: Mutex::default(),
@@ -425,6 +433,14 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let NodeSettings { failures_to_open, open_time, open_time_max, .. } = settings.nodes;
     let breaker = Breaker::new(failures_to_open, open_time.0, open_time_max.0);
     Ok(Node::new(Served { node: name, role, reached }, pool, probe, breaker))
+}
+
+fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {
+    if settings.direct_url.is_empty() {
+        return Connector::new("database.url", &settings.url, Session::Feed, settings);
+    }
+    let settings = DatabaseSettings { pooler: Pooler::None, ..settings.clone() };
+    Connector::new("database.direct_url", &settings.direct_url, Session::Feed, &settings)
 }
 
 fn begin_sql(settings: &DatabaseSettings) -> String {

@@ -71,6 +71,12 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION mainstay.committing(
 
 ALTER TABLE mainstay.change_feed ENABLE ALWAYS TRIGGER committing;
 
+-- Whether a snapshot sees all that another one sees.
+CREATE FUNCTION mainstay.covers(one pg_snapshot, other pg_snapshot) RETURNS boolean LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT pg_catalog.pg_snapshot_xmax(other) <= pg_catalog.pg_snapshot_xmax(one)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_snapshot_xip(one) AS xid WHERE pg_catalog.pg_visible_in_snapshot(xid, other));
+$$;
+
 -- A reader begins: where it was, or from now on. The lock keeps what is pruned meanwhile from being what it begins with.
 CREATE FUNCTION mainstay.attach(its_reader text, its_region text, its_branch text, OUT cursor text, OUT last text)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -97,7 +103,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE mainstay.cursors SET cursor = its_cursor, last = its_last, seen_at = clock_timestamp()
-    WHERE reader = its_reader AND pg_snapshot_xmax(cursor) <= pg_snapshot_xmax(its_cursor);
+    WHERE reader = its_reader AND mainstay.covers(its_cursor, cursor);
     RETURN FOUND OR EXISTS (SELECT FROM mainstay.cursors WHERE reader = its_reader);
 END $$;
 

@@ -1,0 +1,118 @@
+//! What `mainstay check` says of watches: whether changes of a table can be followed, and whether the tags of a changed row
+//! are those of the entries that it made wrong.
+
+use std::collections::BTreeSet;
+
+use diesel::sql_types::{Bool, Text};
+use diesel::{QueryableByName, RunQueryDsl, sql_query};
+
+use super::Failure;
+use crate::config::manifest::{Manifest, Route, Watch};
+use crate::config::param::Scalar;
+use crate::database::changes::install;
+use crate::database::changes::watched::Relation;
+use crate::database::maintenance::MaintenanceConnection;
+
+/// The tables that a route watches, under the names by which plans are compared; what cannot be followed is an error.
+pub(super) fn check(route: &Route, conn: &mut MaintenanceConnection, errors: &mut Vec<String>) -> BTreeSet<String> {
+    let watches: Vec<&Watch> = route.cache.iter().flat_map(|policy| policy.watch.iter().flatten()).collect();
+    let mut tables = BTreeSet::new();
+    for watch in watches {
+        match table(route, watch, conn) {
+            Ok(name) => drop(tables.insert(name)),
+            Err(reason) => errors.push(format!("watch: {reason}")),
+        }
+    }
+    tables
+}
+
+/// What the serving role lacks to follow changes, where the manifest watches any.
+pub(super) fn lacking(
+    manifest: &Manifest,
+    role: &str,
+    conn: &mut MaintenanceConnection,
+) -> Result<Option<String>, Failure> {
+    let watches_any = manifest.routes.iter().filter_map(|route| route.cache.as_ref()?.watch.as_ref()).any(|all| !all.is_empty());
+    let is_there = "SELECT '' AS name, '' AS kind, true AS is_exact WHERE to_regnamespace('mainstay') IS NOT NULL";
+    if !watches_any || sql_query(is_there).load::<Column>(conn).map_err(Failure::new)?.is_empty() {
+        return Ok(None);
+    }
+    // The role comes quoted, as grants want it.
+    let name = role.strip_prefix('"').and_then(|name| name.strip_suffix('"')).map(|name| name.replace("\"\"", "\""));
+    let grants = install::grants(conn, name.as_deref().unwrap_or(role)).map_err(Failure::new)?;
+    Ok(grants.map(|grants| format!("{role} may not follow it; {grants}")))
+}
+
+fn table(route: &Route, watch: &Watch, conn: &mut MaintenanceConnection) -> Result<String, String> {
+    let found = install::relations(conn, std::slice::from_ref(&watch.table)).map_err(|error| format!("{}: {error}", watch.table))?;
+    let relations = found.into_values().next().unwrap_or_default();
+    let Some(first) = relations.iter().find(|one| one.oid == one.root) else {
+        return Err(format!("there is no table {}", watch.table));
+    };
+    if let Some((one, reason)) = relations.iter().find_map(|one| Some((one, one.refusal()?))) {
+        return Err(format!("{} {reason}", if one.oid == one.root { &watch.table } else { &one.name }));
+    }
+    for column in watch.tag.iter().flat_map(|tag| install::columns_of(tag)) {
+        tagged(route, watch, first, column, conn)?;
+    }
+    plan_name(first, conn)
+}
+
+#[derive(QueryableByName)]
+struct Column {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Bool)]
+    is_exact: bool,
+}
+
+/// The name of a table as plans are compared by it.
+fn plan_name(relation: &Relation, conn: &mut MaintenanceConnection) -> Result<String, String> {
+    let sql = "SELECT to_regclass($1)::text AS name, '' AS kind, true AS is_exact";
+    let row = sql_query(sql).bind::<Text, _>(&relation.name).get_result::<Column>(conn);
+    row.map(|row| row.name).map_err(|error| error.to_string())
+}
+
+/// A column in a tag stands for the parameter of the same name, so the two must print alike. `is_exact`: values that are
+/// equal for the database are so byte for byte.
+fn tagged(
+    route: &Route,
+    watch: &Watch,
+    relation: &Relation,
+    column: &str,
+    conn: &mut MaintenanceConnection,
+) -> Result<(), String> {
+    const COLUMN: &str = "SELECT a.attname::text AS name, CASE WHEN b.typtype = 'e' THEN 'enum' ELSE b.typname::text END AS kind, \
+        coalesce((SELECT collisdeterministic FROM pg_collation WHERE oid = a.attcollation), true) AS is_exact \
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+        JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
+        WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
+    let rows = sql_query(COLUMN).bind::<Text, _>(&relation.name).bind::<Text, _>(column).load::<Column>(conn);
+    let rows = rows.map_err(|error| error.to_string())?;
+    let Some(found) = rows.first() else {
+        return Err(format!("{} has no column {column}, which its tag names", watch.table));
+    };
+    let Some(param) = route.params.iter().find(|param| param.name == column) else {
+        return Err(format!("the tag of {} names {column}, which is no parameter", watch.table));
+    };
+    let prints_alike = match param.scalar {
+        Scalar::Text => matches!(found.kind.as_str(), "text" | "varchar" | "bpchar" | "enum"),
+        Scalar::Integer => matches!(found.kind.as_str(), "int2" | "int4" | "int8"),
+        Scalar::Uuid => found.kind == "uuid",
+        Scalar::Boolean => found.kind == "bool",
+        Scalar::Date => found.kind == "date",
+        Scalar::Number | Scalar::Timestamp => false,
+    };
+    if prints_alike && found.is_exact {
+        return Ok(());
+    }
+    let kind = if found.is_exact { &found.kind } else { "text of a collation that takes different texts for equal" };
+    Err(format!(
+        "column {column} of {} is {kind}, whose values need not print as those of a parameter of type {}, so a change could \
+         miss its entries; watch the table without a tag",
+        watch.table,
+        param.scalar.name()
+    ))
+}
