@@ -53,8 +53,7 @@ impl Failure {
                 ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain,
+                | ServerErrorKind::Ask,
             )
             | ErrorKind::ClusterConnectionNotFound => Self::ClusterDown,
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused,

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use self::codec::{Codec, FORMAT, HEAD_BYTES, Kept, NotOurs};
 use self::commands::{Commands, Unavailable};
+use self::scripts::Script;
 use self::waiters::{Waiters, Waiting};
 use super::entry::{Entry, Origin};
 use super::key::Key;
@@ -210,13 +211,15 @@ impl Shared {
         beside(bytes, decode).await.unwrap_or(Err(NotOurs))
     }
 
-    async fn eval<T: FromRedisValue>(&self, script: &str, key: Key, args: &[&[u8]]) -> Result<T, Unavailable> {
+    async fn eval<T: FromRedisValue>(&self, script: Script, key: Key, args: &[&[u8]]) -> Result<T, Unavailable> {
         let name = name(key);
         let mut command: Cmd = redis::cmd("EVAL");
-        command.arg(script).arg(2);
+        command.arg(script.text).arg(script.keys);
         // The braces keep both in one slot of a cluster.
         command.arg(format!("{}:{}:{{{name}}}", self.namespace, char::from(FORMAT)));
-        command.arg(format!("{}:lease:{{{name}}}", self.namespace));
+        if script.keys > 1 {
+            command.arg(format!("{}:lease:{{{name}}}", self.namespace));
+        }
         args.iter().for_each(|arg| {
             command.arg(*arg);
         });

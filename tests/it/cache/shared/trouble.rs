@@ -167,12 +167,12 @@ async fn a_server_that_fills_up_under_a_lease_still_wakes_who_waits() {
 #[actix_rt::test]
 async fn evicting() {
     let site = Site::with("shared-evicting", |options| {
-        options.setting("maxmemory", "3mb").setting("maxmemory-policy", "allkeys-lru")
+        options.setting("maxmemory", "2500kb").setting("maxmemory-policy", "allkeys-lru")
     });
     let instance = site.instance();
-    let text = |number: u64| format!("{number}:{}", fastrand::Rng::with_seed(number).u128(..)).repeat(300);
+    let text = |number: u64| format!("{number:020}").repeat(50);
     let mut kept = 0;
-    for number in 0..2000_u64 {
+    for number in 0..3000_u64 {
         let (key, text) = (mainstay::cache::key::Key(u128::from(number)), text(number));
         instance.put(key, &entry(1, &text), None).await;
         match instance.look(key, CANONICAL, &FINGERPRINT).await {
