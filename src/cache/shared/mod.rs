@@ -132,8 +132,7 @@ impl Shared {
     /// here.
     pub async fn look(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Look {
         let asked = Instant::now();
-        let answer: Result<(i64, Option<Vec<u8>>), _> = self.eval(scripts::LOOK, key, &[]).await;
-        let Ok((left_ms, value)) = answer else {
+        let Ok((left_ms, value)) = self.ask_entry(key).await else {
             self.unavailable.inc();
             return Look::Unavailable;
         };
@@ -203,6 +202,19 @@ impl Shared {
         let _ended_or_not: Result<(), _> = self.eval(scripts::RELEASE, lease.key, &args).await;
     }
 
+    /// The entry and how long it will be kept, in this order: an entry that is stored in between seems as old as the one before
+    /// it, which costs a fill at most, where the old one would seem as young as the new one the other way round. The client
+    /// for clusters sends commands again one by one, in whatever order; there a script does it.
+    async fn ask_entry(&self, key: Key) -> Result<(i64, Option<Vec<u8>>), Unavailable> {
+        if self.commands.target().is_cluster() {
+            return self.eval(scripts::LOOK, key, &[]).await;
+        }
+        let key = self.entry_key(&name(key));
+        let mut wave = redis::pipe();
+        wave.cmd("PTTL").arg(&key).cmd("GET").arg(&key);
+        self.commands.run(async |connection| wave.query_async(connection).await).await
+    }
+
     async fn decode(&self, key: Key, value: Vec<u8>, left_ms: i64, asked: Instant) -> Result<Entry, NotOurs> {
         // A key that does not expire was not written by this program: its age is not known.
         let left = u64::try_from(left_ms).map(Duration::from_millis).map_err(|_| NotOurs)?;
@@ -215,8 +227,7 @@ impl Shared {
         let name = name(key);
         let mut command: Cmd = redis::cmd("EVAL");
         command.arg(script.text).arg(script.keys);
-        // The braces keep both in one slot of a cluster.
-        command.arg(format!("{}:{}:{{{name}}}", self.namespace, char::from(FORMAT)));
+        command.arg(self.entry_key(&name));
         if script.keys > 1 {
             command.arg(format!("{}:lease:{{{name}}}", self.namespace));
         }
@@ -224,6 +235,11 @@ impl Shared {
             command.arg(*arg);
         });
         self.commands.run(async |connection| command.query_async(connection).await).await
+    }
+
+    /// The braces keep an entry and its lease in one slot of a cluster.
+    fn entry_key(&self, name: &str) -> String {
+        format!("{}:{}:{{{name}}}", self.namespace, char::from(FORMAT))
     }
 }
 

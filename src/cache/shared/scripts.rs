@@ -29,8 +29,7 @@ end
     };
 }
 
-/// The entry and how long it will be kept, of one moment: taken one after the other, a new entry could seem as old as the one
-/// before it, or an old one as young as the next.
+/// The entry and how long it will be kept, of one moment.
 ///
 /// Returns milliseconds and the value.
 pub const LOOK: Script = Script { keys: 1, text: "return {redis.call('PTTL', KEYS[1]), redis.call('GET', KEYS[1])}" };

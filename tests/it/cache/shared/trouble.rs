@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mainstay::cache::shared::{Look, Seen, Turn};
-use mainstay::local::{Proxy, ProxyMode};
+use mainstay::local::Proxy;
 
 use super::*;
 use crate::support::wait_for;
@@ -85,18 +85,18 @@ async fn hung() {
 }
 
 #[actix_rt::test]
-async fn a_network_that_drops_everything() {
-    let site = Site::new("shared-dropped");
-    let proxy = proxy(&site);
+async fn a_host_that_is_gone_with_all_connections_open() {
+    let (gone, next) = (Site::new("shared-gone"), Site::new("shared-next"));
+    let proxy = proxy(&gone);
     let instance = with_entry(proxy.port()).await;
-    // The connections that exist stay dead for good, as behind a router that has forgotten them: new ones are needed.
-    site.redis.server.suspend().unwrap();
+    // The connections that exist hang for good; the name leads to another host from now on.
+    gone.redis.server.suspend().unwrap();
     is_left_alone(&instance).await;
-    proxy.set_mode(ProxyMode::BlackHole);
-    proxy.cut();
-    site.redis.server.resume().unwrap();
-    proxy.set_mode(ProxyMode::Pass);
+    proxy.set_target(([127, 0, 0, 1], next.redis.server.port()).into());
     instance.recovers().await;
+    assert!(instance.found().await.is_none(), "it is another host");
+    let listeners = || next.run::<(String, usize)>(&[b"PUBSUB", b"NUMSUB", b"mainstay:filled"]).1;
+    wait_for("the subscription", || listeners() == 1).await;
 }
 
 #[actix_rt::test]
