@@ -57,7 +57,7 @@ impl Seen {
 /// What was found.
 pub struct Found {
     /// The entry, to be judged like any other.
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     /// Which one it is.
     pub seen: Seen,
 }
@@ -142,7 +142,7 @@ impl Shared {
         };
         let seen = Seen::of(&value);
         match self.decode(key, value, left_ms, asked).await {
-            Ok(entry) if entry.answers(canonical, fingerprint) => Look::Found(Found { entry, seen }),
+            Ok(entry) if entry.answers(canonical, fingerprint) => Look::Found(Found { entry: Arc::new(entry), seen }),
             Ok(_) => {
                 self.misses.inc();
                 Look::Nothing
@@ -169,7 +169,7 @@ impl Shared {
             Ok((1, left_ms, value)) => {
                 let seen = Seen::of(&value);
                 match self.decode(key, value, left_ms, asked).await {
-                    Ok(entry) if entry.answers(canonical, fingerprint) => Turn::Found(Found { entry, seen }),
+                    Ok(entry) if entry.answers(canonical, fingerprint) => Turn::Found(Found { entry: Arc::new(entry), seen }),
                     Ok(_) | Err(NotOurs) => Turn::Lead(lease),
                 }
             }
