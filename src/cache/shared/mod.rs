@@ -72,13 +72,23 @@ pub enum Look {
     Unavailable,
 }
 
+impl Look {
+    /// What was found, if anything.
+    pub fn found(self) -> Option<Found> {
+        match self {
+            Self::Found(found) => Some(found),
+            Self::Nothing | Self::Unavailable => None,
+        }
+    }
+}
+
 /// Whose turn it is to fill a key.
 pub enum Turn {
     /// The caller's. While Redis is of no help it is everybody's.
     Lead(Lease),
     /// Nobody's: somebody has filled it since the caller looked.
     Found(Found),
-    /// Another instance's, which may be waited for. Then the caller asks again whose turn it is.
+    /// Another instance's, which may be waited for. Then the caller asks again whose turn it is: the holder may have died.
     Wait(Waiting),
 }
 
@@ -169,7 +179,9 @@ impl Shared {
             Ok((1, left_ms, value)) => {
                 let seen = Seen::of(&value);
                 match self.decode(key, value, left_ms, asked).await {
-                    Ok(entry) if entry.answers(canonical, fingerprint) => Turn::Found(Found { entry: Arc::new(entry), seen }),
+                    Ok(entry) if entry.answers(canonical, fingerprint) => {
+                        Turn::Found(Found { entry: Arc::new(entry), seen })
+                    }
                     Ok(_) | Err(NotOurs) => Turn::Lead(lease),
                 }
             }
@@ -234,7 +246,7 @@ impl Shared {
         args.iter().for_each(|arg| {
             command.arg(*arg);
         });
-        self.commands.run(async |connection| command.query_async(connection).await).await
+        self.commands.query(&command).await
     }
 
     /// The braces keep an entry and its lease in one slot of a cluster.

@@ -140,7 +140,7 @@ async fn a_connection_of_ones_own_may_block() {
         let mut add = redis::cmd("XADD");
         add.arg("mainstay:stream").arg("*").arg("field").arg("value");
         tokio::time::sleep(Duration::from_millis(700)).await;
-        instance.commands().run(async |connection| add.query_async::<String>(connection).await).await
+        instance.commands().query::<String>(&add).await
     };
     let (message, added) = futures_util::future::join(read.query_async::<redis::Value>(&mut connection), add).await;
     assert!(added.is_ok() && message.unwrap() != redis::Value::Nil);
