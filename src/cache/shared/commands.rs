@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout_at};
 
@@ -53,8 +53,7 @@ impl Failure {
                 ServerErrorKind::ClusterDown
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::Moved
-                | ServerErrorKind::Ask
-                | ServerErrorKind::TryAgain,
+                | ServerErrorKind::Ask,
             )
             | ErrorKind::ClusterConnectionNotFound => Self::ClusterDown,
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused,
@@ -154,6 +153,14 @@ impl Commands {
                 Err(Unavailable)
             }
         }
+    }
+
+    /// Runs one command.
+    ///
+    /// # Errors
+    /// [`Unavailable`], at once while the breaker is open.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
+        self.run(async |connection| command.query_async(connection).await).await
     }
 
     /// A connection of the caller's own, for commands that block. It knows neither timeout nor breaker.

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use self::codec::{Codec, FORMAT, HEAD_BYTES, Kept, NotOurs};
 use self::commands::{Commands, Unavailable};
+use self::scripts::Script;
 use self::waiters::{Waiters, Waiting};
 use super::entry::{Entry, Origin};
 use super::key::Key;
@@ -56,7 +57,7 @@ impl Seen {
 /// What was found.
 pub struct Found {
     /// The entry, to be judged like any other.
-    pub entry: Entry,
+    pub entry: Arc<Entry>,
     /// Which one it is.
     pub seen: Seen,
 }
@@ -71,13 +72,23 @@ pub enum Look {
     Unavailable,
 }
 
+impl Look {
+    /// What was found, if anything.
+    pub fn found(self) -> Option<Found> {
+        match self {
+            Self::Found(found) => Some(found),
+            Self::Nothing | Self::Unavailable => None,
+        }
+    }
+}
+
 /// Whose turn it is to fill a key.
 pub enum Turn {
     /// The caller's. While Redis is of no help it is everybody's.
     Lead(Lease),
     /// Nobody's: somebody has filled it since the caller looked.
     Found(Found),
-    /// Another instance's, which may be waited for. Then the caller asks again whose turn it is.
+    /// Another instance's, which may be waited for. Then the caller asks again whose turn it is: the holder may have died.
     Wait(Waiting),
 }
 
@@ -131,8 +142,7 @@ impl Shared {
     /// here.
     pub async fn look(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Look {
         let asked = Instant::now();
-        let answer: Result<(i64, Option<Vec<u8>>), _> = self.eval(scripts::LOOK, key, &[]).await;
-        let Ok((left_ms, value)) = answer else {
+        let Ok((left_ms, value)) = self.ask_entry(key).await else {
             self.unavailable.inc();
             return Look::Unavailable;
         };
@@ -142,7 +152,7 @@ impl Shared {
         };
         let seen = Seen::of(&value);
         match self.decode(key, value, left_ms, asked).await {
-            Ok(entry) if entry.answers(canonical, fingerprint) => Look::Found(Found { entry, seen }),
+            Ok(entry) if entry.answers(canonical, fingerprint) => Look::Found(Found { entry: Arc::new(entry), seen }),
             Ok(_) => {
                 self.misses.inc();
                 Look::Nothing
@@ -169,7 +179,9 @@ impl Shared {
             Ok((1, left_ms, value)) => {
                 let seen = Seen::of(&value);
                 match self.decode(key, value, left_ms, asked).await {
-                    Ok(entry) if entry.answers(canonical, fingerprint) => Turn::Found(Found { entry, seen }),
+                    Ok(entry) if entry.answers(canonical, fingerprint) => {
+                        Turn::Found(Found { entry: Arc::new(entry), seen })
+                    }
                     Ok(_) | Err(NotOurs) => Turn::Lead(lease),
                 }
             }
@@ -202,6 +214,19 @@ impl Shared {
         let _ended_or_not: Result<(), _> = self.eval(scripts::RELEASE, lease.key, &args).await;
     }
 
+    /// The entry and how long it will be kept, in this order: an entry that is stored in between seems as old as the one before
+    /// it, which costs a fill at most, where the old one would seem as young as the new one the other way round. The client
+    /// for clusters sends commands again one by one, in whatever order; there a script does it.
+    async fn ask_entry(&self, key: Key) -> Result<(i64, Option<Vec<u8>>), Unavailable> {
+        if self.commands.target().is_cluster() {
+            return self.eval(scripts::LOOK, key, &[]).await;
+        }
+        let key = self.entry_key(&name(key));
+        let mut wave = redis::pipe();
+        wave.cmd("PTTL").arg(&key).cmd("GET").arg(&key);
+        self.commands.run(async |connection| wave.query_async(connection).await).await
+    }
+
     async fn decode(&self, key: Key, value: Vec<u8>, left_ms: i64, asked: Instant) -> Result<Entry, NotOurs> {
         // A key that does not expire was not written by this program: its age is not known.
         let left = u64::try_from(left_ms).map(Duration::from_millis).map_err(|_| NotOurs)?;
@@ -210,17 +235,23 @@ impl Shared {
         beside(bytes, decode).await.unwrap_or(Err(NotOurs))
     }
 
-    async fn eval<T: FromRedisValue>(&self, script: &str, key: Key, args: &[&[u8]]) -> Result<T, Unavailable> {
+    async fn eval<T: FromRedisValue>(&self, script: Script, key: Key, args: &[&[u8]]) -> Result<T, Unavailable> {
         let name = name(key);
         let mut command: Cmd = redis::cmd("EVAL");
-        command.arg(script).arg(2);
-        // The braces keep both in one slot of a cluster.
-        command.arg(format!("{}:{}:{{{name}}}", self.namespace, char::from(FORMAT)));
-        command.arg(format!("{}:lease:{{{name}}}", self.namespace));
+        command.arg(script.text).arg(script.keys);
+        command.arg(self.entry_key(&name));
+        if script.keys > 1 {
+            command.arg(format!("{}:lease:{{{name}}}", self.namespace));
+        }
         args.iter().for_each(|arg| {
             command.arg(*arg);
         });
-        self.commands.run(async |connection| command.query_async(connection).await).await
+        self.commands.query(&command).await
+    }
+
+    /// The braces keep an entry and its lease in one slot of a cluster.
+    fn entry_key(&self, name: &str) -> String {
+        format!("{}:{}:{{{name}}}", self.namespace, char::from(FORMAT))
     }
 }
 

@@ -30,10 +30,10 @@ pub struct Target {
 }
 
 enum Kind {
-    Single(Client),
+    Single(Box<Client>),
     /// The nodes are for what the cluster's client does not do: subscriptions go to any one of them.
     Cluster {
-        client: ClusterClient,
+        client: Box<ClusterClient>,
         nodes: Vec<Client>,
     },
 }
@@ -64,7 +64,7 @@ impl Target {
         };
         let wrong = |_| ConfigError::new(FORMS);
         let kind = match url.split_once("://") {
-            Some(("redis" | "rediss", _)) => Kind::Single(client(url).map_err(wrong)?),
+            Some(("redis" | "rediss", _)) => Kind::Single(Box::new(client(url).map_err(wrong)?)),
             Some(("redis-cluster" | "rediss-cluster", _)) => {
                 let plain = |url: &str| url.trim().replacen("-cluster://", "://", 1);
                 let urls: Vec<String> = url.split(',').map(plain).collect();
@@ -77,7 +77,7 @@ impl Target {
                 if let Some(roots) = roots.clone() {
                     builder = builder.certs(TlsCertificates { client_tls: None, root_cert: Some(roots) });
                 }
-                Kind::Cluster { client: builder.build().map_err(wrong)?, nodes: nodes.map_err(wrong)? }
+                Kind::Cluster { client: Box::new(builder.build().map_err(wrong)?), nodes: nodes.map_err(wrong)? }
             }
             _ => return Err(ConfigError::new(FORMS)),
         };
@@ -115,7 +115,7 @@ impl Target {
     /// What stood against it, too much time included.
     pub async fn subscribe(&self, channel: &str) -> RedisResult<(PubSubSink, impl Stream<Item = Msg> + use<>)> {
         let nodes = match &self.kind {
-            Kind::Single(client) => std::slice::from_ref(client),
+            Kind::Single(client) => std::slice::from_ref(&**client),
             Kind::Cluster { nodes, .. } => nodes,
         };
         let client = nodes.get(fastrand::usize(..nodes.len().max(1)));

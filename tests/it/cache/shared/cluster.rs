@@ -122,3 +122,26 @@ async fn a_node_that_dies_takes_its_own_keys_along_and_no_others() {
         }
     }
 }
+
+#[actix_rt::test]
+async fn a_connection_of_ones_own_may_block() {
+    let fleet = Fleet::new("cluster-block");
+    let more = [&PATIENT[1..], &[("MAINSTAY__REDIS__TIMEOUT", "500ms")]].concat();
+    let instance = Instance::new(&fleet.cluster.url(), &more);
+    let mut connection = instance.commands().dedicated().await.unwrap();
+    let mut read = redis::cmd("XREAD");
+    read.arg("BLOCK").arg(1500).arg("STREAMS").arg("mainstay:stream").arg("$");
+    let began = Instant::now();
+    let silence: redis::Value = read.query_async(&mut connection).await.unwrap();
+    assert_eq!(silence, redis::Value::Nil);
+    assert!(began.elapsed() >= Duration::from_millis(1500));
+    // A message ends the block.
+    let add = async {
+        let mut add = redis::cmd("XADD");
+        add.arg("mainstay:stream").arg("*").arg("field").arg("value");
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        instance.commands().query::<String>(&add).await
+    };
+    let (message, added) = futures_util::future::join(read.query_async::<redis::Value>(&mut connection), add).await;
+    assert!(added.is_ok() && message.unwrap() != redis::Value::Nil);
+}

@@ -61,7 +61,9 @@ impl Site {
     fn run<T: redis::FromRedisValue>(&self, words: &[&[u8]]) -> T {
         let mut connection = redis::Client::open(self.redis.url()).unwrap().get_connection().unwrap();
         let mut command = redis::Cmd::new();
-        words.iter().for_each(|word| drop(command.arg(*word)));
+        for word in words {
+            command.arg(*word);
+        }
         command.query(&mut connection).unwrap()
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mainstay::cache::shared::{Look, Seen, Turn};
-use mainstay::local::{Proxy, ProxyMode};
+use mainstay::local::Proxy;
 
 use super::*;
 use crate::support::wait_for;
@@ -85,18 +85,18 @@ async fn hung() {
 }
 
 #[actix_rt::test]
-async fn a_network_that_drops_everything() {
-    let site = Site::new("shared-dropped");
-    let proxy = proxy(&site);
+async fn a_host_that_is_gone_with_all_connections_open() {
+    let (gone, next) = (Site::new("shared-gone"), Site::new("shared-next"));
+    let proxy = proxy(&gone);
     let instance = with_entry(proxy.port()).await;
-    // The connections that exist stay dead for good, as behind a router that has forgotten them: new ones are needed.
-    site.redis.server.suspend().unwrap();
+    // The connections that exist hang for good; the name leads to another host from now on.
+    gone.redis.server.suspend().unwrap();
     is_left_alone(&instance).await;
-    proxy.set_mode(ProxyMode::BlackHole);
-    proxy.cut();
-    site.redis.server.resume().unwrap();
-    proxy.set_mode(ProxyMode::Pass);
+    proxy.set_target(([127, 0, 0, 1], next.redis.server.port()).into());
     instance.recovers().await;
+    assert!(instance.found().await.is_none(), "it is another host");
+    let listeners = || next.run::<(String, usize)>(&[b"PUBSUB", b"NUMSUB", b"mainstay:filled"]).1;
+    wait_for("the subscription", || listeners() == 1).await;
 }
 
 #[actix_rt::test]
@@ -167,12 +167,12 @@ async fn a_server_that_fills_up_under_a_lease_still_wakes_who_waits() {
 #[actix_rt::test]
 async fn evicting() {
     let site = Site::with("shared-evicting", |options| {
-        options.setting("maxmemory", "3mb").setting("maxmemory-policy", "allkeys-lru")
+        options.setting("maxmemory", "2500kb").setting("maxmemory-policy", "allkeys-lru")
     });
     let instance = site.instance();
-    let text = |number: u64| format!("{number}:{}", fastrand::Rng::with_seed(number).u128(..)).repeat(300);
+    let text = |number: u64| format!("{number:020}").repeat(50);
     let mut kept = 0;
-    for number in 0..2000_u64 {
+    for number in 0..3000_u64 {
         let (key, text) = (mainstay::cache::key::Key(u128::from(number)), text(number));
         instance.put(key, &entry(1, &text), None).await;
         match instance.look(key, CANONICAL, &FINGERPRINT).await {
