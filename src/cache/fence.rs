@@ -151,6 +151,7 @@ pub struct Ledger {
     floor: Option<Position>,
     /// Whether hard purges may have been missed that are still to be looked up.
     hard_unknown: bool,
+    gaps: u64,
     /// Whether nobody is to tell this instance anything.
     is_alone: bool,
 }
@@ -169,6 +170,7 @@ impl Ledger {
             last: None,
             floor: None,
             hard_unknown: true,
+            gaps: 0,
             is_alone: false,
         }
     }
@@ -242,6 +244,7 @@ impl Ledger {
         let missed = self.missed(message);
         if let Some(missed) = missed {
             self.hard_unknown = true;
+            self.gaps += 1;
             // A clock that is not the database's says nothing of what to read: then the caller raises the floor.
             let reads = Some(missed).filter(|_| is_database_clock);
             if self.through.is_none() && self.start.is_none() {
@@ -312,13 +315,13 @@ impl Ledger {
     }
 
     /// Hard purges of the past, as far as they are still kept: tags and their fences. With them it is known again which
-    /// entries must not be served.
-    pub fn learn_hard(&mut self, purges: impl IntoIterator<Item = (Tag, Position)>) {
+    /// entries must not be served, unless more was missed since they were asked for: `gaps` is the count from before that.
+    pub fn learn_hard(&mut self, purges: impl IntoIterator<Item = (Tag, Position)>, gaps: u64) {
         for (tag, at) in purges {
             let fence = self.tags.entry(tag.hash()).or_default();
             fence.raise(Mark { at: Some(at), reads: None }, true);
         }
-        self.hard_unknown = false;
+        self.hard_unknown &= gaps != self.gaps;
         self.bound();
     }
 
@@ -330,6 +333,11 @@ impl Ledger {
     /// Whether hard purges may have been missed; see [`Ledger::learn_hard`].
     pub fn hard_unknown(&self) -> bool {
         self.hard_unknown
+    }
+
+    /// How often something was missed.
+    pub fn gaps(&self) -> u64 {
+        self.gaps
     }
 
     /// Keeps memory bounded: the older half of the fences go, and all that they stood for counts as purged.

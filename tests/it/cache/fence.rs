@@ -28,8 +28,13 @@ fn ledger() -> Ledger {
     let mut ledger = Ledger::new(4);
     ledger.begin(at(100), Some(at(100)));
     ledger.apply(&message(110, 90, &[]));
-    ledger.learn_hard([]);
+    learn(&mut ledger, &[]);
     ledger
+}
+
+fn learn(ledger: &mut Ledger, purges: &[(&str, u64)]) {
+    let gaps = ledger.gaps();
+    ledger.learn_hard(purges.iter().map(|(tag, lsn)| (Tag::new(*tag), at(*lsn))), gaps);
 }
 
 fn standing(ledger: &Ledger, told: u64, tag: &str) -> Standing {
@@ -55,7 +60,7 @@ fn a_message_that_was_missed_is_noticed_by_the_next_one() {
     let applied = ledger.apply(&message(140, 130, &[]));
     assert!(applied.gap && applied.purged);
     assert_eq!(standing(&ledger, 110, "a"), Standing::Forbidden, "it may have been purged for good");
-    ledger.learn_hard([]);
+    learn(&mut ledger, &[]);
     assert_eq!(standing(&ledger, 110, "a"), Standing::Purged);
     assert_eq!(standing(&ledger, 130, "a"), Standing::Current, "another instance had heard it");
     assert_eq!(ledger.floor(), Some(at(130)));
@@ -92,11 +97,11 @@ fn what_others_filled_counts_once_all_before_the_start_was_heard() {
     let mut ledger = Ledger::new(4);
     ledger.begin(at(100), Some(at(100)));
     assert_eq!(standing(&ledger, 95, "a"), Standing::Forbidden, "it may have been purged for good");
-    ledger.learn_hard([(Tag::new("h"), at(96))]);
+    learn(&mut ledger, &[("h", 96)]);
     assert_eq!(standing(&ledger, 95, "h"), Standing::Forbidden);
     assert_eq!(standing(&ledger, 95, "a"), Standing::Unknown);
     ledger.apply(&message(92, 90, &["a"]));
-    ledger.learn_hard([]);
+    learn(&mut ledger, &[]);
     assert_eq!(standing(&ledger, 95, "a"), Standing::Unknown);
     ledger.apply(&message(97, 92, &["b"]));
     assert_eq!(standing(&ledger, 95, "b"), Standing::Purged);
@@ -157,7 +162,7 @@ fn that_a_later_position_was_heard_does_not_prove_an_earlier_message_heard() {
     ledger.apply(&Message { prev: None, through: at(118), ..message(130, 0, &[]) });
     let filled = ledger.told();
     assert!(ledger.apply(&Message { through: at(119), ..message(140, 125, &[]) }).gap, "125 was not heard");
-    ledger.learn_hard([]);
+    learn(&mut ledger, &[]);
     assert_eq!(ledger.standing(filled, None, &[Tag::new("a")]), Standing::Purged, "though its stamp is past 125");
 }
 
@@ -188,7 +193,7 @@ fn what_others_filled_since_this_instance_began_must_have_read_past_its_start_to
     // Another instance heard 105 from a publisher that had looked before a commit at 98, which this one begins after.
     let mut ledger = Ledger::new(4);
     ledger.begin(at(100), Some(at(100)));
-    ledger.learn_hard([]);
+    learn(&mut ledger, &[]);
     let standing = |ledger: &Ledger, as_of| ledger.standing(Some(at(105)), Some(at(as_of)), &[Tag::new("a")]);
     assert_eq!(standing(&ledger, 97), Standing::Unknown);
     assert_eq!(standing(&ledger, 100), Standing::Current);
@@ -217,7 +222,18 @@ fn who_never_heard_the_stream_vouches_for_nothing_older_than_itself() {
     let mut ledger = Ledger::new(4);
     ledger.begin(at(100), Some(at(100)));
     assert!(ledger.apply(&Message { prev: None, through: at(105), ..message(110, 0, &[]) }).gap);
-    ledger.learn_hard([]);
+    learn(&mut ledger, &[]);
     assert_eq!(standing(&ledger, 95, "a"), Standing::Purged);
     assert_eq!(standing(&ledger, 100, "a"), Standing::Current);
+}
+
+#[test]
+fn purges_for_good_that_were_asked_for_before_a_gap_do_not_close_it() {
+    let mut ledger = ledger();
+    let asked = ledger.gaps();
+    assert!(ledger.apply(&message(140, 130, &[])).gap);
+    ledger.learn_hard([], asked);
+    assert_eq!(standing(&ledger, 110, "a"), Standing::Forbidden);
+    learn(&mut ledger, &[]);
+    assert_eq!(standing(&ledger, 110, "a"), Standing::Purged);
 }

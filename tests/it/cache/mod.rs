@@ -4,6 +4,7 @@ mod coalescing;
 mod fence;
 mod key;
 mod memory;
+mod model;
 mod negative;
 mod reload;
 mod shared;
