@@ -139,7 +139,7 @@ impl Ear {
         }
         let mut heard = self.heard.lock();
         if !message.cursor.is_empty() {
-            heard.cursor = Some((message.at, Cursor::from(message.cursor.clone())));
+            heard.cursor = Some((message.at, Cursor::new(message.cursor.clone())));
         }
         if message.has_tags() && message.prev.is_some() {
             heard.tagged = Some(message.at);
@@ -271,10 +271,11 @@ impl Ear {
         loop {
             if fences.read(Ledger::hard_unknown) {
                 let since = *failing_since.get_or_insert_with(Instant::now);
+                let gaps = fences.read(Ledger::gaps);
                 match feed.hard_purges().await {
                     Ok(purges) => {
                         let purges = purges.into_iter().map(|(tag, at)| (Tag::new(tag), at));
-                        fences.change(|ledger| ledger.learn_hard(purges));
+                        fences.change(|ledger| ledger.learn_hard(purges, gaps));
                         feed.close();
                     }
                     // Nothing was ever written down, or it cannot be read and what is there is better than nothing.
@@ -306,16 +307,17 @@ impl Ear {
             Some((at, cursor)) if branch(&at) == branch(&started.position) => cursor,
             _ => started.cursor,
         };
-        let mut beat_at: Option<Instant> = None;
+        let (mut beat_at, mut through) = (None::<Instant>, None);
         let ChangesPace { poll, beat } = self.pace();
         while !self.stream_speaks() {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
             let batch = feed.poll(&cursor, is_due).await?;
             cursor = batch.cursor.clone();
+            through = batch.through.or(through);
             if let Some(fence) = batch.fence {
                 beat_at = Some(Instant::now());
                 let prev = batch.lost.then_some(fence);
-                let message = message(batch, fence, prev);
+                let message = message(batch, fence, prev, through);
                 self.apply_own(&message);
                 if message.has_tags() && !feed.advance(&cursor, fence).await? {
                     log::warn!("this instance's cursor had expired: it starts anew");
@@ -353,13 +355,13 @@ pub(super) struct ChangesPace {
 }
 
 /// The message of a batch. Without a message that it follows on, it is this instance's own.
-pub(super) fn message(batch: Batch, fence: Position, prev: Option<Position>) -> Message {
+pub(super) fn message(batch: Batch, fence: Position, prev: Option<Position>, through: Option<Position>) -> Message {
     let tags = |names: Vec<String>| names.into_iter().map(Tag::new).collect();
     Message {
         at: fence,
         reads: Some(fence),
         prev,
-        through: batch.through.unwrap_or(Position::start_of(fence.system, fence.timeline)),
+        through: through.unwrap_or(Position::start_of(fence.system, fence.timeline)),
         cursor: batch.cursor.to_string(),
         soft: tags(batch.soft),
         hard: tags(batch.hard),

@@ -14,6 +14,7 @@ use crate::cache::fence::Message;
 use crate::cache::shared::commands::Unavailable;
 use crate::config::manifest::Watch;
 use crate::database::changes::feed::{Feed, FeedError, Reader};
+
 use crate::position::Position;
 
 /// How long a leader may be silent until another one takes over.
@@ -90,7 +91,7 @@ impl Ear {
         if known.is_none() && started.migrated {
             feed.advance(&cursor, prev).await?;
         }
-        let mut beat_at: Option<Instant> = None;
+        let (mut beat_at, mut through) = (None::<Instant>, None);
         loop {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
             if is_due && !bus.lead(LEASE_TIME).await? {
@@ -99,9 +100,10 @@ impl Ear {
             let message = if started.migrated {
                 let batch = feed.poll(&cursor, is_due).await?;
                 cursor = batch.cursor.clone();
+                through = batch.through.or(through);
                 // What the feed has lost is a gap for all who hear this.
                 let is_lost = batch.lost;
-                batch.fence.map(|fence| message(batch, fence, Some(if is_lost { fence } else { prev })))
+                batch.fence.map(|fence| message(batch, fence, Some(if is_lost { fence } else { prev }), through))
             } else if is_due {
                 let prev = self.tagged().filter(own_branch).unwrap_or(prev);
                 Some(heartbeat(feed.fence().await?, prev))

@@ -307,10 +307,10 @@ impl Ledger {
 
     /// Purges here alone, while the log cannot be written: what was told so far is fenced off.
     pub fn purge_here(&mut self, tags: &[Tag], reads: Option<Position>, is_hard: bool) {
-        let Some(told) = self.told else { return };
-        let at = told.next();
+        // Before anything was told, all that was filled has no stamp, and lacks every fence.
+        let at = self.told.map_or(Position::start_of(SystemId(0), Timeline(0)), Position::next);
         tags.iter().for_each(|tag| self.raise(tag, Mark { at: Some(at), reads }, is_hard));
-        self.told = Some(at);
+        self.told = self.told.map(|_| at);
         self.bound();
     }
 

@@ -187,7 +187,7 @@ impl Pipeline {
 
     /// Takes what another instance has filled, where it is good here and now. What is not is kept for when the source fails.
     fn accept(&self, found: Found, fill: &Fill) -> Result<Filled, Seen> {
-        let entry = Arc::new(found.entry);
+        let entry = found.entry;
         let is_fresh = self.is_fresh(&entry);
         let result = if is_fresh { LookupResult::Hit } else { LookupResult::Expired };
         self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
