@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -37,12 +38,15 @@ pub struct Ear {
     pub(super) settings: Arc<Settings>,
     pub(super) snapshots: Option<Arc<Snapshots>>,
     pub(super) instance: String,
+    pub(super) is_leading: AtomicBool,
     heard: Mutex<Heard>,
 }
 
 /// What was heard last.
 #[derive(Default)]
 struct Heard {
+    /// Whether any message was heard: what came before the first one was missed by all who begin.
+    anything: bool,
     /// When the stream last said anything.
     stream_at: Option<Instant>,
     /// The last message that carried a cursor: from there this instance can go on by itself.
@@ -90,7 +94,16 @@ impl Ear {
         instance: String,
     ) -> Self {
         let (database, settings) = (pipeline.database.clone(), Arc::clone(&pipeline.settings));
-        Self { pipeline, database, bus, settings, snapshots, instance, heard: Mutex::default() }
+        Self {
+            pipeline,
+            database,
+            bus,
+            settings,
+            snapshots,
+            instance,
+            is_leading: AtomicBool::new(false),
+            heard: Mutex::default(),
+        }
     }
 
     /// Where nobody is to tell this instance anything, it has a clock of its own. Where somebody is to, it has none until he
@@ -133,7 +146,8 @@ impl Ear {
         if let Some(snapshots) = self.snapshots.as_ref().filter(|_| !message.hard.is_empty()) {
             snapshots.forget();
         }
-        if applied.gap {
+        let is_first = !std::mem::replace(&mut self.heard.lock().anything, true);
+        if applied.gap && !is_first {
             metrics.bus_gaps.with_label_values(&[source]).inc();
             log::warn!("messages before {} were missed: what was filled before counts as purged", message.at);
         }
@@ -176,7 +190,9 @@ impl Ear {
                 let is_news = |position: Position| position.system == system && position.timeline < timeline;
                 if fences.read(|ledger| ledger.told().is_some_and(is_news)) {
                     fences.change(|ledger| ledger.enter(system, timeline));
-                    log::warn!("the primary is on timeline {timeline} now: all that was filled before counts as purged");
+                    log::warn!(
+                        "the primary is on timeline {timeline} now: all that was filled before counts as purged"
+                    );
                 }
             }
             sleep(self.settings.replication.sample_interval.0).await;

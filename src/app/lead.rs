@@ -4,6 +4,7 @@
 //! be paused anywhere, and come back when another leads, is the reason for the order of the stream and for the chain in it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -22,22 +23,18 @@ const LEASE_TIME: Duration = Duration::from_millis(1500);
 /// How often those who do not lead ask whether they may.
 const CANDIDACY_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Why somebody stopped leading.
-enum Ended {
-    /// Another one leads.
-    Overtaken,
-    Failed(String),
-}
+/// Why somebody cannot lead.
+struct Failed(String);
 
-impl From<FeedError> for Ended {
+impl From<FeedError> for Failed {
     fn from(error: FeedError) -> Self {
-        Self::Failed(error.to_string())
+        Self(error.to_string())
     }
 }
 
-impl From<Unavailable> for Ended {
+impl From<Unavailable> for Failed {
     fn from(failure: Unavailable) -> Self {
-        Self::Failed(failure.to_string())
+        Self(failure.to_string())
     }
 }
 
@@ -51,14 +48,15 @@ impl Ear {
         loop {
             let may_lead = bus.lead(LEASE_TIME).await;
             match may_lead {
-                Ok(true) => match self.lead_once(bus, &mut feed, &mut trouble).await {
-                    Ended::Overtaken => {}
-                    Ended::Failed(reason) => {
+                Ok(true) => {
+                    let ended = self.publish(bus, &mut feed, &mut trouble).await;
+                    self.is_leading.store(false, Ordering::Relaxed);
+                    if let Err(Failed(reason)) = ended {
                         // Another instance may reach what this one cannot.
                         let _may_be_out_of_reach = bus.follow().await;
                         trouble.rest(&reason).await;
                     }
-                },
+                }
                 // Connections to the primary are few.
                 Ok(false) => feed.close(),
                 Err(failure) => trouble.rest(&failure).await,
@@ -67,21 +65,16 @@ impl Ear {
         }
     }
 
-    async fn lead_once(&self, bus: &Bus, feed: &mut Feed, trouble: &mut Trouble) -> Ended {
-        match self.publish(bus, feed, trouble).await {
-            Ok(()) => Ended::Overtaken,
-            Err(ended) => ended,
-        }
-    }
-
-    async fn publish(&self, bus: &Bus, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), Ended> {
+    /// Publishes until another instance leads.
+    async fn publish(&self, bus: &Bus, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), Failed> {
         let ChangesPace { poll, beat } = self.pace();
         let started = feed.start().await?;
         bus.announce(started.position.system).await?;
         let mut cursor = started.cursor;
         // The chain goes on from the last message with tags, as the database remembers it, or as it was heard where
         // nothing is stored. Where nobody knows, all that was filled before counts as purged.
-        let own_branch = |at: &Position| at.system == started.position.system && at.timeline == started.position.timeline;
+        let own_branch =
+            |at: &Position| at.system == started.position.system && at.timeline == started.position.timeline;
         let heard = self.tagged().filter(own_branch);
         let known = match (started.last, heard) {
             (Some(stored), Some(heard)) => Some(stored.later(heard)),
@@ -115,11 +108,12 @@ impl Ear {
                     return Ok(());
                 }
                 beat_at = Some(Instant::now());
+                self.is_leading.store(true, Ordering::Relaxed);
                 trouble.is_over();
                 if message.has_tags() {
                     prev = message.at;
                     if !feed.advance(&cursor, message.at).await? {
-                        return Err(Ended::Failed("the fleet's cursor had expired".to_owned()));
+                        return Err(Failed("the fleet's cursor had expired".to_owned()));
                     }
                 }
             }

@@ -8,7 +8,8 @@ mod snapshots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
@@ -103,9 +104,9 @@ impl Server {
             Some(Arc::new(Shared::new(&settings.redis, &settings.cache, body_bytes_max, &metrics)?))
         };
         let instance = format!("{}/{:016x}", settings.region, fastrand::u64(..));
-        let bus = shared.clone().map(|shared| {
-            Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max)
-        });
+        let bus = shared
+            .clone()
+            .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, settings.limits.fills_max, shared),
             database,
@@ -247,6 +248,8 @@ impl Core {
     fn render_metrics(&self) -> Vec<u8> {
         let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
+        metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
+        metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         let usage = cache.memory.usage();
         metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));

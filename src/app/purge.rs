@@ -50,7 +50,11 @@ impl Ear {
             let readers = feed.readers_past(id).await.unwrap_or_default();
             let (mut reached, mut unreached) = (BTreeSet::new(), BTreeSet::new());
             for reader in readers.into_iter().filter(|reader| reader.seen_ago < READER_TIME_MAX) {
-                if reader.is_past { reached.insert(reader.region) } else { unreached.insert(reader.region) };
+                if reader.is_past {
+                    reached.insert(reader.region)
+                } else {
+                    unreached.insert(reader.region)
+                };
             }
             // A region is reached when all of it is.
             reached.retain(|region| !unreached.contains(region));

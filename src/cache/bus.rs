@@ -31,7 +31,8 @@ const READ_TIME_MAX: Duration = Duration::from_secs(2);
 const OVERTAKEN: &str = "equal or smaller";
 
 /// Renews a lease that is still ours.
-const RENEW: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
+const RENEW: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
 /// Gives a lease back that is still ours.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 /// Notes that an instance is there, by Redis' own clock, and forgets those that have gone.

@@ -51,7 +51,8 @@ pub fn write(file: &Path, memory: &Memory, fences: &Fences, codec: &Codec, bytes
     for (key, entry) in &entries {
         let value = codec.encode(*key, entry, now, Duration::ZERO);
         let bytes = u64::try_from(value.len()).unwrap_or(u64::MAX);
-        let Some(length) = u32::try_from(value.len()).ok().filter(|_| count.bytes.saturating_add(bytes) <= bytes_max) else {
+        let Some(length) = u32::try_from(value.len()).ok().filter(|_| count.bytes.saturating_add(bytes) <= bytes_max)
+        else {
             count.left_out += 1;
             continue;
         };

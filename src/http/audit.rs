@@ -71,7 +71,8 @@ impl Pipeline {
     /// Whether an answer can be held against the primary: only what a change would have purged must be as it is there.
     pub(super) fn can_audit(&self, endpoint: &Endpoint) -> bool {
         let watches = endpoint.route.cache.as_ref().and_then(|policy| policy.watch.as_ref());
-        watches.is_some_and(|watches| !watches.is_empty()) && self.cache.fences.read(|ledger| ledger.through().is_some())
+        watches.is_some_and(|watches| !watches.is_empty())
+            && self.cache.fences.read(|ledger| ledger.through().is_some())
     }
 
     /// Computes an answer again on the primary, and compares. What has changed since the entry was served explains a
@@ -80,7 +81,9 @@ impl Pipeline {
         let produced = self.produce(&endpoint, params, "GET", Bytes::new(), Consistency::Strong, None).await;
         let Produced { answer: Ok(answer), .. } = produced else { return };
         let path = endpoint.route.path.as_str();
-        if entry.absence.is_none() && Variants::of(answer.body, usize::MAX).identity().etag == entry.body.identity().etag {
+        if entry.absence.is_none()
+            && Variants::of(answer.body, usize::MAX).identity().etag == entry.body.identity().etag
+        {
             self.metrics.audit_checked.with_label_values(&[path]).inc();
             return;
         }

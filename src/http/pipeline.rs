@@ -131,7 +131,9 @@ impl Pipeline {
             }
             Err(error) => {
                 // What L1 had, or what the shared cache had that the fill kept for this case.
-                let kept = || self.cache.memory.with(shared.key, &shared.canonical, &endpoint.route.fingerprint, |it| it.cloned());
+                let kept = || {
+                    self.cache.memory.with(shared.key, &shared.canonical, &endpoint.route.fingerprint, |it| it.cloned())
+                };
                 let (stale, layer) = match shared.stale {
                     Some(entry) => (Some(entry), "L1"),
                     None => (kept(), "L2"),

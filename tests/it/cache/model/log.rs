@@ -156,13 +156,7 @@ impl Publisher {
     }
 
     /// Takes the next step; says whether there was anything to do.
-    pub fn step(
-        &mut self,
-        postgres: &mut Postgres,
-        redis: &mut Redis,
-        primary: usize,
-        mutant: Option<Mutant>,
-    ) -> bool {
+    pub fn step(&mut self, postgres: &mut Postgres, redis: &mut Redis, primary: usize, mutant: Option<Mutant>) -> bool {
         self.0 = match std::mem::replace(&mut self.0, Phase::Off) {
             Phase::Off => match postgres.primaries[primary].stored {
                 Some(Stored { cursor, last }) => Phase::Idle(Reader::new(primary, cursor), last),
@@ -216,13 +210,7 @@ impl Publisher {
 }
 
 /// What was published is behind the publisher. Never backward: another may have gone on meanwhile.
-fn advance(
-    postgres: &mut Postgres,
-    reader: &Reader,
-    last: Position,
-    logged: &Logged,
-    mutant: Option<Mutant>,
-) -> bool {
+fn advance(postgres: &mut Postgres, reader: &Reader, last: Position, logged: &Logged, mutant: Option<Mutant>) -> bool {
     let last = if logged.message.has_tags() { logged.message.at } else { last };
     let stored = &mut postgres.primaries[reader.primary].stored;
     let goes_back = stored.is_some_and(|stored| stored.last > last || stored.cursor & !logged.snapshot != 0);

@@ -61,7 +61,9 @@ impl Diet {
                 10..15 => Step::Show { primary: self.primary(), which: self.rng.usize(..8) },
                 15..17 => Step::Flush { primary: self.primary() },
                 17..24 => Step::Replay { replica: self.rng.usize(..REPLICAS), bytes: self.rng.u64(1..12) },
-                24..40 if publisher == 0 || self.allows(0) => Step::Publish { publisher, primary: self.publishes_from() },
+                24..40 if publisher == 0 || self.allows(0) => {
+                    Step::Publish { publisher, primary: self.publishes_from() }
+                }
                 40..56 => Step::Hear { instance },
                 56..70 => Step::Request { instance, key, has_redis: self.rng.u8(..8) > 0 },
                 70..78 => Step::Read { instance, fill: self.rng.usize(..3), source: self.rng.usize(..REPLICAS + 3) },
@@ -162,7 +164,9 @@ fn every_broken_rule_is_noticed() {
     for mutant in MUTANTS {
         let caught = (0..MUTANT_SEEDS).find_map(|seed| walk(seed, Some(mutant), false).err().map(|seen| (seed, seen)));
         match caught {
-            Some((seed, seen)) => println!("{mutant:?}: seed {seed}: {}", seen.split(" serves").next().unwrap_or_default()),
+            Some((seed, seen)) => {
+                println!("{mutant:?}: seed {seed}: {}", seen.split(" serves").next().unwrap_or_default())
+            }
             None => unnoticed.push(mutant),
         }
     }
