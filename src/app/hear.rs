@@ -260,7 +260,8 @@ impl Ear {
         let mut feed = database.feed(reader);
         let mut trouble = Trouble::new("the change feed cannot be read");
         loop {
-            if self.stream_speaks() || (self.bus.is_some() && !self.has_begun()) {
+            // Where it begins it asks the primary itself: the stream may be one that Redis has loaded from long ago.
+            if self.stream_speaks() && self.has_begun() {
                 sleep(self.settings.changes.heartbeat_interval.0 / 2).await;
                 continue;
             }
@@ -269,6 +270,10 @@ impl Ear {
                 Err(FeedError::NotMigrated) => {
                     self.begin_alone();
                     sleep(MIGRATION_LOOK_INTERVAL).await;
+                }
+                Err(error @ FeedError::Denied) => {
+                    self.begin_alone();
+                    trouble.rest(&error).await;
                 }
                 Err(error) => trouble.rest(&error).await,
             }
@@ -295,7 +300,7 @@ impl Ear {
                         feed.close();
                     }
                     // Nothing was ever written down, or it cannot be read and what is there is better than nothing.
-                    Err(FeedError::NotMigrated) => fences.change(Ledger::give_up_hard),
+                    Err(FeedError::NotMigrated | FeedError::Denied) => fences.change(Ledger::give_up_hard),
                     Err(_) if serves && since.elapsed() > patience => fences.change(Ledger::give_up_hard),
                     Err(error) => log::debug!("hard purges of the past are not known: {error}"),
                 }
@@ -307,13 +312,16 @@ impl Ear {
     }
 
     fn has_begun(&self) -> bool {
-        self.pipeline.cache.fences.read(|ledger| ledger.start().is_some())
+        !self.pipeline.cache.fences.read(Ledger::awaits_start)
     }
 
     async fn hear_feed_once(&self, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), FeedError> {
         let started = feed.start().await?;
         if !started.migrated {
-            return Err(FeedError::NotMigrated);
+            if self.bus.is_some() {
+                self.begin(started.position);
+            }
+            return Err(if started.denied { FeedError::Denied } else { FeedError::NotMigrated });
         }
         trouble.is_over();
         self.begin(started.position);
