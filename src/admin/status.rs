@@ -79,8 +79,7 @@ struct Chosen<'a> {
 pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
     let pipeline = &desk.parts.pipeline;
     let (settings, fences, now) = (&pipeline.settings, &pipeline.cache.fences, Instant::now());
-    let (told, through, caught_up) =
-        fences.read(|ledger| (ledger.told(), ledger.through(), ledger.is_caught_up()));
+    let (told, through, caught_up) = fences.read(|ledger| (ledger.told(), ledger.through(), ledger.is_caught_up()));
     let verdict = desk.parts.health.verdict();
     let nodes = pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
     document(&Status {

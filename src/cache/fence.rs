@@ -416,7 +416,8 @@ impl Ledger {
 
     /// Whether all that was told before this instance began has been heard.
     pub fn is_caught_up(&self) -> bool {
-        let is_past = |through: Position| self.start.is_none_or(|start| through >= start) && covers(through, self.floor);
+        let is_past =
+            |through: Position| self.start.is_none_or(|start| through >= start) && covers(through, self.floor);
         !self.awaits_start && self.through.is_some_and(is_past)
     }
 

@@ -2,5 +2,8 @@
 //! argument why this one does not.
 
 mod fleet;
+mod late_commit;
 mod lost_redis;
+mod promotion;
 mod publisher;
+mod unflushed;
