@@ -124,29 +124,30 @@ impl Fleet {
         fleet
     }
 
-    /// Lets a role follow the feed, as `mainstay migrate --role` does.
-    pub fn grant(&self, role: &str) {
-        let settings = settings(&self.primary.url("postgres", &self.database), "", &[]);
-        let mut conn = MaintenancePool::open(&settings.database).unwrap().get().unwrap();
-        if let Some(grants) = install::grants(&mut conn, role).unwrap() {
-            self.sql(&grants);
-        }
-    }
-
     /// A plan for an instance that hears of changes by the stream alone, until [`Fleet::deafen`]: its role may not follow the
     /// feed.
     pub fn listener(&self, name: &str) -> Plan {
+        self.listener_with(name, ROUTES)
+    }
+
+    /// As [`Fleet::listener`], with other routes.
+    pub fn listener_with(&self, name: &str, routes: &str) -> Plan {
         self.sql(&format!("CREATE ROLE {name} LOGIN; GRANT SELECT ON items TO {name}"));
         self.redis.command(&["ACL", "SETUSER", name, "on", "nopass", "~*", "&*", "+@all"]).unwrap();
         self.catch_up();
         let url = format!("redis://{name}:any@127.0.0.1:{}", self.redis.server.port());
-        self.plan().database_as(self, name, &self.database).set("REDIS_URL", &url)
+        self.plan_with(routes).database_as(self, name, &self.database).set("REDIS_URL", &url)
     }
 
     /// A listener reads nothing of the stream from here on: what it waits for is cut off, and what it asks next is refused.
     pub fn deafen(&self, name: &str) {
         self.redis.command(&["ACL", "SETUSER", name, "-xread"]).unwrap();
         self.redis.command(&["CLIENT", "KILL", "USER", name]).unwrap();
+    }
+
+    /// Ends [`Fleet::deafen`].
+    pub fn hear_again(&self, name: &str) {
+        self.redis.command(&["ACL", "SETUSER", name, "+xread"]).unwrap();
     }
 
     /// Entries in Redis.

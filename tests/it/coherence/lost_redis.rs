@@ -93,7 +93,7 @@ fn what_was_trimmed_is_a_gap() {
     fleet.catch_up();
     fleet.redis.command(&["XTRIM", &fleet.stream(), "MAXLEN", "0"]).unwrap();
     assert_eq!((away.heartbeats("stream"), away.changes("stream")), (beats, changes));
-    fleet.redis.command(&["ACL", "SETUSER", "away", "+xread"]).unwrap();
+    fleet.hear_again("away");
     assert!(wait_until(PATIENCE, || away.heartbeats("stream") > beats));
     assert_only(&away, ITEM, 1);
 }

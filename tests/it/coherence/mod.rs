@@ -2,8 +2,11 @@
 //! argument why this one does not.
 
 mod fleet;
+mod hard;
+mod herd;
 mod late_commit;
 mod lost_redis;
+mod outage;
 mod promotion;
 mod publisher;
 mod unflushed;

@@ -52,3 +52,19 @@ fn what_a_deaf_instance_shares_is_current_to_nobody_who_was_told() {
     }
     assert_eq!([&publisher, &told].map(|instance| instance.gaps()), gaps, "what is told twice is no gap");
 }
+
+/// It would tell of nothing, and all would believe that nothing has changed.
+#[test]
+fn who_may_not_follow_the_feed_does_not_lead() {
+    let fleet = Fleet::new("blind");
+    let blind = fleet.listener("blind").start();
+    blind.wait_reaching();
+    let reads_the_feed = fleet.start();
+    blind.wait_hearing("stream");
+    assert!(reads_the_feed.leads() && !blind.leads());
+    assert_only(&blind, ITEM, 0);
+    let before = blind.changes("stream");
+    fleet.set(1, 1);
+    blind.wait_change("stream", before);
+    assert_only(&blind, ITEM, 1);
+}
