@@ -38,6 +38,8 @@ use crate::telemetry::metrics::Metrics;
 use hear::Ear;
 use snapshots::Snapshots;
 
+/// How long a start waits for the first word of changes.
+const HEARING_TIME_MAX: Duration = Duration::from_millis(500);
 /// Health is not judged more often than this.
 const TICK_MIN: Duration = Duration::from_millis(20);
 
@@ -158,7 +160,11 @@ impl Server {
             Some(database) => database.status().nodes.iter().all(|node| node.sampled),
             None => true,
         };
-        while !is_sampled() {
+        // Who is told by others, or by the database, can say more of what it fills from then on; but nobody waits for that
+        // where it does not come.
+        let patience = Instant::now() + HEARING_TIME_MAX;
+        let has_clock = || self.core.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
+        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
             actix_rt::time::sleep(TICK_MIN).await;
         }
     }
@@ -181,6 +187,7 @@ impl Server {
         self.core.health.drain();
         actix_rt::time::sleep(settings.server.drain_delay.0).await;
         self.public.stop(true).await;
+        self.core.ear.leave().await;
         self.admin.stop(false).await;
         if let Some(snapshots) = self.core.snapshots.clone() {
             let _written = actix_rt::task::spawn_blocking(move || snapshots.write()).await;
