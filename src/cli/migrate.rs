@@ -73,7 +73,9 @@ pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
     roles.extend(serving_role(&settings));
     let wanted = Wanted { contract: args.contract, roles, ..Wanted::by(&manifest) };
     if wanted.is_nothing() {
-        println!("nothing to do: no route watches a table or uses the built-in API's handlers, and your own tables are yours");
+        println!(
+            "nothing to do: no route watches a table or uses the built-in API's handlers, and your own tables are yours"
+        );
         return Ok(());
     }
     let mut conn = maintenance_connection(&settings)?;

@@ -32,7 +32,8 @@ pub(super) fn lacking(
     role: &str,
     conn: &mut MaintenanceConnection,
 ) -> Result<Option<String>, Failure> {
-    let watches_any = manifest.routes.iter().filter_map(|route| route.cache.as_ref()?.watch.as_ref()).any(|all| !all.is_empty());
+    let watches_any =
+        manifest.routes.iter().filter_map(|route| route.cache.as_ref()?.watch.as_ref()).any(|all| !all.is_empty());
     let is_there = "SELECT '' AS name, '' AS kind, true AS is_exact WHERE to_regnamespace('mainstay') IS NOT NULL";
     if !watches_any || sql_query(is_there).load::<Column>(conn).map_err(Failure::new)?.is_empty() {
         return Ok(None);
@@ -44,7 +45,8 @@ pub(super) fn lacking(
 }
 
 fn table(route: &Route, watch: &Watch, conn: &mut MaintenanceConnection) -> Result<String, String> {
-    let found = install::relations(conn, std::slice::from_ref(&watch.table)).map_err(|error| format!("{}: {error}", watch.table))?;
+    let found = install::relations(conn, std::slice::from_ref(&watch.table))
+        .map_err(|error| format!("{}: {error}", watch.table))?;
     let relations = found.into_values().next().unwrap_or_default();
     let Some(first) = relations.iter().find(|one| one.oid == one.root) else {
         return Err(format!("there is no table {}", watch.table));

@@ -105,7 +105,8 @@ impl Shared {
     /// asked for counts as seen.
     pub(super) fn is_primary_at(&self, node: &Node, asked: Option<Position>) -> bool {
         let sampled = node.sampled.load();
-        let Some(reading) = sampled.as_ref().filter(|sampled| sampled.leads()).and_then(|sampled| sampled.reading) else {
+        let Some(reading) = sampled.as_ref().filter(|sampled| sampled.leads()).and_then(|sampled| sampled.reading)
+        else {
             return false;
         };
         let is_asked_branch = |asked: Position| {

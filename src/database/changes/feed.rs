@@ -236,8 +236,7 @@ impl Feed {
              FROM mainstay.pruned p LEFT JOIN mainstay.cursors c ON c.reader = $3"
         );
         let (name, tags_max) = (self.reader.name.clone(), i64::from(self.shared.changes.tags_per_poll_max));
-        let row =
-            self.one(&sql, &[(&cursor.0, Type::TEXT), (&tags_max, Type::INT8), (&name, Type::TEXT)]).await?;
+        let row = self.one(&sql, &[(&cursor.0, Type::TEXT), (&tags_max, Type::INT8), (&name, Type::TEXT)]).await?;
         self.check_branch(&row)?;
         let (told, tables) = (column::<Vec<String>>(&row, 4)?, column::<Vec<String>>(&row, 5)?);
         let is_too_much = i64::try_from(told.len()).unwrap_or(i64::MAX) > tags_max;
@@ -281,9 +280,7 @@ impl Feed {
         let missing = || FeedError::Unavailable("the server answered a fence with nothing".to_owned());
         let (first, holders) = rows.split_first().ok_or_else(missing)?;
         let text = |column| first.try_get(column).ok().flatten();
-        let position = || -> Option<Position> {
-            format!("{}:{}:{}", text(1)?, text(2)?, text(3)?).parse().ok()
-        };
+        let position = || -> Option<Position> { format!("{}:{}:{}", text(1)?, text(2)?, text(3)?).parse().ok() };
         let position = position().ok_or(FeedError::NotPrimary)?;
         self.check_same((position.system, position.timeline))?;
         let holders = holders.iter().filter_map(|row| row.try_get(0).ok().flatten()).map(str::to_owned);
@@ -407,7 +404,10 @@ impl Feed {
         let limit = self.connector().statement_timeout();
         let Some(link) = &self.link else { return Err(not_started()) };
         let answer = timeout(limit, link.client.query_typed(sql, params)).await;
-        answer.map_err(|_| late()).and_then(|rows| rows.map_err(|error| meaning(&error))).map_err(|error| self.fail(error))
+        answer
+            .map_err(|_| late())
+            .and_then(|rows| rows.map_err(|error| meaning(&error)))
+            .map_err(|error| self.fail(error))
     }
 
     async fn simple(&mut self, sql: &str) -> Result<Vec<SimpleQueryRow>, FeedError> {
@@ -444,7 +444,9 @@ fn meaning(error: &tokio_postgres::Error) -> FeedError {
         Some("3F000" | "42P01" | "42883" | "42501") => FeedError::NotMigrated,
         // A standby writes nothing, and has no WAL of its own.
         Some("25006" | "55000") => FeedError::NotPrimary,
-        _ => FeedError::Unavailable(error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned())),
+        _ => FeedError::Unavailable(
+            error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned()),
+        ),
     }
 }
 

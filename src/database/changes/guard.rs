@@ -52,9 +52,8 @@ impl Feed {
         if !purged.is_empty() {
             self.one("SELECT mainstay.purge($1, false)", &[(&purged, Type::TEXT_ARRAY)]).await?;
         }
-        let finding = |(table, look): (&String, &Look)| {
-            Some(Finding { table: table.clone(), reason: look.reason.clone()? })
-        };
+        let finding =
+            |(table, look): (&String, &Look)| Some(Finding { table: table.clone(), reason: look.reason.clone()? });
         let findings = looks.iter().filter_map(finding).collect();
         self.guarded = looks;
         Ok(findings)
@@ -62,7 +61,8 @@ impl Feed {
 
     async fn look(&mut self, tables: &[String]) -> Result<BTreeMap<String, Look>, FeedError> {
         let rows = self.rows(RELATIONS, &[(&tables, Type::TEXT_ARRAY)]).await?;
-        let mut found: BTreeMap<String, Vec<Relation>> = tables.iter().map(|table| (table.clone(), Vec::new())).collect();
+        let mut found: BTreeMap<String, Vec<Relation>> =
+            tables.iter().map(|table| (table.clone(), Vec::new())).collect();
         for row in &rows {
             let relation = relation(row).map_err(|error| FeedError::Unavailable(error.to_string()))?;
             let spelling = row.try_get("spelling").map_err(|error| FeedError::Unavailable(error.to_string()))?;

@@ -92,7 +92,10 @@ impl Found {
 ///
 /// # Errors
 /// When the server cannot be asked, or a spelling is no name at all.
-pub fn relations(conn: &mut MaintenanceConnection, spellings: &[String]) -> QueryResult<BTreeMap<String, Vec<Relation>>> {
+pub fn relations(
+    conn: &mut MaintenanceConnection,
+    spellings: &[String],
+) -> QueryResult<BTreeMap<String, Vec<Relation>>> {
     let mut found: BTreeMap<String, Vec<Relation>> = BTreeMap::new();
     for row in sql_query(RELATIONS).bind::<Array<Text>, _>(spellings).load::<Found>(conn)? {
         found.entry(row.spelling.clone()).or_default().extend(row.relation());
@@ -308,7 +311,10 @@ impl Table {
         let all: Vec<_> = self.spellings.iter().map(|spelling| table_all(spelling)).collect();
         let of_rows = |sources: &[&str]| {
             let select = |source: &&str| {
-                templates.iter().map(move |tag| format!("SELECT {} FROM {source} r", expression(tag, "r"))).collect::<Vec<_>>()
+                templates
+                    .iter()
+                    .map(move |tag| format!("SELECT {} FROM {source} r", expression(tag, "r")))
+                    .collect::<Vec<_>>()
             };
             let selects: Vec<_> = sources.iter().flat_map(select).collect();
             match selects.is_empty() {

@@ -82,9 +82,7 @@ impl Trigger {
     pub(super) fn events(&self) -> (&'static str, &'static str) {
         match self.name.as_str() {
             INSERT => ("AFTER INSERT", "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"),
-            UPDATE => {
-                ("AFTER UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT")
-            }
+            UPDATE => ("AFTER UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT"),
             DELETE => ("AFTER DELETE", "REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"),
             APPLY => ("AFTER INSERT OR UPDATE OR DELETE", "FOR EACH ROW"),
             _ => ("AFTER TRUNCATE", "FOR EACH STATEMENT"),
@@ -125,7 +123,9 @@ impl Relation {
             ("f", _) => Some("is a foreign table, whose changes nobody here sees"),
             ("r" | "p", "u") => Some("is unlogged, so that replicas do not have it"),
             ("r" | "p", "t") => Some("is temporary"),
-            ("r" | "p", _) if self.is_child => Some("is part of another table, through which it changes, too; watch that one"),
+            ("r" | "p", _) if self.is_child => {
+                Some("is part of another table, through which it changes, too; watch that one")
+            }
             ("r" | "p", _) => None,
             _ => Some("is no table"),
         }
