@@ -58,6 +58,7 @@ fn demand_key<'a>(request: &'a HttpRequest, next: Next<'a>) -> LocalBoxFuture<'a
 
 fn main() -> ExitCode {
     Builder::new()
+        .version(env!("CARGO_PKG_VERSION"))
         .handler("greetings.one", greet)
         .handler("notes.create", create_note)
         .middleware("demand-key", demand_key)

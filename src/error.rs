@@ -37,6 +37,12 @@ pub enum Code {
     HeadersTooLarge,
     /// The origin secret is missing or wrong.
     OriginForbidden,
+    /// The bearer token is missing or wrong.
+    Unauthorized,
+    /// More wrong tokens than one may try.
+    RateLimited,
+    /// The body is not what is asked for.
+    BodyInvalid,
     /// A `row` route found a second row.
     RowNotUnique,
     /// The source produced more rows or bytes than the limits allow.
@@ -92,6 +98,9 @@ impl Code {
             Self::UriTooLong => info("uri_too_long", 414, "Request target too long", false),
             Self::HeadersTooLarge => info("headers_too_large", 431, "Request headers too large", false),
             Self::OriginForbidden => info("origin_forbidden", 403, "Origin secret required", false),
+            Self::Unauthorized => info("unauthorized", 401, "Token required", false),
+            Self::RateLimited => info("rate_limited", 429, "Too many attempts", true),
+            Self::BodyInvalid => info("body_invalid", 400, "Invalid body", false),
             Self::RowNotUnique => info("row_not_unique", 500, "More than one row", false),
             Self::ResponseTooLarge => info("response_too_large", 500, "Response too large", false),
             Self::QueryFailed => info("query_failed", 500, "Query failed", false),

@@ -106,6 +106,14 @@ impl Builder {
         self
     }
 
+    /// Says which version of the program this is, commonly `env!("CARGO_PKG_VERSION")` of its crate. What handlers of another
+    /// version have put into a cache that outlives them is not served.
+    #[must_use]
+    pub fn version(mut self, version: &str) -> Self {
+        self.0.version = Some(version.to_owned());
+        self
+    }
+
     /// Runs the command line and returns its exit code.
     pub fn main(self) -> ExitCode {
         cli::main(self.0)

@@ -11,3 +11,13 @@ pub enum Mode {
     /// The CDN's secondary origin.
     Failover,
 }
+
+impl Mode {
+    /// As the setting writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Regional => "regional",
+            Self::Failover => "failover",
+        }
+    }
+}

@@ -131,7 +131,7 @@ impl Entry {
     /// What the entry is good for, as far as changes go.
     pub fn standing(&self, fences: &Fences, age: Duration, now: Instant) -> Standing {
         let noted = self.noted.load(Ordering::Relaxed);
-        let (standing, generation) = fences.standing(self.told, &self.tags, noted, age, now);
+        let (standing, generation) = fences.standing(self.told, self.as_of, &self.tags, noted, age, now);
         if generation != noted {
             self.noted.store(generation, Ordering::Relaxed);
         }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,9 @@ pub struct Message {
     pub at: Position,
     /// What a fill must have read to reflect it: `at`, unless the clock is not the database's.
     pub reads: Option<Position>,
-    /// The last message before it that had tags. Who has not heard that one has missed something.
-    pub prev: Position,
+    /// The last message before it that had tags: who has not heard that one has missed something. None where an instance
+    /// tells itself what it read in the change feed, from where the last message that it heard had left off.
+    pub prev: Option<Position>,
     /// Every commit at or below is told of by this message and those before it.
     pub through: Position,
     /// What was visible to whoever read the change feed for it, in Postgres' form; empty without a feed.
@@ -61,6 +63,9 @@ pub struct Ticket {
     pub told: Option<Position>,
     /// The source must have read at least this far.
     pub reads: Option<Position>,
+    /// Whether the stamp means something here alone, so that the entry is not for other instances: purges that came out of
+    /// order have moved it past what was heard.
+    pub is_local: bool,
 }
 
 /// What an entry is good for, as far as changes go.
@@ -76,12 +81,53 @@ pub enum Standing {
     Forbidden,
 }
 
-/// The fences of one tag.
+impl Standing {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Unknown => "unknown",
+            Self::Purged => "purged",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
+/// What an answer must reflect: it was told as much when it was asked for, and its source had read as far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    at: Option<Position>,
+    reads: Option<Position>,
+}
+
+impl Mark {
+    fn raise(&mut self, other: Self) {
+        self.at = later(self.at, other.at);
+        self.reads = later(self.reads, other.reads);
+    }
+
+    /// Whether an entry may lack it. Who filled it may have been told of later positions and not of this one (out of order, or
+    /// not at all, where the log was damaged): so what is known of its source has to agree. A primary needs no such proof: the
+    /// position that was told lies on its log, so all before it was visible when the source was asked.
+    fn is_lacked_by(&self, told: Option<Position>, as_of: Option<Position>) -> bool {
+        self.at.is_some_and(|at| !told.is_some_and(|told| told >= at)) || is_short(as_of, self.reads)
+    }
+}
+
+/// The fences of one tag, or of all.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fence {
-    soft: Option<Position>,
-    hard: Option<Position>,
-    reads: Option<Position>,
+    soft: Mark,
+    hard: Mark,
+}
+
+impl Fence {
+    fn raise(&mut self, mark: Mark, is_hard: bool) {
+        self.soft.raise(mark);
+        if is_hard {
+            self.hard.raise(mark);
+        }
+    }
 }
 
 /// The rules.
@@ -89,22 +135,25 @@ struct Fence {
 pub struct Ledger {
     tags_max: usize,
     tags: HashMap<u64, Fence, BuildHasherDefault<HashIsKey>>,
+    /// The fence of every entry there is: what was evicted or missed, and purges of everything.
+    all: Fence,
     /// The position through which this instance has been told.
     told: Option<Position>,
+    /// The last position that was heard, which `told` is past where a purge came out of order.
+    heard: Option<Position>,
     /// Where it began to be told, where it knows that: everything older it has by hearsay alone.
     start: Option<Position>,
     /// Every commit at or below has been told.
     through: Option<Position>,
-    /// The last message that is known to follow on those before it.
-    complete: Option<Position>,
+    /// The last message of the log that had tags.
+    last: Option<Position>,
     /// Every fill reads past it.
     floor: Option<Position>,
-    /// What was filled before counts as purged softly.
-    base: Option<Position>,
-    /// What was filled before counts as purged for good.
-    hard_base: Option<Position>,
     /// Whether hard purges may have been missed that are still to be looked up.
     hard_unknown: bool,
+    gaps: u64,
+    /// Whether nobody is to tell this instance anything.
+    is_alone: bool,
 }
 
 impl Ledger {
@@ -113,14 +162,16 @@ impl Ledger {
         Self {
             tags_max,
             tags: HashMap::default(),
+            all: Fence::default(),
             told: None,
+            heard: None,
             start: None,
             through: None,
-            complete: None,
+            last: None,
             floor: None,
-            base: None,
-            hard_base: None,
-            hard_unknown: false,
+            hard_unknown: true,
+            gaps: 0,
+            is_alone: false,
         }
     }
 
@@ -129,16 +180,28 @@ impl Ledger {
     pub fn begin(&mut self, at: Position, floor: Option<Position>) {
         self.turn_to(at.system, at.timeline);
         self.told = later(self.told, Some(at));
+        self.heard = later(self.heard, Some(at));
         self.start = Some(at);
         self.floor = later(self.floor, floor);
     }
 
+    /// The instance begins at a position of a clock of its own: nobody is to tell it anything.
+    pub fn begin_alone(&mut self, at: Position) {
+        self.turn_to(at.system, at.timeline);
+        (self.told, self.heard, self.start) = (Some(at), Some(at), Some(at));
+        self.all.soft = Mark::default();
+        (self.is_alone, self.hard_unknown) = (true, false);
+    }
+
     /// The primary is on this timeline of this cluster, or on a later one. Says whether that is news: then all is purged
-    /// softly, and fills read that timeline.
+    /// softly, and fills read that timeline. A standby may be on it by name and still replay what came before it, so until the
+    /// first message tells a position there, fills read as far as was told on the old one.
     pub fn enter(&mut self, system: SystemId, timeline: Timeline) -> bool {
+        let was_told = self.told.filter(|told| told.system == system);
         let is_news = self.turn_to(system, timeline);
         if is_news {
-            self.floor = Some(Position::start_of(system, timeline));
+            let start = Position::start_of(system, timeline);
+            self.floor = Some(was_told.map_or(start, |told| Position { lsn: told.lsn, ..start }));
         }
         is_news
     }
@@ -147,14 +210,21 @@ impl Ledger {
     fn turn_to(&mut self, system: SystemId, timeline: Timeline) -> bool {
         let is_known = self.told.is_some_and(|told| told.system == system && told.timeline >= timeline);
         if !is_known {
-            let start = Position::start_of(system, timeline);
+            let start = Some(Position::start_of(system, timeline));
+            // On another clock the position of a hard purge means nothing. All that is older than the clock is older than it.
+            let is_same_clock = self.told.is_some_and(|told| told.system == system);
+            let kept = |hard: Mark| match hard.at {
+                Some(_) if !is_same_clock => Mark { at: start, reads: None },
+                _ => hard,
+            };
             self.tags.retain(|_, fence| {
-                *fence = Fence { hard: fence.hard, ..Fence::default() };
-                fence.hard.is_some()
+                *fence = Fence { soft: Mark::default(), hard: kept(fence.hard) };
+                fence.hard.at.is_some()
             });
-            self.told = Some(start);
-            (self.start, self.through, self.complete) = (None, None, None);
-            (self.floor, self.base) = (None, Some(start));
+            self.all = Fence { soft: Mark { at: start, reads: None }, hard: kept(self.all.hard) };
+            (self.told, self.heard) = (start, start);
+            (self.start, self.through, self.last, self.floor) = (None, None, None, None);
+            self.is_alone = false;
         }
         !is_known
     }
@@ -170,41 +240,64 @@ impl Ledger {
             true => self.enter(at.system, at.timeline),
             false => self.turn_to(at.system, at.timeline),
         };
-        let gap = self.complete.is_none_or(|complete| message.prev > complete);
-        if gap {
+        let told = self.told;
+        let missed = self.missed(message);
+        if let Some(missed) = missed {
             self.hard_unknown = true;
-            self.base = later(self.base, Some(message.prev));
+            self.gaps += 1;
             // A clock that is not the database's says nothing of what to read: then the caller raises the floor.
-            self.floor = later(self.floor, Some(message.prev).filter(|_| is_database_clock));
+            let reads = Some(missed).filter(|_| is_database_clock);
+            if self.through.is_none() && self.start.is_none() {
+                self.floor = reads;
+            }
+            self.raise_all(Mark { at: Some(self.fenced(missed, told)), reads }, false);
         }
-        // Late: what was filled since `told` may lack what this message tells of. It is taken as told now. Not so what was
-        // told before this instance began: all that it has filled since then has read past that.
-        let is_late =
-            message.has_tags() && self.told.is_some_and(|told| told >= at) && self.start.is_none_or(|start| at > start);
-        let stamp = if is_late { self.told.map_or(at, Position::next) } else { at };
+        let mark =
+            Mark { at: Some(self.fenced(at, told)).filter(|_| message.has_tags()).or(Some(at)), reads: message.reads };
         for (tags, is_hard) in [(&message.soft, false), (&message.hard, true)] {
-            tags.iter().for_each(|tag| self.raise(tag, stamp, message.reads, is_hard));
+            tags.iter().for_each(|tag| self.raise(tag, mark, is_hard));
         }
-        self.told = later(self.told, Some(stamp));
+        self.told = later(self.told, mark.at);
+        self.heard = later(self.heard, Some(at));
         self.through = later(self.through, Some(message.through));
-        self.complete = later(self.complete, Some(at));
+        if message.prev.is_some() && message.has_tags() {
+            self.last = Some(at);
+        }
         self.bound();
-        Applied { gap, foreign: false, purged: news || gap || message.has_tags() }
+        Applied { gap: missed.is_some(), foreign: false, purged: news || missed.is_some() || message.has_tags() }
     }
 
-    fn raise(&mut self, tag: &Tag, at: Position, reads: Option<Position>, is_hard: bool) {
+    /// Through where there may be messages that were not heard. That a later position was heard proves nothing, since a log
+    /// that lost its end takes messages again from before it.
+    fn missed(&self, message: &Message) -> Option<Position> {
+        let Some(prev) = message.prev else {
+            // The first that it tells itself. Others may have been told of more before it began.
+            return Some(self.start.unwrap_or(message.at)).filter(|_| self.through.is_none());
+        };
+        let is_heard = self.last == Some(prev) || self.through.is_some_and(|through| through >= prev);
+        Some(prev).filter(|_| !is_heard)
+    }
+
+    /// Where the fence of what is known to have happened at a position stands. Late: what was filled since `told` may lack it,
+    /// and so it is taken as told now. Not so what was told before this instance began: all that it has filled since then
+    /// has read past that.
+    fn fenced(&self, at: Position, told: Option<Position>) -> Position {
+        let is_late = self.start.is_none_or(|start| at > start);
+        told.filter(|told| is_late && *told >= at).map_or(at, Position::next)
+    }
+
+    fn raise(&mut self, tag: &Tag, mark: Mark, is_hard: bool) {
         if tag.name() == EVERYTHING {
-            self.base = later(self.base, Some(at));
-            self.floor = later(self.floor, reads);
-            self.hard_base = later(self.hard_base, Some(at).filter(|_| is_hard));
-            return;
+            self.raise_all(mark, is_hard);
+        } else {
+            self.tags.entry(tag.hash()).or_default().raise(mark, is_hard);
         }
-        let fence = self.tags.entry(tag.hash()).or_default();
-        fence.soft = later(fence.soft, Some(at));
-        fence.reads = later(fence.reads, reads);
-        if is_hard {
-            fence.hard = later(fence.hard, Some(at));
-        }
+    }
+
+    fn raise_all(&mut self, mark: Mark, is_hard: bool) {
+        self.all.raise(mark, is_hard);
+        self.told = later(self.told, mark.at);
+        self.floor = later(self.floor, mark.reads);
     }
 
     /// Fills read past this from now on.
@@ -214,23 +307,27 @@ impl Ledger {
 
     /// Purges here alone, while the log cannot be written: what was told so far is fenced off.
     pub fn purge_here(&mut self, tags: &[Tag], reads: Option<Position>, is_hard: bool) {
-        let Some(told) = self.told else { return };
-        let at = told.next();
-        tags.iter().for_each(|tag| self.raise(tag, at, reads, is_hard));
-        self.told = Some(at);
+        // Before anything was told, all that was filled has no stamp, and lacks every fence.
+        let at = self.told.map_or(Position::start_of(SystemId(0), Timeline(0)), Position::next);
+        tags.iter().for_each(|tag| self.raise(tag, Mark { at: Some(at), reads }, is_hard));
+        self.told = self.told.map(|_| at);
         self.bound();
     }
 
     /// Hard purges of the past, as far as they are still kept: tags and their fences. With them it is known again which
-    /// entries must not be served.
-    pub fn learn_hard(&mut self, purges: impl IntoIterator<Item = (Tag, Position)>) {
+    /// entries must not be served, unless more was missed since they were asked for: `gaps` is the count from before that.
+    pub fn learn_hard(&mut self, purges: impl IntoIterator<Item = (Tag, Position)>, gaps: u64) {
         for (tag, at) in purges {
             let fence = self.tags.entry(tag.hash()).or_default();
-            fence.hard = later(fence.hard, Some(at));
-            fence.soft = later(fence.soft, Some(at));
+            fence.raise(Mark { at: Some(at), reads: None }, true);
         }
-        self.hard_unknown = false;
+        self.hard_unknown &= gaps != self.gaps;
         self.bound();
+    }
+
+    /// The hard purges of the past cannot be learnt, and what they may cover is served all the same.
+    pub fn give_up_hard(&mut self) {
+        self.hard_unknown = false;
     }
 
     /// Whether hard purges may have been missed; see [`Ledger::learn_hard`].
@@ -238,23 +335,28 @@ impl Ledger {
         self.hard_unknown
     }
 
+    /// How often something was missed.
+    pub fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
     /// Keeps memory bounded: the older half of the fences go, and all that they stood for counts as purged.
     fn bound(&mut self) {
         if self.tags.len() <= self.tags_max {
             return;
         }
-        let age = |fence: &Fence| fence.soft.or(fence.hard);
+        let age = |fence: &Fence| fence.soft.at.or(fence.hard.at);
         let mut ages: Vec<Position> = self.tags.values().filter_map(age).collect();
         let middle = ages.len() / 2;
         let order = |one: &Position, other: &Position| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal);
         let cut = *ages.select_nth_unstable_by(middle, order).1;
-        let (base, floor, hard_base) = (&mut self.base, &mut self.floor, &mut self.hard_base);
+        let (all, floor) = (&mut self.all, &mut self.floor);
         self.tags.retain(|_, fence| {
             let stays = age(fence).is_some_and(|age| age > cut);
             if !stays {
-                *base = later(*base, fence.soft);
-                *floor = later(*floor, fence.reads);
-                *hard_base = later(*hard_base, fence.hard);
+                all.soft.raise(fence.soft);
+                all.hard.raise(fence.hard);
+                *floor = later(*floor, fence.soft.reads);
             }
             stays
         });
@@ -262,29 +364,39 @@ impl Ledger {
 
     /// What a fill of these tags notes before it asks its source.
     pub fn ticket(&self, tags: &[Tag]) -> Ticket {
-        Ticket { told: self.told, reads: self.required(tags) }
+        Ticket { told: self.told, reads: self.required(tags), is_local: self.told > self.heard }
     }
 
     /// How far a source must have read for an answer with these tags.
     pub fn required(&self, tags: &[Tag]) -> Option<Position> {
         let fences = tags.iter().filter_map(|tag| self.tags.get(&tag.hash()));
-        fences.fold(self.floor, |required, fence| later(required, fence.reads))
+        fences.fold(self.floor, |required, fence| later(required, fence.soft.reads))
     }
 
-    /// What an entry with this stamp and these tags is good for.
-    pub fn standing(&self, told: Option<Position>, tags: &[Tag]) -> Standing {
-        let fences = || tags.iter().filter_map(|tag| self.tags.get(&tag.hash()));
-        let lacks = |fence: Option<Position>| fence.is_some_and(|fence| !told.is_some_and(|told| told >= fence));
-        if lacks(self.hard_base) || fences().any(|fence| lacks(fence.hard)) {
+    /// What an entry with this stamp and these tags is good for, whose source had read as far as is said, where that is known.
+    pub fn standing(&self, told: Option<Position>, as_of: Option<Position>, tags: &[Tag]) -> Standing {
+        let fences = || iter::once(&self.all).chain(tags.iter().filter_map(|tag| self.tags.get(&tag.hash())));
+        if fences().any(|fence| fence.hard.is_lacked_by(told, as_of)) {
             return Standing::Forbidden;
         }
-        if lacks(self.base) || fences().any(|fence| lacks(fence.soft)) {
-            return Standing::Purged;
-        }
-        let is_own = told.zip(self.start).is_some_and(|(told, start)| told >= start);
+        // Who is on a later timeline knows of changes that count there, and not of those that still count here.
+        let is_ahead = told.zip(self.told).is_some_and(|(told, own)| told.timeline > own.timeline);
+        let is_own = match told {
+            Some(told) => self.start.is_some_and(|start| told >= start) && !is_short(as_of, self.floor),
+            None => self.is_alone,
+        };
         // What others filled before this instance began is judged by what was told since then, once all of that was heard.
-        let is_heard = told.is_some() && self.complete.is_some() && self.is_caught_up();
-        if is_own || is_heard { Standing::Current } else { Standing::Unknown }
+        let is_known = !is_ahead && (is_own || (told.is_some() && self.is_caught_up()));
+        let is_missed = self.all.soft.is_lacked_by(told, as_of);
+        if self.hard_unknown && (is_missed || (told.is_some() && !is_known)) {
+            Standing::Forbidden
+        } else if fences().any(|fence| fence.soft.is_lacked_by(told, as_of)) {
+            Standing::Purged
+        } else if is_known {
+            Standing::Current
+        } else {
+            Standing::Unknown
+        }
     }
 
     /// Whether all that was told before this instance began has been heard.
@@ -298,14 +410,14 @@ impl Ledger {
         self.told
     }
 
+    /// Where it began to be told, where it knows that.
+    pub fn start(&self) -> Option<Position> {
+        self.start
+    }
+
     /// Every commit at or below this position has been told.
     pub fn through(&self) -> Option<Position> {
         self.through
-    }
-
-    /// The last message that follows on those before it.
-    pub fn complete(&self) -> Option<Position> {
-        self.complete
     }
 
     /// Every fill reads past this.
@@ -322,6 +434,11 @@ impl Ledger {
 /// Whether a position is not before a floor. A floor on another clock is none on this one.
 fn covers(position: Position, floor: Option<Position>) -> bool {
     floor.is_none_or(|floor| floor.system != position.system || position >= floor)
+}
+
+/// Whether a source is known not to have read as far as this.
+fn is_short(as_of: Option<Position>, reads: Option<Position>) -> bool {
+    as_of.zip(reads).is_some_and(|(as_of, reads)| as_of < reads)
 }
 
 fn later(one: Option<Position>, other: Option<Position>) -> Option<Position> {
@@ -413,11 +530,20 @@ impl Fences {
         Some(since + self.limits.max)
     }
 
+    /// How long ago something was heard; none while nobody is to tell anything.
+    pub fn heard_ago(&self, now: Instant) -> Option<Duration> {
+        let silent_from_ms =
+            Some(self.silent_from_ms.load(Ordering::Acquire)).filter(|from_ms| *from_ms != u64::MAX)?;
+        let heard = Duration::from_millis(silent_from_ms).saturating_sub(self.limits.max);
+        Some(now.saturating_duration_since(self.epoch).saturating_sub(heard))
+    }
+
     /// What an entry of this age is good for. `noted` is the generation under which it was found current before; the one to
     /// note now comes back beside it.
     pub fn standing(
         &self,
         told: Option<Position>,
+        as_of: Option<Position>,
         tags: &[Tag],
         noted: u64,
         age: Duration,
@@ -426,7 +552,7 @@ impl Fences {
         let generation = self.generation();
         let mut standing = Standing::Current;
         if noted != generation {
-            standing = self.ledger.read().standing(told, tags);
+            standing = self.ledger.read().standing(told, as_of, tags);
         }
         let noted = if standing == Standing::Current { generation } else { noted };
         // What was filled a moment ago is as good as what a message could say of it.
@@ -445,131 +571,4 @@ impl Fences {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::position::Lsn;
-
-    fn at(lsn: u64) -> Position {
-        Position { lsn: Lsn(lsn), ..Position::start_of(SystemId(7), Timeline(1)) }
-    }
-
-    fn message(lsn: u64, prev: u64, soft: &[&str]) -> Message {
-        Message {
-            at: at(lsn),
-            reads: Some(at(lsn)),
-            prev: at(prev),
-            through: at(lsn - 1),
-            cursor: String::new(),
-            soft: soft.iter().map(|tag| Tag::new(*tag)).collect(),
-            hard: Vec::new(),
-            purges: Vec::new(),
-        }
-    }
-
-    /// Begun at 100, and told once, at 110, that all is well.
-    fn ledger() -> Ledger {
-        let mut ledger = Ledger::new(4);
-        ledger.begin(at(100), Some(at(100)));
-        ledger.apply(&message(110, 90, &[]));
-        ledger
-    }
-
-    fn standing(ledger: &Ledger, told: u64, tag: &str) -> Standing {
-        ledger.standing(Some(at(told)), &[Tag::new(tag)])
-    }
-
-    #[test]
-    fn what_was_told_before_a_purge_falls_and_what_was_told_after_it_stands() {
-        let mut ledger = ledger();
-        let before = ledger.ticket(&[Tag::new("a")]);
-        assert_eq!(before, Ticket { told: Some(at(110)), reads: Some(at(100)) });
-        assert!(ledger.apply(&message(120, 90, &["a"])).purged);
-        assert_eq!(standing(&ledger, 110, "a"), Standing::Purged);
-        assert_eq!(standing(&ledger, 110, "b"), Standing::Current);
-        assert_eq!(standing(&ledger, 120, "a"), Standing::Current);
-        assert_eq!(ledger.ticket(&[Tag::new("a")]).reads, Some(at(120)), "whoever fills reads past the fence");
-        assert_eq!(ledger.ticket(&[Tag::new("b")]).reads, Some(at(100)));
-    }
-
-    #[test]
-    fn a_message_that_was_missed_is_noticed_by_the_next_one() {
-        let mut ledger = ledger();
-        let applied = ledger.apply(&message(140, 130, &[]));
-        assert!(applied.gap && applied.purged);
-        assert_eq!(standing(&ledger, 110, "a"), Standing::Purged);
-        assert_eq!(standing(&ledger, 130, "a"), Standing::Current, "another instance had heard it");
-        assert_eq!(ledger.floor(), Some(at(130)));
-        assert!(!ledger.apply(&message(150, 130, &[])).gap);
-    }
-
-    #[test]
-    fn a_message_that_comes_late_is_taken_as_told_now() {
-        let mut ledger = ledger();
-        ledger.apply(&message(130, 90, &[]));
-        let ticket = ledger.ticket(&[Tag::new("a")]);
-        assert!(ledger.apply(&message(120, 90, &["a"])).purged);
-        assert_eq!(ledger.standing(ticket.told, &[Tag::new("a")]), Standing::Purged);
-        assert_eq!(ledger.ticket(&[Tag::new("a")]).reads, Some(at(120)));
-        assert_eq!(ledger.standing(ledger.told(), &[Tag::new("a")]), Standing::Current);
-    }
-
-    #[test]
-    fn a_new_timeline_purges_all_and_an_old_one_is_not_listened_to() {
-        let mut ledger = ledger();
-        ledger.apply(&Message { hard: vec![Tag::new("h")], ..message(115, 90, &[]) });
-        assert!(ledger.enter(SystemId(7), Timeline(2)));
-        assert!(!ledger.enter(SystemId(7), Timeline(1)));
-        assert_eq!(standing(&ledger, 115, "a"), Standing::Purged);
-        assert_eq!(standing(&ledger, 110, "h"), Standing::Forbidden, "for good");
-        assert!(ledger.apply(&message(500, 90, &["a"])).foreign);
-        assert_eq!(ledger.floor(), Some(Position::start_of(SystemId(7), Timeline(2))));
-    }
-
-    #[test]
-    fn what_others_filled_counts_once_all_before_the_start_was_heard() {
-        let mut ledger = Ledger::new(4);
-        ledger.begin(at(100), Some(at(100)));
-        assert_eq!(standing(&ledger, 95, "a"), Standing::Unknown);
-        ledger.apply(&message(92, 90, &["a"]));
-        assert_eq!(standing(&ledger, 95, "a"), Standing::Unknown);
-        ledger.apply(&message(97, 92, &["b"]));
-        assert_eq!(standing(&ledger, 95, "b"), Standing::Purged);
-        ledger.apply(&message(102, 97, &[]));
-        assert_eq!(standing(&ledger, 95, "a"), Standing::Current);
-        assert_eq!(standing(&ledger, 91, "a"), Standing::Purged);
-        assert_eq!(standing(&ledger, 89, "c"), Standing::Purged, "what came before the backlog is not known");
-    }
-
-    #[test]
-    fn the_fences_of_too_many_tags_become_one() {
-        let mut ledger = ledger();
-        for (index, tag) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
-            let lsn = 120 + 10 * u64::try_from(index).unwrap();
-            ledger.apply(&message(lsn, lsn.saturating_sub(10).max(110), &[tag]));
-        }
-        assert!(ledger.tags() <= 4, "{}", ledger.tags());
-        assert_eq!(standing(&ledger, 119, "a"), Standing::Purged);
-        assert_eq!(standing(&ledger, 119, "z"), Standing::Purged, "nobody knows any more");
-        assert_eq!(standing(&ledger, 160, "a"), Standing::Current);
-    }
-
-    #[test]
-    fn silence_claims_nothing() {
-        let fences =
-            Fences::new(4, SilenceLimits { max: Duration::from_secs(2), hard_max: Some(Duration::from_secs(60)) });
-        fences.change(|ledger| ledger.begin(at(100), None));
-        let (start, secs) = (Instant::now(), Duration::from_secs);
-        let standing = |age, after| fences.standing(Some(at(100)), &[], 0, secs(age), start + secs(after)).0;
-        assert_eq!(standing(500, 500), Standing::Current, "nobody is to tell anything");
-        fences.apply(&message(110, 90, &[]), start);
-        assert_eq!(standing(9, 1), Standing::Current);
-        assert_eq!(standing(9, 3), Standing::Unknown);
-        assert_eq!(standing(1, 3), Standing::Current, "it was read a moment ago");
-        assert_eq!(standing(90, 90), Standing::Forbidden);
-        fences.apply(&message(120, 90, &[]), start + secs(90));
-        assert_eq!(standing(90, 91), Standing::Current);
-    }
 }

@@ -25,6 +25,19 @@ pub struct Filled {
     pub entry: Arc<Entry>,
     /// Whether it is kept for those who come later.
     pub stored: bool,
+    /// Where it came from.
+    pub layer: Layer,
+    /// Whether its stamp means something to other instances, too.
+    pub is_shareable: bool,
+}
+
+/// Where a fill found its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The route's source was asked.
+    Source,
+    /// Another instance had asked it.
+    Shared,
 }
 
 /// What a fill came to: an answer, or the failure that all who waited get.
@@ -100,7 +113,7 @@ impl Fills {
         let is_full = running.len() >= self.running_max;
         let (ticket, is_overtaken) = fences.read(|ledger| {
             let lacks = |fill: &Running| {
-                matches!(ledger.standing(fill.told, &fill.tags), Standing::Purged | Standing::Forbidden)
+                matches!(ledger.standing(fill.told, None, &fill.tags), Standing::Purged | Standing::Forbidden)
             };
             (ledger.ticket(tags), running.get(&key).is_some_and(lacks))
         });

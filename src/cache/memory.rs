@@ -76,8 +76,9 @@ impl Memory {
                 Some(note) if note.key == key && note.version == version && note.hits_left > 0 => note,
                 place => {
                     let Some(entry) = self.cache.get(&key) else { return see(None) };
-                    entry.count_hits(u64::from(NOTED_HITS));
                     let is_light = entry.weight_bytes() <= NOTED_BYTES_MAX;
+                    // The hits that the note will answer are counted beforehand.
+                    entry.count_hits(if is_light { u64::from(NOTED_HITS) } else { 1 });
                     let note = Note { key, version, hits_left: NOTED_HITS, entry };
                     if is_light { place.insert(note) } else { aside.insert(note) }
                 }
@@ -87,11 +88,21 @@ impl Memory {
         })
     }
 
+    /// The entry that answers exactly this request, for those who look at it without asking for it: no hit is counted.
+    pub fn peek(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Option<Arc<Entry>> {
+        self.cache.get(&key).filter(|entry| entry.answers(canonical, fingerprint))
+    }
+
     /// Keeps an entry, unless a newer one is there: a fill that was overtaken must not bring back what it read.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
         self.cache.entry(key).and_compute_with(|kept| match kept {
             Some(kept) if kept.value().is_newer_than(&entry) => Op::Nop,
-            _ => Op::Put(Arc::clone(&entry)),
+            Some(kept) => {
+                // What was hot before is taken to be hot still, less and less.
+                entry.count_hits(kept.value().hits() / 2);
+                Op::Put(Arc::clone(&entry))
+            }
+            None => Op::Put(Arc::clone(&entry)),
         });
         self.version.store(next_version(), Ordering::Release);
     }

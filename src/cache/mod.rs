@@ -3,14 +3,19 @@
 //! [`Cache`] is what the request pipeline talks to: a [`memory::Memory`] of [`entry::Entry`]s under [`key::Key`]s, and the
 //! [`fill::Fills`] that are under way. It knows nothing of HTTP or Postgres: entries are bytes with limits in time.
 
+pub mod bus;
 pub mod entry;
 pub mod fence;
 pub mod fill;
 pub mod key;
 pub mod memory;
 pub mod policy;
+pub mod shared;
+pub mod snapshot;
 pub mod tag;
 pub mod variants;
+
+use std::sync::Arc;
 
 use crate::config::settings::{CacheSettings, PastHardPurgeSilence};
 
@@ -20,13 +25,15 @@ pub struct Cache {
     pub fences: fence::Fences,
     /// L1.
     pub memory: memory::Memory,
+    /// L2, where there is one.
+    pub shared: Option<Arc<shared::Shared>>,
     /// Sources that run now, one for a key.
     pub fills: fill::Fills,
 }
 
 impl Cache {
     /// A cache as it is set.
-    pub fn new(settings: &CacheSettings, fills_max: usize) -> Self {
+    pub fn new(settings: &CacheSettings, fills_max: usize, shared: Option<Arc<shared::Shared>>) -> Self {
         let refuses = settings.past_hard_purge_max_silence == PastHardPurgeSilence::Refuse;
         let limits = fence::SilenceLimits {
             max: settings.max_silence.0,
@@ -35,6 +42,7 @@ impl Cache {
         Self {
             fences: fence::Fences::new(settings.tags_max, limits),
             memory: memory::Memory::new(settings.memory_bytes_max),
+            shared,
             fills: fill::Fills::new(fills_max),
         }
     }

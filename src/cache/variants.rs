@@ -1,6 +1,6 @@
 //! The encodings in which a body is kept, each made once, when the entry is made.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -40,6 +40,18 @@ impl Encoding {
         };
         encoded.filter(|encoded| encoded.len() < body.len()).map(Bytes::from)
     }
+
+    /// The body of so many bytes that was encoded. `None` where it is anything else: no more is unpacked than was asked for.
+    pub fn decode(self, encoded: &[u8], body_bytes: usize) -> Option<Bytes> {
+        let limit = u64::try_from(body_bytes).ok()?.checked_add(1)?;
+        let mut body = Vec::with_capacity(limit.try_into().ok()?);
+        let read = match self {
+            Self::Identity => encoded.take(limit).read_to_end(&mut body),
+            Self::Gzip => flate2::read::GzDecoder::new(encoded).take(limit).read_to_end(&mut body),
+            Self::Brotli => brotli::Decompressor::new(encoded, 4096).take(limit).read_to_end(&mut body),
+        };
+        read.ok().filter(|read| *read == body_bytes).map(|_| body.into())
+    }
 }
 
 /// A body in one encoding, with the strong entity tag of exactly these bytes.
@@ -64,16 +76,41 @@ impl Variants {
     /// encoding does not make smaller.
     pub fn of(body: Bytes, compress_bytes_min: usize) -> Self {
         let tag = etag_text(&body);
-        let variant = |encoding: Encoding| {
-            let bytes = encoding.encode(&body)?;
-            Some(Variant { bytes, etag: format!("\"{tag}-{}\"", encoding.name()?).into() })
-        };
         let worth_it = body.len() >= compress_bytes_min;
+        let encoded = |encoding: Encoding| worth_it.then(|| encoding.encode(&body)).flatten();
+        let (gzip, brotli) = (encoded(Encoding::Gzip), encoded(Encoding::Brotli));
+        Self::from_parts(&tag, body, gzip, brotli)
+    }
+
+    /// Variants that were made before, with the text of their tag.
+    pub fn from_parts(tag: &str, identity: Bytes, gzip: Option<Bytes>, brotli: Option<Bytes>) -> Self {
+        let variant = |encoding: Encoding, bytes| {
+            let etag = match encoding.name() {
+                Some(name) => format!("\"{tag}-{name}\""),
+                None => format!("\"{tag}\""),
+            };
+            Variant { bytes, etag: etag.into() }
+        };
         Self {
-            gzip: worth_it.then(|| variant(Encoding::Gzip)).flatten(),
-            brotli: worth_it.then(|| variant(Encoding::Brotli)).flatten(),
-            identity: Variant { bytes: body, etag: format!("\"{tag}\"").into() },
+            identity: variant(Encoding::Identity, identity),
+            gzip: gzip.map(|bytes| variant(Encoding::Gzip, bytes)),
+            brotli: brotli.map(|bytes| variant(Encoding::Brotli, bytes)),
         }
+    }
+
+    /// The text that the tags of all variants have in common.
+    pub fn tag(&self) -> &[u8] {
+        self.identity.etag.strip_prefix(b"\"").and_then(|tag| tag.strip_suffix(b"\"")).unwrap_or_default()
+    }
+
+    /// The body in an encoding, where that is kept.
+    pub fn get(&self, encoding: Encoding) -> Option<&Bytes> {
+        let variant = match encoding {
+            Encoding::Identity => Some(&self.identity),
+            Encoding::Gzip => self.gzip.as_ref(),
+            Encoding::Brotli => self.brotli.as_ref(),
+        };
+        variant.map(|variant| &variant.bytes)
     }
 
     /// The best variant among those that the client takes: brotli, then gzip, then the body as it is.

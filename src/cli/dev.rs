@@ -15,7 +15,7 @@ use super::serve::Stop;
 use super::{Failure, FolderArgs, import, maintenance_connection, migrate};
 use crate::app::{Parts, Server, problems};
 use crate::config::settings::{Layers, Settings};
-use crate::local::{Postgres, PostgresOptions, ReplicaOptions, wait_until};
+use crate::local::{Postgres, PostgresOptions, Redis, RedisOptions, ReplicaOptions, wait_until};
 use crate::ramp::import::bundled;
 use crate::telemetry::logs;
 
@@ -25,6 +25,8 @@ const DIR: &str = ".mainstay";
 const DATABASE: &str = "mainstay";
 /// The role that serves: it may read, and see how replication goes, and nothing else.
 const ROLE: &str = "mainstay_reader";
+/// Opens the admin listener where no other token is set.
+const ADMIN_TOKEN: &str = "dev";
 /// How long the replica may take to have what was just loaded.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
@@ -85,6 +87,7 @@ fn free(wanted: SocketAddr) -> SocketAddr {
 
 /// The throwaway primary and its replica; they stop when this is dropped. The replica goes first.
 struct Databases {
+    redis: Option<Redis>,
     replica: Postgres,
     primary: Postgres,
 }
@@ -104,17 +107,26 @@ impl Databases {
         if !caught_up {
             return Err(Failure::new("the replica does not catch up; `mainstay dev --fresh` starts over"));
         }
-        Ok(Self { replica, primary })
+        let redis = Redis::start(&RedisOptions::new(dir.join("redis"))).map_err(Failure::new)?;
+        if redis.is_none() {
+            step("redis-server is not installed: there is no shared cache");
+        }
+        Ok(Self { redis, replica, primary })
     }
 
     /// Settings of a server on these databases: the folder's own, the environment's, then these.
     fn settings(&self, folder: &FolderArgs, bind: SocketAddr, admin: SocketAddr) -> Result<Settings, Failure> {
-        let flags = vec![
+        let redis = self.redis.as_ref().map(Redis::url).unwrap_or_default();
+        let mut flags = vec![
+            ("redis.url", redis),
             ("database.url", self.primary.url(ROLE, DATABASE)),
             ("database.read_replica_urls", self.replica.url(ROLE, DATABASE)),
             ("server.bind_addr", bind.to_string()),
             ("server.admin_addr", admin.to_string()),
         ];
+        if folder.settings(Vec::new())?.server.admin_token.is_empty() {
+            flags.push(("server.admin_token", ADMIN_TOKEN.to_owned()));
+        }
         folder.settings(flags)
     }
 }
@@ -172,6 +184,9 @@ fn announce(server: &Server, databases: &Databases, began: Instant) {
     println!("  metrics  http://{}/metrics", server.admin_addr);
     println!("  primary  {}", databases.primary.url("postgres", DATABASE));
     println!("  replica  {}", databases.replica.url("postgres", DATABASE));
+    if let Some(redis) = &databases.redis {
+        println!("  Redis    {}", redis.url());
+    }
     println!("\nThings to try (the second time each is a hit; look at Cache-Status):\n");
     for request in [
         format!("curl -i '{base}/public/rates?symbols=USD,GBP'"),
@@ -182,6 +197,17 @@ fn announce(server: &Server, databases: &Databases, began: Instant) {
     ] {
         println!("  {request}");
     }
+    println!("\nA change in the database, and the next answer has it:\n");
+    println!(
+        "  psql '{}' -c \"UPDATE exchange_rates SET rate = rate * 2 WHERE currency = 'USD' AND date = (SELECT max(date) FROM exchange_rates)\"",
+        databases.primary.url("postgres", DATABASE)
+    );
+    println!("\nA purge by hand, and what the server knows:\n");
+    println!(
+        "  ADMIN_TOKEN={ADMIN_TOKEN} mainstay purge --admin http://{} --path '/public/rates/*'",
+        server.admin_addr
+    );
+    println!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay status --admin http://{}", server.admin_addr);
     println!(
         "\nCtrl-C stops everything. The data stays in {}; --fresh starts over.\n",
         parent(databases.primary.dir()).display()

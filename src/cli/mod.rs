@@ -4,13 +4,17 @@
 //! cannot be run with, and the message names the key.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to the person who runs them")]
 
+mod admin;
 mod check;
 mod dev;
 mod import;
 mod init;
 mod migrate;
+mod purge;
 mod routes;
 mod serve;
+mod status;
+mod warm;
 mod watches;
 
 use std::path::PathBuf;
@@ -64,6 +68,15 @@ enum Command {
     Routes(routes::RoutesArgs),
     /// Write a first routes.toml from the tables of DATABASE_URL.
     Init(init::InitArgs),
+    /// Make cached answers fall: by tag, path or key, or all.
+    #[command(after_help = purge::HELP)]
+    Purge(purge::PurgeArgs),
+    /// Print how a running instance is.
+    #[command(after_help = status::HELP)]
+    Status(status::StatusArgs),
+    /// Fill a running instance's cache before clients ask.
+    #[command(after_help = warm::HELP)]
+    Warm(warm::WarmArgs),
     /// Import data of the reference application.
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -112,6 +125,9 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Check(args) => check::run(&args, &parts),
         Command::Routes(args) => routes::run(&args, &parts),
         Command::Init(args) => init::run(&args),
+        Command::Purge(args) => purge::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Warm(args) => warm::run(&args),
         Command::Import(command) => import::run(&command),
     };
     match done {

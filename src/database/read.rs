@@ -430,7 +430,9 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, workers, database)?;
     let probe = Connector::new(key, url, Session::Probe, database)?;
     let reached = Reached::Unknown;
-    Ok(Node::new(Served { node: name, role, reached }, pool, probe, Breaker::new(&settings.nodes)))
+    let NodeSettings { failures_to_open, open_time, open_time_max, .. } = settings.nodes;
+    let breaker = Breaker::new(failures_to_open, open_time.0, open_time_max.0);
+    Ok(Node::new(Served { node: name, role, reached }, pool, probe, breaker))
 }
 
 fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {

@@ -11,9 +11,10 @@ use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::{Entry, Origin, Parts};
 use crate::cache::fence::Standing;
-use crate::cache::fill::{Filled, Join, Lead, Outcome, Wait, Wanted};
+use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
 use crate::cache::key::Key;
 use crate::cache::policy::{Freshness, Limits};
+use crate::cache::shared::{Found, Lease, Look, Seen, Shared, Turn};
 use crate::cache::tag::Tag;
 use crate::cache::variants::Variants;
 use crate::config::manifest::OnChange;
@@ -24,9 +25,12 @@ use crate::error::{Code, Error};
 use crate::position::Position;
 use crate::source::Answer;
 use crate::source::handler::Call;
+use crate::telemetry::metrics::LookupResult;
 
 /// Bodies from this size on are compressed on a thread for blocking work, not on the worker that serves requests.
 const BLOCKING_BYTES: usize = 16 * 1024;
+/// How often a fill waits for another instance's before it runs by itself.
+const TURNS_MAX: usize = 4;
 /// How often a source is asked again in one fill, because its answer may lack changes that were told meanwhile.
 const READS_MAX: usize = 4;
 
@@ -37,6 +41,9 @@ pub(super) struct Fill {
     key: Key,
     canonical: Box<[u8]>,
     tags: Arc<[Tag]>,
+    /// Whether what is there is still fresh, and to be renewed before it expires.
+    renews: bool,
+    began: Instant,
 }
 
 /// What an entry is stamped with.
@@ -61,7 +68,15 @@ impl Fill {
     pub(super) fn new(endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) -> Self {
         let path = canonical.split(|byte| *byte == b'?').next().unwrap_or_default();
         let tags = endpoint.tags.of(key, &String::from_utf8_lossy(path), &params);
-        Self { endpoint: Arc::clone(endpoint), params, key, canonical: canonical.into(), tags }
+        Self {
+            endpoint: Arc::clone(endpoint),
+            params,
+            key,
+            canonical: canonical.into(),
+            tags,
+            renews: false,
+            began: Instant::now(),
+        }
     }
 
     fn wanted(&self) -> Wanted<'_> {
@@ -82,7 +97,7 @@ impl Pipeline {
                 // Another fill may have ended between this request's lookup and here.
                 let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
                 if let Some(entry) = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), fresh) {
-                    lead.finish(Ok(Filled { entry, stored: true }));
+                    lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source, is_shareable: false }));
                     return Some((wait, true));
                 }
                 actix_rt::spawn(Arc::clone(self).fill(lead, fill));
@@ -98,13 +113,15 @@ impl Pipeline {
 
     /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
     pub fn refresh(self: &Arc<Self>, endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) {
-        let fill = Fill::new(endpoint, params, key, canonical);
+        let is_fresh = |entry: Option<&Arc<Entry>>| entry.is_some_and(|entry| self.is_fresh(entry));
+        let renews = self.cache.memory.with(key, canonical, &endpoint.route.fingerprint, is_fresh);
+        let fill = Fill { renews, ..Fill::new(endpoint, params, key, canonical) };
         if let Join::Lead(lead, _) = self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
             actix_rt::spawn(Arc::clone(self).fill(lead, fill));
         }
     }
 
-    fn is_fresh(&self, entry: &Entry) -> bool {
+    pub(super) fn is_fresh(&self, entry: &Entry) -> bool {
         let now = Instant::now();
         let age = entry.age(now);
         let is_current = entry.standing(&self.cache.fences, age, now) == Standing::Current;
@@ -113,9 +130,17 @@ impl Pipeline {
 
     /// Runs a fill that belongs to no connection: it goes on when the client who caused it has gone.
     async fn fill(self: Arc<Self>, lead: Lead, fill: Fill) {
-        let outcome = self.run(&fill).await;
+        let (outcome, lease) = match &self.cache.shared {
+            Some(shared) => self.fill_shared(shared, &fill).await,
+            None => (self.run(&fill).await, None),
+        };
         match &outcome {
-            Ok(Filled { entry, stored: true }) => self.cache.memory.put(fill.key, Arc::clone(entry)),
+            Ok(Filled { entry, stored: true, .. }) => {
+                self.cache.memory.put(fill.key, Arc::clone(entry));
+                if fill.endpoint.route.cache.as_ref().is_some_and(|policy| policy.on_change == OnChange::Refresh) {
+                    self.keep_in_mind(&fill.endpoint, &fill.params, fill.key, &fill.canonical);
+                }
+            }
             Ok(_) => {}
             Err(error) => {
                 // What the request itself did wrong says that the source is there.
@@ -124,7 +149,55 @@ impl Pipeline {
                 self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |entry| entry.map(note));
             }
         }
+        let is_shared = |filled: &&Filled| filled.stored && filled.is_shareable && filled.layer == Layer::Source;
+        let to_share = outcome.as_ref().ok().filter(is_shared).map(|filled| Arc::clone(&filled.entry));
         lead.finish(outcome);
+        // Nobody waits for this any more.
+        match (&self.cache.shared, to_share, lease) {
+            (Some(shared), Some(entry), lease) => shared.put(fill.key, &entry, lease).await,
+            (Some(shared), None, Some(lease)) => shared.release(lease).await,
+            _ => {}
+        }
+    }
+
+    /// Looks whether the fleet has an answer, else fills for all of it, or waits for the one who does.
+    async fn fill_shared(&self, shared: &Shared, fill: &Fill) -> (Outcome, Option<Lease>) {
+        let mut seen = Seen::default();
+        // What is still fresh in the shared cache is just what is to be renewed.
+        if !fill.renews
+            && let Look::Found(found) = shared.look(fill.key, &fill.canonical, fill.fingerprint()).await
+        {
+            match self.accept(found, fill) {
+                Ok(filled) => return (Ok(filled), None),
+                Err(useless) => seen = useless,
+            }
+        }
+        for _ in 0..TURNS_MAX {
+            match shared.lead(fill.key, &fill.canonical, fill.fingerprint(), &seen).await {
+                Turn::Lead(lease) => return (self.run(fill).await, Some(lease)),
+                Turn::Found(found) => match self.accept(found, fill) {
+                    Ok(filled) => return (Ok(filled), None),
+                    Err(useless) => seen = useless,
+                },
+                Turn::Wait(waiting) => waiting.done(fill.began + self.settings.limits.request_timeout.0).await,
+            }
+        }
+        (self.run(fill).await, None)
+    }
+
+    /// Takes what another instance has filled, where it is good here and now. What is not is kept for when the source fails.
+    fn accept(&self, found: Found, fill: &Fill) -> Result<Filled, Seen> {
+        let entry = found.entry;
+        let is_fresh = self.is_fresh(&entry);
+        let result = if is_fresh { LookupResult::Hit } else { LookupResult::Expired };
+        self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
+        if is_fresh {
+            return Ok(Filled { entry, stored: true, layer: Layer::Shared, is_shareable: false });
+        }
+        if self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none() {
+            self.cache.memory.put(fill.key, entry);
+        }
+        Err(found.seen)
     }
 
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.
@@ -153,20 +226,20 @@ impl Pipeline {
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
                 Err(error) => return Err(error),
             };
-            return Ok(self.filled(entry));
+            return Ok(self.filled(entry, !ticket.is_local && ticket.told.is_some()));
         }
         Err(Error::new(Code::Overloaded, "the data changed faster than it could be read"))
     }
 
     /// Whether an entry is kept. What a handler answers with another status is for those who asked now: errors are not kept.
     /// Nor is what was purged while it was made.
-    fn filled(&self, entry: Entry) -> Filled {
+    fn filled(&self, entry: Entry, is_shareable: bool) -> Filled {
         let now = Instant::now();
         let standing = entry.standing(&self.cache.fences, entry.age(now), now);
         let stored = (entry.status == 200 || entry.absence.is_some())
             && !entry.limits.fresh.is_zero()
             && !matches!(standing, Standing::Purged | Standing::Forbidden);
-        Filled { entry: Arc::new(entry), stored }
+        Filled { entry: Arc::new(entry), stored, layer: Layer::Source, is_shareable }
     }
 
     async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {

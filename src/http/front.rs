@@ -79,6 +79,8 @@ enum Found {
     Hit {
         response: Response<Bytes>,
         refresh: bool,
+        /// The entry, where the answer is to be compared with the primary.
+        audit: Option<Arc<Entry>>,
     },
     /// Something too old to serve, unless the source fails and it is not too old for that.
     Expired(Option<Arc<Entry>>),
@@ -172,7 +174,11 @@ impl Front {
             .memory
             .with(key, &canonical, fingerprint, |entry| self.judge(entry, way, endpoint, trace));
         let (result, stale) = match found {
-            Found::Hit { response, refresh } => {
+            Found::Hit { response, refresh, audit } => {
+                if let Some(entry) = audit {
+                    let params = arguments.clone().into_params(&endpoint.route);
+                    actix_rt::spawn(Arc::clone(&self.pipeline).audit(Arc::clone(endpoint), params, entry));
+                }
                 if refresh {
                     self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical);
                 }
@@ -204,14 +210,16 @@ impl Front {
                 // The source failed a moment ago: nobody waits for it again, and one request looks behind whether it is back.
                 Some(status) => {
                     endpoint.counters.stale.inc();
-                    (CacheStatus::StaleIfError(past, status), entry.claim_refresh(age))
+                    (CacheStatus::StaleIfError { past, status, layer: "L1" }, entry.claim_refresh(age))
                 }
                 None => return Found::Expired(Some(Arc::clone(entry))),
             },
             Freshness::Gone => return Found::Expired(None),
         };
         let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
-        Found::Hit { response, refresh }
+        let is_audited = matches!(status, CacheStatus::Hit(_)) && self.pipeline.audit.takes(trace.started);
+        let audit = (is_audited && self.pipeline.can_audit(endpoint)).then(|| Arc::clone(entry));
+        Found::Hit { response, refresh, audit }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.

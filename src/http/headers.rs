@@ -94,18 +94,21 @@ impl<'a> Asked<'a> {
         self.request_id.as_ref().filter(is_sane).map_or_else(new_request_id, |value| (*value).clone())
     }
 
-    /// Whether `X-Origin-Verify` is one of the secrets. Each comparison takes the same time whatever is in the header,
-    /// except for its length.
+    /// Whether `X-Origin-Verify` is one of the secrets.
     pub fn origin_is_verified(&self, secrets: &[Secret]) -> bool {
-        let given = self.origin_verify.map(HeaderValue::as_bytes).unwrap_or_default();
-        let matches = secrets.iter().map(|secret| secret.expose().as_bytes().ct_eq(given));
-        matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
+        is_one_of(self.origin_verify.map(HeaderValue::as_bytes).unwrap_or_default(), secrets)
     }
 
     /// Whether the client takes an encoding (RFC 9110, section 12.5.3).
     pub fn takes_encoding(&self, encoding: Encoding) -> bool {
         takes_encoding(&self.accept_encoding, encoding)
     }
+}
+
+/// Whether bytes are one of the secrets. Each comparison takes the same time whatever the bytes are, except for their length.
+pub fn is_one_of(given: &[u8], secrets: &[Secret]) -> bool {
+    let matches = secrets.iter().map(|secret| secret.expose().as_bytes().ct_eq(given));
+    matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
 }
 
 /// Sixteen random hexadecimal digits.

@@ -19,6 +19,7 @@ pub struct HealthPages {
 }
 
 struct Page {
+    verdict: Verdict,
     status: StatusCode,
     body: Bytes,
 }
@@ -42,6 +43,11 @@ impl HealthPages {
     /// Says from now on what a verdict came to.
     pub fn publish(&self, verdict: &Verdict) {
         self.edge.store(Arc::new(page(&self.region, verdict)));
+    }
+
+    /// The verdict in force.
+    pub fn verdict(&self) -> Verdict {
+        self.edge.load().verdict.clone()
     }
 
     /// Says from now on that this instance must not receive traffic any more.
@@ -88,5 +94,5 @@ fn page(region: &str, verdict: &Verdict) -> Page {
         reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),
     };
     let status = if verdict.http_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Page { status, body: serde_json::to_vec(&document).unwrap_or_default().into() }
+    Page { verdict: verdict.clone(), status, body: serde_json::to_vec(&document).unwrap_or_default().into() }
 }

@@ -9,14 +9,17 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::audit::Audit;
 use super::fill::{Fill, Produced, beside};
 use super::headers::Asked;
+use super::hot::Hot;
 use super::middleware::Next;
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::fence::Standing;
+use crate::cache::fill::{Filled, Layer};
 use crate::cache::key::Key;
 use crate::cache::policy::Freshness;
 use crate::cache::variants::Encoding;
@@ -68,6 +71,10 @@ pub struct Pipeline {
     pub settings: Arc<Settings>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Answers to render again when they fall.
+    pub hot: Hot,
+    /// Which hits are compared with the primary.
+    pub audit: Audit,
 }
 
 impl Pipeline {
@@ -110,18 +117,35 @@ impl Pipeline {
         let mut status = CacheStatus::Forwarded { had_stale, stored: false, collapsed };
         let mut took = None;
         let mut response = match outcome {
-            Ok(filled) => {
-                took = Some(filled.entry.cost);
-                status = CacheStatus::Forwarded { had_stale, stored: filled.stored, collapsed };
-                respond::from_entry(&filled.entry, endpoint, &asked, request_id, status, filled.entry.age(now))
+            Ok(Filled { entry, stored, layer, .. }) => {
+                let age = entry.age(now);
+                // A purge may have come since the fill ended.
+                let standing = entry.standing(&self.cache.fences, age, now);
+                let stored = stored && !matches!(standing, Standing::Purged | Standing::Forbidden);
+                status = match (layer, entry.freshness(age)) {
+                    (Layer::Shared, Freshness::Fresh(left)) if stored => CacheStatus::SharedHit { left, collapsed },
+                    _ => CacheStatus::Forwarded { had_stale, stored, collapsed },
+                };
+                took = Some(entry.cost).filter(|_| layer == Layer::Source);
+                respond::from_entry(&entry, endpoint, &asked, request_id, status, age)
             }
-            Err(error) => match shared.stale.as_ref().and_then(|entry| self.usable_on_error(entry, &error, now)) {
-                Some((entry, past)) => {
-                    let status = CacheStatus::StaleIfError(past, error.code.info().status);
-                    respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
+            Err(error) => {
+                // What L1 had, or what the shared cache had that the fill kept for this case.
+                let kept = || {
+                    self.cache.memory.with(shared.key, &shared.canonical, &endpoint.route.fingerprint, |it| it.cloned())
+                };
+                let (stale, layer) = match shared.stale {
+                    Some(entry) => (Some(entry), "L1"),
+                    None => (kept(), "L2"),
+                };
+                match stale.as_ref().and_then(|entry| self.usable_on_error(entry, &error, now)) {
+                    Some((entry, past)) => {
+                        let status = CacheStatus::StaleIfError { past, status: error.code.info().status, layer };
+                        respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
+                    }
+                    None => respond::from_error(&error, endpoint, request_id, status),
                 }
-                None => respond::from_error(&error, endpoint, request_id, status),
-            },
+            }
         };
         respond::add_timing(&mut response, took, started.elapsed());
         response

@@ -22,8 +22,22 @@ pub enum CacheStatus {
     Hit(Duration),
     /// Answered from L1 although it expired so long ago, and refreshed behind.
     Stale(Duration),
-    /// Answered from L1 although it expired so long ago, because the source failed.
-    StaleIfError(Duration, u16),
+    /// Answered from the shared cache; so much freshness is left. A follower waited for another request's lookup.
+    SharedHit {
+        /// The freshness that is left.
+        left: Duration,
+        /// Whether another request asked.
+        collapsed: bool,
+    },
+    /// Answered although it expired so long ago, because the source failed.
+    StaleIfError {
+        /// How long ago it expired.
+        past: Duration,
+        /// What the failure would have been answered with.
+        status: u16,
+        /// Which cache had it.
+        layer: &'static str,
+    },
     /// The source was asked; a follower waited for another request's fill.
     Forwarded {
         /// Whether something stale was there.
@@ -48,8 +62,12 @@ impl CacheStatus {
         let text = match self {
             Self::Hit(left) => return HIT.with_borrow_mut(|values| values.get(left.as_secs())),
             Self::Stale(past) => format!("mainstay; hit; ttl=-{}; detail=L1", past.as_secs().max(1)),
-            Self::StaleIfError(past, status) => {
-                format!("mainstay; hit; ttl=-{}; fwd-status={status}; detail=L1", past.as_secs().max(1))
+            Self::SharedHit { left, collapsed } => {
+                let collapsed = if collapsed { "; collapsed" } else { "" };
+                format!("mainstay; hit; ttl={}{collapsed}; detail=L2", left.as_secs())
+            }
+            Self::StaleIfError { past, status, layer } => {
+                format!("mainstay; hit; ttl=-{}; fwd-status={status}; detail={layer}", past.as_secs().max(1))
             }
             Self::Forwarded { had_stale, stored, collapsed } => {
                 let forward = if had_stale { "fwd=stale" } else { "fwd=miss" };
@@ -64,7 +82,7 @@ impl CacheStatus {
     }
 
     const fn is_hit(self) -> bool {
-        matches!(self, Self::Hit(_) | Self::Stale(_) | Self::StaleIfError(..))
+        matches!(self, Self::Hit(_) | Self::Stale(_) | Self::SharedHit { .. } | Self::StaleIfError { .. })
     }
 }
 

@@ -115,7 +115,10 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
 }
 
 /// The whole body, inside the limits of length and time.
-async fn read_body(request: &HttpRequest, payload: web::Payload, settings: &Settings) -> Result<Bytes, Error> {
+///
+/// # Errors
+/// `body_too_large` and `body_incomplete`.
+pub async fn read_body(request: &HttpRequest, payload: web::Payload, settings: &Settings) -> Result<Bytes, Error> {
     let LimitSettings { body_bytes_max, body_timeout, .. } = settings.limits;
     // What says beforehand that it is too long need not be waited for.
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());

@@ -9,7 +9,7 @@ use super::headers;
 use super::middleware::{Middleware, Middlewares};
 use crate::cache::key::KeyMaker;
 use crate::cache::tag::Tags;
-use crate::config::manifest::{Manifest, Route, Source};
+use crate::config::manifest::{Manifest, Route, Source, Watch};
 use crate::config::settings::Settings;
 use crate::source::Producer;
 use crate::source::handler::Registry;
@@ -138,6 +138,20 @@ impl Surface {
             return None;
         }
         Some(Found { pattern: self.patterns.get(*found.value)?, captures: found.params })
+    }
+
+    /// The tables that any route watches, each with each of its tags once.
+    pub fn watches(&self) -> Vec<Watch> {
+        let mut watches: Vec<Watch> = Vec::new();
+        for endpoint in self.endpoints() {
+            let policy = endpoint.route.cache.as_ref();
+            for watch in policy.and_then(|policy| policy.watch.as_deref()).unwrap_or_default() {
+                if !watches.contains(watch) {
+                    watches.push(watch.clone());
+                }
+            }
+        }
+        watches
     }
 
     /// All endpoints.

@@ -74,7 +74,7 @@ fn decode(text: &str, plus: Plus) -> Result<Cow<'_, str>, &'static str> {
 }
 
 /// The canonical values of a route's parameters for one request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Arguments<'a> {
     values: SmallVec<[Value<'a>; 6]>,
 }
@@ -95,10 +95,7 @@ impl<'a> Arguments<'a> {
             let is_given = given.iter().any(|(at, _)| *at == index);
             let mut texts = given.iter().filter(|(at, _)| *at == index).map(|(_, text)| text.clone());
             let value = match param.place {
-                Place::Path => {
-                    let text = Cow::Borrowed(capture(&param.name).unwrap_or_default());
-                    if param.array { param.array_value(std::iter::once(text)) } else { param.scalar_value(text) }
-                }
+                Place::Path => path_value(param, &capture),
                 Place::Query if param.array && is_given => param.array_value(texts),
                 Place::Query => match (texts.next(), texts.next()) {
                     (None, _) => Ok(absent(param)?),
@@ -111,10 +108,21 @@ impl<'a> Arguments<'a> {
                     }
                 },
             };
-            let invalid = |what| Error::new(Code::ParamInvalid, format!("parameter {} must be {what}", param.name));
-            values.push(value.map_err(invalid)?);
+            values.push(value.map_err(|what| invalid(param, what))?);
         }
         Ok(Self { values })
+    }
+
+    /// Reads the captures of the path alone: what all requests for it have in common, whatever their query.
+    ///
+    /// # Errors
+    /// `param_invalid`, naming the parameter.
+    pub fn of_path(route: &Route, capture: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Error> {
+        let value = |param: &Param| match param.place {
+            Place::Path => path_value(param, &capture).map_err(|what| invalid(param, what)),
+            Place::Query => Ok(Value::Null),
+        };
+        Ok(Self { values: route.params.iter().map(value).collect::<Result<_, _>>()? })
     }
 
     /// Appends the canonical form: the path with its values, then those query values that differ from their defaults, in
@@ -153,6 +161,15 @@ impl<'a> Arguments<'a> {
         let named = |(param, value): (&Param, Value<'a>)| (param.name.clone(), value.into_owned());
         Params::new(route.params.iter().zip(self.values).map(named).collect())
     }
+}
+
+fn path_value<'a>(param: &Param, capture: impl Fn(&str) -> Option<&'a str>) -> Result<Value<'a>, String> {
+    let text = Cow::Borrowed(capture(&param.name).unwrap_or_default());
+    if param.array { param.array_value(std::iter::once(text)) } else { param.scalar_value(text) }
+}
+
+fn invalid(param: &Param, what: String) -> Error {
+    Error::new(Code::ParamInvalid, format!("parameter {} must be {what}", param.name))
 }
 
 fn absent(param: &Param) -> Result<Value<'static>, Error> {

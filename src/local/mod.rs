@@ -26,7 +26,7 @@ pub use error::LocalError;
 pub use files::Scratch;
 pub use postgres::{Postgres, PostgresOptions, PostgresTls, ReplicaOptions};
 pub use proxy::{Proxy, ProxyMode};
-pub use redis::{Redis, RedisOptions};
+pub use redis::{Redis, RedisCluster, RedisOptions, RedisTls};
 pub use rustix::process::Signal;
 pub use server::Server;
 pub use user::ServerUser;

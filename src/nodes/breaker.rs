@@ -4,8 +4,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::settings::NodeSettings;
-
 /// The states, as metrics and health show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
@@ -24,6 +22,15 @@ impl BreakerState {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half_open",
+        }
+    }
+
+    /// The value in metrics.
+    pub const fn as_number(self) -> i64 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
         }
     }
 }
@@ -55,12 +62,12 @@ enum State {
 }
 
 impl Breaker {
-    /// A closed breaker.
-    pub fn new(settings: &NodeSettings) -> Self {
+    /// A closed breaker, which opens after so many failures in a row and rests for so long, and at most for so long.
+    pub fn new(failures_to_open: u32, open_time: Duration, open_time_max: Duration) -> Self {
         Self {
-            failures_to_open: settings.failures_to_open.max(1),
-            open_time: settings.open_time.0,
-            open_time_max: settings.open_time_max.0.max(settings.open_time.0),
+            failures_to_open: failures_to_open.max(1),
+            open_time,
+            open_time_max: open_time_max.max(open_time),
             state: State::Closed { failures: 0 },
         }
     }
@@ -127,17 +134,9 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::units::Span;
 
     fn breaker() -> Breaker {
-        let span = |seconds| Span(Duration::from_secs(seconds));
-        Breaker::new(&NodeSettings {
-            failures_to_open: 3,
-            open_time: span(2),
-            open_time_max: span(5),
-            pick_ttl: span(60),
-            pick_margin: 1.25,
-        })
+        Breaker::new(3, Duration::from_secs(2), Duration::from_secs(5))
     }
 
     #[test]

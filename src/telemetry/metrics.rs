@@ -17,10 +17,24 @@ pub struct Metrics {
     pub request_seconds: HistogramVec,
     /// Lookups in a cache layer.
     pub lookups: IntCounterVec,
+    /// Commands that Redis did not answer, or not well.
+    pub redis_failures: IntCounterVec,
     /// Sources that were run for the cache.
     pub fills: IntCounterVec,
     /// Requests that waited for another's fill.
     pub fill_waiters: IntCounterVec,
+    /// Answers that were compared with the primary.
+    pub audit_checked: IntCounterVec,
+    /// Those of them that were wrong.
+    pub audit_wrong: IntCounterVec,
+    /// Messages that were heard.
+    pub bus_messages: IntCounterVec,
+    /// Times at which messages were missed.
+    pub bus_gaps: IntCounterVec,
+    /// 1 while nothing is heard for too long.
+    pub bus_silent: IntGauge,
+    /// 1 while this instance publishes for its fleet.
+    pub bus_leading: IntGauge,
     /// Entries of L1.
     pub cache_entries: IntGauge,
     /// Bytes of L1.
@@ -80,12 +94,23 @@ impl Metrics {
             requests: counters("http_requests_total", "Answered requests by route and status.", &["route", "status"])?,
             request_seconds,
             lookups: counters("cache_lookups_total", "Cache lookups by layer and result.", &["layer", "result"])?,
+            redis_failures: counters("redis_failures_total", "Waves of commands that failed, by reason.", &["reason"])?,
             fills: counters("fills_total", "Sources run for the cache, by route and outcome.", &["route", "outcome"])?,
             fill_waiters: counters(
                 "fill_waiters_total",
                 "Requests that waited for another request's fill.",
                 &["route"],
             )?,
+            audit_checked: counters("audit_checked_total", "Cached answers compared with the primary.", &["route"])?,
+            audit_wrong: counters("audit_wrong_total", "Cached answers that were wrong.", &["route"])?,
+            bus_messages: counters(
+                "bus_messages_total",
+                "Messages of changes that were heard, by where from and whether they had tags.",
+                &["source", "kind"],
+            )?,
+            bus_gaps: counters("bus_gaps_total", "Times at which messages were missed, by where from.", &["source"])?,
+            bus_silent: gauge("bus_silent", "1 while nothing is heard for longer than cache.max_silence.")?,
+            bus_leading: gauge("bus_leading", "1 while this instance publishes changes for its fleet.")?,
             cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
             cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,
             replication_lag_seconds,
@@ -123,6 +148,10 @@ pub enum LookupResult {
     Expired,
     /// Nothing.
     Miss,
+    /// Something that is damaged, or was not written by this fleet: as good as nothing.
+    Corrupt,
+    /// The layer did not answer in time, or was not asked at all.
+    Unavailable,
 }
 
 impl LookupResult {
@@ -133,6 +162,8 @@ impl LookupResult {
             Self::Stale => "stale",
             Self::Expired => "expired",
             Self::Miss => "miss",
+            Self::Corrupt => "corrupt",
+            Self::Unavailable => "unavailable",
         }
     }
 }

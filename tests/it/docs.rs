@@ -6,8 +6,15 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 6] =
-    ["README.md", "docs/caching.md", "docs/decisions.md", "docs/errors.md", "docs/manifest.md", "docs/replicas.md"];
+const PAGES: [&str; 7] = [
+    "README.md",
+    "docs/caching.md",
+    "docs/decisions.md",
+    "docs/errors.md",
+    "docs/manifest.md",
+    "docs/operating.md",
+    "docs/replicas.md",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -42,7 +49,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn every_manifest_in_the_documents_is_one() {
     let text = read("docs/manifest.md");
     let handlers = ["ramp.fees.quote", "notes.create"];
-    let known = Known { handlers: &handlers, middlewares: &["cors", "demand-key"] };
+    let known = Known { handlers: &handlers, middlewares: &["cors", "demand-key"], version: "1" };
     let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 6);
     for example in examples {

@@ -14,6 +14,7 @@ mod data;
 mod dev;
 mod foreign;
 mod local;
+mod operators;
 mod own_handlers;
 mod readme;
 mod serve;

@@ -23,6 +23,8 @@ pub struct Known<'a> {
     pub handlers: &'a [&'a str],
     /// Registered middlewares.
     pub middlewares: &'a [&'a str],
+    /// The version of the program that the handlers are part of: what another version of it has cached is not served.
+    pub version: &'a str,
 }
 
 /// Something wrong in a manifest, and where.
@@ -267,7 +269,7 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
         fingerprint: [0; 16],
         line,
     };
-    route.fingerprint = fingerprint(&route);
+    route.fingerprint = fingerprint(&route, known);
     Ok(route)
 }
 
@@ -510,7 +512,7 @@ fn check_tag(tag: &str, params: &[Param]) -> Result<(), String> {
 }
 
 /// Hash of what a cached answer's meaning depends on.
-fn fingerprint(route: &Route) -> [u8; 16] {
+fn fingerprint(route: &Route, known: &Known<'_>) -> [u8; 16] {
     let mut bytes = Vec::new();
     fingerprint_part(&mut bytes, &route.path);
     match &route.source {
@@ -520,7 +522,7 @@ fn fingerprint(route: &Route) -> [u8; 16] {
         }
         Source::Handler(name) => {
             fingerprint_part(&mut bytes, name);
-            fingerprint_part(&mut bytes, env!("CARGO_PKG_VERSION"));
+            fingerprint_part(&mut bytes, known.version);
         }
     }
     route.params.iter().for_each(|param| param.describe(&mut bytes));

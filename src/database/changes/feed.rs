@@ -129,7 +129,7 @@ pub enum FeedError {
     Unavailable(String),
 }
 
-/// A reader of the feed. After an error, [`Feed::start`] connects anew.
+/// A reader of the feed. After an error, [`Feed::start`] connects anew. What needs no cursor needs no start.
 pub struct Feed {
     pub(super) shared: Arc<Shared>,
     reader: Reader,
@@ -166,14 +166,7 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be reached. A database without a feed is none.
     pub async fn start(&mut self) -> Result<Started, FeedError> {
-        self.link = None;
-        self.branch = None;
-        self.through = Through::default();
-        let link = self.connector().open_raw().await.map_err(|error| FeedError::Unavailable(error.to_string()))?;
-        self.link = Some(link);
-        let branch = self.one(&format!("SELECT {BRANCH}"), &[]).await?;
-        let (system, timeline) = self.check_branch(&branch)?;
-        self.branch = Some((system, timeline));
+        let (system, timeline) = self.connect().await?;
         let named = format!("{}:{}", system.0, timeline.0);
         let (name, region) = (self.reader.name.clone(), self.reader.region.clone());
         let attach = "SELECT cursor, last FROM mainstay.attach($1, $2, $3)";
@@ -188,6 +181,29 @@ impl Feed {
         let last = column::<Option<String>>(&row, 1)?.and_then(|last| last.parse().ok());
         let cursor = Cursor(column(&row, 0)?);
         Ok(Started { position: self.fence().await?, migrated, cursor, last })
+    }
+
+    async fn connect(&mut self) -> Result<(SystemId, Timeline), FeedError> {
+        self.close();
+        let link = self.connector().open_raw().await.map_err(|error| FeedError::Unavailable(error.to_string()))?;
+        self.link = Some(link);
+        let row = self.one(&format!("SELECT {BRANCH}"), &[]).await?;
+        let branch = self.check_branch(&row)?;
+        self.branch = Some(branch);
+        Ok(branch)
+    }
+
+    /// For what needs no cursor: connects where there is no connection.
+    pub(super) async fn connected(&mut self) -> Result<(), FeedError> {
+        match self.link {
+            Some(_) => Ok(()),
+            None => self.connect().await.map(drop),
+        }
+    }
+
+    /// Gives the connection up, until it is needed again.
+    pub fn close(&mut self) {
+        (self.link, self.branch, self.through) = (None, None, Through::default());
     }
 
     /// What the cursor has not seen. Above `changes.tags_per_poll_max` distinct tags of tables, all of those tables stand for
@@ -271,6 +287,7 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be asked, or is none any more.
     pub async fn fence(&mut self) -> Result<Position, FeedError> {
+        self.connected().await?;
         // One message to the server: those who hold the lock are read once the fence is flushed.
         let sql = format!(
             "BEGIN READ WRITE; SET LOCAL synchronous_commit = local; \
@@ -293,6 +310,7 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be asked. The purge may be in the feed even so.
     pub async fn purge(&mut self, tags: &[String], hard: bool) -> Result<Purge, FeedError> {
+        self.connected().await?;
         let purge = "SELECT mainstay.purge($1, $2)";
         let row = self.one(purge, &[(&tags, Type::TEXT_ARRAY), (&hard, Type::BOOL)]).await?;
         let id: i64 = column(&row, 0)?;
@@ -313,6 +331,7 @@ impl Feed {
         const READERS: &str = "SELECT c.reader, c.region, \
             coalesce((SELECT pg_visible_in_snapshot(f.xid, c.cursor) FROM mainstay.change_feed f WHERE f.id = $1), true), \
             greatest(0, extract(epoch FROM clock_timestamp() - c.seen_at))::float8 FROM mainstay.cursors c ORDER BY c.reader";
+        self.connected().await?;
         let rows = self.rows(READERS, &[(&id, Type::INT8)]).await?;
         let state = |row: &Row| {
             Ok(ReaderState {
@@ -330,6 +349,7 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be asked.
     pub async fn hard_purges(&mut self) -> Result<Vec<(String, Position)>, FeedError> {
+        self.connected().await?;
         let rows = self.rows("SELECT tag, fence FROM mainstay.hard_purges", &[]).await?;
         let now = self.fence().await?;
         let mut purges: BTreeMap<String, Position> = BTreeMap::new();

@@ -34,6 +34,7 @@ impl Feed {
     /// When the primary cannot be asked.
     pub async fn guard(&mut self, watches: &[Watch]) -> Result<Vec<Finding>, FeedError> {
         let tables: BTreeSet<String> = watches.iter().map(|watch| watch.table.clone()).collect();
+        self.connected().await?;
         let looks = self.look(&tables.into_iter().collect::<Vec<_>>()).await?;
         let mut purged = Vec::new();
         for (table, look) in &looks {

@@ -63,7 +63,7 @@ impl Api {
         }
         let mut parts = Parts::default();
         parts.registry.add("none", none);
-        let known = Known { handlers: &["none"], middlewares: &[] };
+        let known = Known { handlers: &["none"], middlewares: &[], version: "1" };
         let manifest = Manifest::parse(ROUTES, Path::new("routes.toml"), &known).unwrap();
         let layers = Layers { dir: Path::new("/nonexistent"), env: HashMap::new(), flags: Vec::new() };
         let (settings, metrics) = (Settings::load(layers).unwrap(), Metrics::new().unwrap());

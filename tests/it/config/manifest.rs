@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const KNOWN: Known<'_> = Known { handlers: &["h"], middlewares: &["cors", "m"] };
+const KNOWN: Known<'_> = Known { handlers: &["h"], middlewares: &["cors", "m"], version: "1" };
 
 fn parse(text: &str) -> Result<Manifest, String> {
     let problems = |problems: Vec<mainstay::config::manifest::Problem>| {

@@ -14,7 +14,7 @@ use super::{LOADED, PRIMARY};
 fn manifest() -> Manifest {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
-    let known = Known { handlers: &registry.names(), middlewares: &["cors"] };
+    let known = Known { handlers: &registry.names(), middlewares: &["cors"], version: "1" };
     Manifest::load(Path::new("config"), &known).unwrap()
 }
 

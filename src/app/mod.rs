@@ -1,31 +1,42 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
+mod hear;
+mod lead;
+mod purge;
+mod snapshots;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 
 use crate::admin;
+use crate::admin::purge::Purger;
 use crate::cache::Cache;
+use crate::cache::bus::Bus;
+use crate::cache::shared::Shared;
 use crate::config::ConfigError;
 use crate::config::manifest::{Known, Manifest, Problem};
 use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::audit::Audit;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
+use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
 use crate::http::surface::Surface;
-use crate::nodes::breaker::BreakerState;
-use crate::position::{Position, SystemId, Timeline};
 use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
+use hear::Ear;
+use snapshots::Snapshots;
 
 /// Health is not judged more often than this.
 const TICK_MIN: Duration = Duration::from_millis(20);
@@ -37,6 +48,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Middlewares by name.
     pub middlewares: Middlewares,
+    /// The version of the program; none: Mainstay's own.
+    pub version: Option<String>,
 }
 
 impl Parts {
@@ -46,7 +59,8 @@ impl Parts {
     /// Every problem found, each with file and line.
     pub fn manifest(&self, dir: &std::path::Path) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
-        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares })
+        let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version })
     }
 }
 
@@ -68,6 +82,8 @@ struct Core {
     surface: Arc<ArcSwap<Surface>>,
     pipeline: Arc<Pipeline>,
     health: Arc<HealthPages>,
+    ear: Arc<Ear>,
+    snapshots: Option<Arc<Snapshots>>,
 }
 
 impl Server {
@@ -80,30 +96,57 @@ impl Server {
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let database = if settings.database.url.is_empty() { None } else { Some(Database::start(&settings)?) };
+        let metrics = Arc::new(metrics);
+        let shared = if settings.redis.url.is_empty() {
+            None
+        } else {
+            let body_bytes_max = settings.limits.response_bytes_max;
+            Some(Arc::new(Shared::new(&settings.redis, &settings.cache, body_bytes_max, &metrics)?))
+        };
+        let instance = format!("{}/{:016x}", settings.region, fastrand::u64(..));
+        let bus = shared
+            .clone()
+            .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, settings.limits.fills_max),
+            cache: Cache::new(&settings.cache, settings.limits.fills_max, shared),
             database,
-            metrics: Arc::new(metrics),
+            metrics,
+            hot: Hot::default(),
+            audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
             settings: Arc::clone(&settings),
         });
-        // Until a bus says otherwise this instance has a clock of its own.
-        let own_clock = Position::start_of(SystemId(fastrand::u64(..)), Timeline(0));
-        pipeline.cache.fences.change(|ledger| ledger.begin(own_clock, None));
+        let snapshots = Snapshots::new(&pipeline).map(Arc::new);
+        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
+        if pipeline.database.is_none() {
+            ear.begin_alone();
+        }
+        if let Some(snapshots) = &snapshots {
+            snapshots.load();
+        }
         let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
         let core = Arc::new(Core {
             parts,
             dir,
             surface: Arc::new(ArcSwap::from_pointee(surface)),
             health: Arc::new(HealthPages::new(&settings.region)),
+            ear,
+            snapshots,
             pipeline,
         });
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
         let for_scrapes = Arc::clone(&core);
-        let (admin, admin_addr) = admin::listen(&settings.server, Arc::new(move || for_scrapes.render_metrics()))?;
+        let (admin, admin_addr) = admin::listen(admin::Parts {
+            pipeline: Arc::clone(&core.pipeline),
+            surface: Arc::clone(&core.surface),
+            health: Arc::clone(&core.health),
+            purger: Arc::clone(&core.ear) as Arc<dyn Purger>,
+            metrics: Arc::new(move || for_scrapes.render_metrics()),
+        })?;
         let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
         actix_rt::spawn(Arc::clone(&server.core).watch_health());
+        server.core.hear();
         actix_rt::spawn(public);
         actix_rt::spawn(admin);
         Ok(server)
@@ -139,6 +182,9 @@ impl Server {
         actix_rt::time::sleep(settings.server.drain_delay.0).await;
         self.public.stop(true).await;
         self.admin.stop(false).await;
+        if let Some(snapshots) = self.core.snapshots.clone() {
+            let _written = actix_rt::task::spawn_blocking(move || snapshots.write()).await;
+        }
         if let Some(database) = &self.core.pipeline.database {
             database.shutdown();
         }
@@ -151,6 +197,21 @@ pub fn problems(problems: Vec<Problem>) -> ConfigError {
 }
 
 impl Core {
+    /// Starts to listen for changes, and to tell of them.
+    fn hear(&self) {
+        let ear = || Arc::clone(&self.ear);
+        actix_rt::spawn(ear().watch_timeline());
+        actix_rt::spawn(ear().hear_stream());
+        actix_rt::spawn(ear().hear_feed());
+        actix_rt::spawn(ear().lead());
+        actix_rt::spawn(ear().learn_hard_purges());
+        let surface = Arc::clone(&self.surface);
+        actix_rt::spawn(ear().guard(move || surface.load().watches()));
+        if let Some(snapshots) = &self.snapshots {
+            actix_rt::spawn(Arc::clone(snapshots).keep());
+        }
+    }
+
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
@@ -187,6 +248,8 @@ impl Core {
     fn render_metrics(&self) -> Vec<u8> {
         let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
+        metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
+        metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         let usage = cache.memory.usage();
         metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
@@ -199,11 +262,7 @@ impl Core {
 fn set_node(metrics: &Metrics, node: &NodeStatus) {
     let name: &str = &node.name;
     metrics.node_up.with_label_values(&[name]).set(i64::from(node.up));
-    metrics.node_breaker_state.with_label_values(&[name]).set(match node.breaker {
-        BreakerState::Closed => 0,
-        BreakerState::HalfOpen => 1,
-        BreakerState::Open => 2,
-    });
+    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker.as_number());
     match node.lag {
         Some(lag) => metrics.replication_lag_seconds.with_label_values(&[name]).set(lag.as_secs_f64()),
         // An unknown lag is no lag of zero: the series goes away until there is a value again.

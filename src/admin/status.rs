@@ -1,0 +1,141 @@
+//! How this instance is, on one page.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::stats::{Figures, figures};
+use super::{Desk, document};
+use crate::config::settings::Settings;
+use crate::database::read::Role;
+use crate::database::status::NodeStatus;
+use crate::error::Error;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    mode: &'static str,
+    region: &'a str,
+    version: &'static str,
+    uptime_s: u64,
+    health: Health,
+    nodes: Vec<Node>,
+    routes: usize,
+    cache: Figures,
+    bus: Bus,
+    settings: Chosen<'a>,
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    reasons: Vec<&'static str>,
+    replication_lag_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Node {
+    name: String,
+    role: &'static str,
+    up: bool,
+    writable: bool,
+    /// A replica: whether it serves reads, and if not, why.
+    eligible: Option<bool>,
+    ineligible: Option<&'static str>,
+    lag_ms: Option<u64>,
+    timeline: Option<u32>,
+    lsn: Option<String>,
+    breaker: &'static str,
+    latency_ms: Option<f64>,
+    reads_served: u64,
+    reads_failed: u64,
+    connections: usize,
+    connections_idle: usize,
+}
+
+/// What this instance has been told of changes.
+#[derive(Serialize)]
+struct Bus {
+    told: Option<String>,
+    through: Option<String>,
+    heard_ago_ms: Option<u64>,
+    silent: bool,
+}
+
+/// The settings that one looks for first. None of them is a secret, or has one in it.
+#[derive(Serialize)]
+struct Chosen<'a> {
+    bind_addr: String,
+    namespace: &'a str,
+    has_redis: bool,
+    request_timeout_ms: u64,
+    lag_max_ms: u64,
+    max_silence_ms: u64,
+    snapshot_file: &'a str,
+}
+
+/// `GET /admin/status`
+pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
+    let pipeline = &desk.parts.pipeline;
+    let (settings, fences, now) = (&pipeline.settings, &pipeline.cache.fences, Instant::now());
+    let (told, through) = fences.read(|ledger| (ledger.told(), ledger.through()));
+    let verdict = desk.parts.health.verdict();
+    let nodes = pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
+    document(&Status {
+        mode: settings.mode.as_str(),
+        region: &settings.region,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: desk.started.elapsed().as_secs(),
+        health: Health {
+            status: verdict.status.as_str(),
+            reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),
+            replication_lag_ms: verdict.lag.map(millis),
+        },
+        nodes: nodes.iter().map(node).collect(),
+        routes: desk.parts.surface.load().endpoints().count(),
+        cache: figures(desk),
+        bus: Bus {
+            told: told.map(|told| told.to_string()),
+            through: through.map(|through| through.to_string()),
+            heard_ago_ms: fences.heard_ago(now).map(millis),
+            silent: fences.silence(now).is_some(),
+        },
+        settings: chosen(settings),
+    })
+}
+
+fn node(node: &NodeStatus) -> Node {
+    let is_replica = node.role == Role::Replica;
+    Node {
+        name: node.name.to_string(),
+        role: if is_replica { "replica" } else { "primary" },
+        up: node.up,
+        writable: node.writable,
+        eligible: is_replica.then_some(node.ineligible.is_none()),
+        ineligible: node.ineligible.map(|reason| reason.as_str()),
+        lag_ms: node.lag.map(millis),
+        timeline: node.timeline.map(|timeline| timeline.0),
+        lsn: node.lsn.map(|lsn| lsn.to_string()),
+        breaker: node.breaker.as_str(),
+        latency_ms: node.latency.map(|latency| latency.as_secs_f64() * 1000.0),
+        reads_served: node.counts.served,
+        reads_failed: node.counts.failed,
+        connections: node.pool.open,
+        connections_idle: node.pool.idle,
+    }
+}
+
+fn chosen(settings: &Settings) -> Chosen<'_> {
+    Chosen {
+        bind_addr: settings.server.bind_addr.to_string(),
+        namespace: &settings.cache.namespace,
+        has_redis: !settings.redis.url.is_empty(),
+        request_timeout_ms: millis(settings.limits.request_timeout.0),
+        lag_max_ms: millis(settings.replication.lag_max.0),
+        max_silence_ms: millis(settings.cache.max_silence.0),
+        snapshot_file: &settings.cache.snapshot_file,
+    }
+}
+
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,160 @@
+//! The leader of a fleet: follows the change feed for all, and publishes what it brings to the stream.
+//!
+//! Publish, then advance the stored cursor: who dies in between is followed by one who publishes it again. That a leader may
+//! be paused anywhere, and come back when another leads, is the reason for the order of the stream and for the chain in it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::hear::{ChangesPace, Ear, Trouble, message};
+use crate::cache::bus::{Bus, Published};
+use crate::cache::fence::Message;
+use crate::cache::shared::commands::Unavailable;
+use crate::config::manifest::Watch;
+use crate::database::changes::feed::{Feed, FeedError, Reader};
+
+use crate::position::Position;
+
+/// How long a leader may be silent until another one takes over.
+const LEASE_TIME: Duration = Duration::from_millis(1500);
+/// How often those who do not lead ask whether they may.
+const CANDIDACY_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Why somebody cannot lead.
+struct Failed(String);
+
+impl From<FeedError> for Failed {
+    fn from(error: FeedError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<Unavailable> for Failed {
+    fn from(failure: Unavailable) -> Self {
+        Self(failure.to_string())
+    }
+}
+
+impl Ear {
+    /// Leads whenever nobody else does, for as long as the instance lives.
+    pub(super) async fn lead(self: Arc<Self>) {
+        let (Some(bus), Some(database)) = (&self.bus, &self.database) else { return };
+        let name = format!("fleet {} of {}", self.settings.cache.namespace, self.settings.region);
+        let mut feed = database.feed(Reader { name, region: self.settings.region.clone() });
+        let mut trouble = Trouble::new("this instance cannot publish changes for its fleet");
+        loop {
+            let may_lead = bus.lead(LEASE_TIME).await;
+            match may_lead {
+                Ok(true) => {
+                    let ended = self.publish(bus, &mut feed, &mut trouble).await;
+                    self.is_leading.store(false, Ordering::Relaxed);
+                    if let Err(Failed(reason)) = ended {
+                        // Another instance may reach what this one cannot.
+                        let _may_be_out_of_reach = bus.follow().await;
+                        trouble.rest(&reason).await;
+                    }
+                }
+                // Connections to the primary are few.
+                Ok(false) => feed.close(),
+                Err(failure) => trouble.rest(&failure).await,
+            }
+            sleep(CANDIDACY_INTERVAL.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+        }
+    }
+
+    /// Publishes until another instance leads.
+    async fn publish(&self, bus: &Bus, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), Failed> {
+        let ChangesPace { poll, beat } = self.pace();
+        let started = feed.start().await?;
+        bus.announce(started.position.system).await?;
+        let mut cursor = started.cursor;
+        // The chain goes on from the last message with tags, as the database remembers it, or as it was heard where
+        // nothing is stored. Where nobody knows, all that was filled before counts as purged.
+        let own_branch =
+            |at: &Position| at.system == started.position.system && at.timeline == started.position.timeline;
+        let heard = self.tagged().filter(own_branch);
+        let known = match (started.last, heard) {
+            (Some(stored), Some(heard)) => Some(stored.later(heard)),
+            (stored, heard) => stored.or(heard),
+        };
+        let mut prev = known.unwrap_or(started.position);
+        if known.is_none() && started.migrated {
+            feed.advance(&cursor, prev).await?;
+        }
+        let (mut beat_at, mut through) = (None::<Instant>, None);
+        loop {
+            let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
+            if is_due && !bus.lead(LEASE_TIME).await? {
+                return Ok(());
+            }
+            let message = if started.migrated {
+                let batch = feed.poll(&cursor, is_due).await?;
+                cursor = batch.cursor.clone();
+                through = batch.through.or(through);
+                // What the feed has lost is a gap for all who hear this.
+                let is_lost = batch.lost;
+                batch.fence.map(|fence| message(batch, fence, Some(if is_lost { fence } else { prev }), through))
+            } else if is_due {
+                let prev = self.tagged().filter(own_branch).unwrap_or(prev);
+                Some(heartbeat(feed.fence().await?, prev))
+            } else {
+                None
+            };
+            if let Some(message) = message {
+                if bus.publish(&message).await? == Published::Overtaken {
+                    return Ok(());
+                }
+                beat_at = Some(Instant::now());
+                self.is_leading.store(true, Ordering::Relaxed);
+                trouble.is_over();
+                if message.has_tags() {
+                    prev = message.at;
+                    if !feed.advance(&cursor, message.at).await? {
+                        return Err(Failed("the fleet's cursor had expired".to_owned()));
+                    }
+                }
+            }
+            sleep(poll).await;
+        }
+    }
+
+    /// Looks after the triggers of watched tables, where this instance is the one to do so.
+    pub(super) async fn guard(self: Arc<Self>, watches: impl Fn() -> Vec<Watch>) {
+        let Some(database) = &self.database else { return };
+        let reader = Reader { name: format!("guard {}", self.instance), region: self.settings.region.clone() };
+        let mut feed = database.feed(reader);
+        loop {
+            sleep(self.settings.changes.watch_interval.0).await;
+            let is_mine = match &self.bus {
+                Some(bus) => bus.leads().await.unwrap_or(true),
+                None => true,
+            };
+            if !is_mine {
+                feed.close();
+                continue;
+            }
+            match feed.guard(&watches()).await {
+                Ok(findings) => log::debug!("{} watched tables are not as they should be", findings.len()),
+                Err(FeedError::NotMigrated) => {}
+                Err(error) => log::debug!("the watched tables could not be looked at: {error}"),
+            }
+        }
+    }
+}
+
+/// Tells that nothing was to be told, where no feed says more than that.
+fn heartbeat(fence: Position, prev: Position) -> Message {
+    Message {
+        at: fence,
+        reads: Some(fence),
+        prev: Some(prev),
+        through: fence,
+        cursor: String::new(),
+        soft: Vec::new(),
+        hard: Vec::new(),
+        purges: Vec::new(),
+    }
+}

@@ -1,0 +1,123 @@
+//! The audit: of the answers from L1 a few are computed again on the primary, and compared. It is how an instance knows how
+//! often it is right, and would notice a change that reached no trigger.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::fill::Produced;
+use super::pipeline::Pipeline;
+use super::surface::Endpoint;
+use crate::cache::entry::Entry;
+use crate::cache::fence::Standing;
+use crate::cache::variants::Variants;
+use crate::config::param::Params;
+use crate::database::changes::feed::Reader;
+use crate::database::read::Consistency;
+
+/// How long it may take until this instance has been told all that the primary showed.
+const HEARING_TIME_MAX: Duration = Duration::from_secs(5);
+const HEARING_INTERVAL: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// Hits of this worker until the next one that is audited; 0: not drawn yet.
+    static UNTIL_NEXT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Which hits are audited.
+pub struct Audit {
+    one_in: u32,
+    per_second_max: u64,
+    started: Instant,
+    /// The second that audits are counted in, and in the low 32 bits how many it has had.
+    counted: AtomicU64,
+}
+
+impl Audit {
+    /// One of so many hits, and at most so many a second.
+    pub fn new(one_in: u32, per_second_max: u32) -> Self {
+        Self { one_in, per_second_max: per_second_max.into(), started: Instant::now(), counted: AtomicU64::new(0) }
+    }
+
+    /// Whether this hit is one to audit. A counter of the worker's own says no without touching what others share.
+    pub fn takes(&self, now: Instant) -> bool {
+        if self.one_in == 0 {
+            return false;
+        }
+        let left = UNTIL_NEXT.get();
+        if left > 1 {
+            UNTIL_NEXT.set(left - 1);
+            return false;
+        }
+        // Between 1 and twice the mean, so that no rhythm of requests hides from it.
+        UNTIL_NEXT.set(fastrand::u32(1..=self.one_in.saturating_mul(2)));
+        left == 1 && self.is_within_rate(now)
+    }
+
+    fn is_within_rate(&self, now: Instant) -> bool {
+        let second = now.saturating_duration_since(self.started).as_secs() << 32;
+        let count = |counted: u64| {
+            let before = if counted >> 32 << 32 == second { counted } else { second };
+            ((before & u64::from(u32::MAX)) < self.per_second_max).then_some(before + 1)
+        };
+        self.counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
+    }
+}
+
+impl Pipeline {
+    /// Whether an answer can be held against the primary: only what a change would have purged must be as it is there.
+    pub(super) fn can_audit(&self, endpoint: &Endpoint) -> bool {
+        let watches = endpoint.route.cache.as_ref().and_then(|policy| policy.watch.as_ref());
+        watches.is_some_and(|watches| !watches.is_empty())
+            && self.cache.fences.read(|ledger| ledger.through().is_some())
+    }
+
+    /// Computes an answer again on the primary, and compares. What has changed since the entry was served explains a
+    /// difference, and then the entry falls as soon as this instance has been told; if it does not fall, it was wrong.
+    pub(super) async fn audit(self: Arc<Self>, endpoint: Arc<Endpoint>, params: Params, entry: Arc<Entry>) {
+        let produced = self.produce(&endpoint, params, "GET", Bytes::new(), Consistency::Strong, None).await;
+        let Produced { answer: Ok(answer), .. } = produced else { return };
+        let path = endpoint.route.path.as_str();
+        if entry.absence.is_none()
+            && Variants::of(answer.body, usize::MAX).identity().etag == entry.body.identity().etag
+        {
+            self.metrics.audit_checked.with_label_values(&[path]).inc();
+            return;
+        }
+        let Some(is_wrong) = self.still_stands(&entry).await else { return };
+        self.metrics.audit_checked.with_label_values(&[path]).inc();
+        if is_wrong {
+            self.metrics.audit_wrong.with_label_values(&[path]).inc();
+            let request = String::from_utf8_lossy(&entry.canonical);
+            log::error!(
+                target: "mainstay::audit",
+                told = entry.told.map(|told| told.to_string()).unwrap_or_default().as_str();
+                "a cached answer differs from the primary, and no change was told that explains it: {request}"
+            );
+        }
+    }
+
+    /// Whether the entry is still current when all has been told that the primary showed by now. `None`: that cannot be known.
+    async fn still_stands(&self, entry: &Entry) -> Option<bool> {
+        let database = self.database.as_ref()?;
+        let reader = Reader { name: "audit".to_owned(), region: self.settings.region.clone() };
+        let shown = database.feed(reader).fence().await.ok()?;
+        let deadline = Instant::now() + HEARING_TIME_MAX;
+        loop {
+            let now = Instant::now();
+            if entry.standing(&self.cache.fences, entry.age(now), now) == Standing::Purged {
+                return Some(false);
+            }
+            if self.cache.fences.read(|ledger| ledger.through().is_some_and(|through| through >= shown)) {
+                return Some(true);
+            }
+            if now > deadline {
+                return None;
+            }
+            actix_rt::time::sleep(HEARING_INTERVAL).await;
+        }
+    }
+}
