@@ -1,6 +1,7 @@
 //! The change feed on real servers: what writers do to watched tables, and what a reader hears of it.
 
 mod guard;
+mod import;
 mod migrate;
 mod positions;
 mod reader;
@@ -32,7 +33,7 @@ fn watch(table: &str, tag: &str) -> Watch {
     Watch { table: table.to_owned(), tag: (!tag.is_empty()).then(|| tag.to_owned()) }
 }
 
-fn reader(name: &str) -> Reader {
+pub fn reader(name: &str) -> Reader {
     Reader { name: name.to_owned(), region: "test-1".to_owned() }
 }
 
@@ -47,7 +48,7 @@ fn maintain<T: Send + 'static>(
 }
 
 /// Brings a database up to what is watched, and says what that took.
-fn migrate(settings: &Settings, watches: &[Watch], contract: bool) -> Result<Plan, PlanError> {
+pub fn migrate(settings: &Settings, watches: &[Watch], contract: bool) -> Result<Plan, PlanError> {
     let watches = watches.to_vec();
     maintain(settings, move |conn| {
         schema::migrate(conn).unwrap();

@@ -153,7 +153,9 @@ async fn without_a_feed_there_is_still_a_clock() {
     let cluster = Cluster::shared();
     let database = start(&settings(&cluster.primary.url("postgres", &cluster.database()), "", &[])).await;
     let mut feed = database.feed(reader("reader"));
-    assert_eq!(feed.fence().await.unwrap_err(), FeedError::Unavailable("the feed is not connected".into()));
+    feed.fence().await.unwrap();
+    let not_begun = feed.poll(&Cursor::new("1:1:"), true).await.unwrap_err();
+    assert!(matches!(not_begun, FeedError::Unavailable(_)), "it may be another server: {not_begun:?}");
     let started = feed.start().await.unwrap();
     assert!(!started.migrated);
     assert_eq!(feed.poll(&started.cursor, true).await.unwrap_err(), FeedError::NotMigrated);
@@ -170,8 +172,11 @@ async fn a_standby_is_no_place_to_read_the_feed_and_a_lost_connection_is_found_o
     site.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
     );
-    let error = site.feed.poll(&site.cursor, false).await.unwrap_err();
-    assert!(matches!(error, FeedError::Unavailable(_)), "{error:?}");
+    for what in ["the connection is gone", "and comes back", "for what needs no cursor"] {
+        let error = site.feed.poll(&site.cursor, false).await.unwrap_err();
+        assert!(matches!(error, FeedError::Unavailable(_)), "{what}: {error:?}");
+        site.feed.fence().await.unwrap();
+    }
     site.sql("INSERT INTO t VALUES (1)");
     let started = site.feed.start().await.unwrap();
     assert_eq!(started.cursor, site.cursor, "it goes on where it was");
