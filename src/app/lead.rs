@@ -137,8 +137,15 @@ impl Ear {
                 feed.close();
                 continue;
             }
-            match feed.guard(&watches()).await {
-                Ok(findings) => log::debug!("{} watched tables are not as they should be", findings.len()),
+            let watches = watches();
+            match feed.guard(&watches).await {
+                Ok(findings) => {
+                    for watch in &watches {
+                        let is_broken = findings.iter().any(|finding| finding.table == watch.table);
+                        let gauge = self.pipeline.metrics.watch_broken.with_label_values(&[&watch.table]);
+                        gauge.set(i64::from(is_broken));
+                    }
+                }
                 Err(FeedError::NotMigrated) => {}
                 Err(error) => log::debug!("the watched tables could not be looked at: {error}"),
             }
