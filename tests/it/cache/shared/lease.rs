@@ -68,6 +68,17 @@ async fn who_waits_is_woken_when_the_fill_fails() {
 }
 
 #[actix_rt::test]
+async fn an_entry_that_is_too_long_is_not_shared_and_ends_the_lease_all_the_same() {
+    let site = Site::new("lease-long");
+    let instance = site.instance();
+    let first = lease(&instance).await;
+    let mut parts = parts(Some(at(1)), "");
+    parts.body = Variants::of(vec![b'a'; 1024 * 1024].into(), usize::MAX);
+    instance.put(KEY, &Arc::new(Entry::new(CANONICAL, FINGERPRINT, parts)), Some(first)).await;
+    assert!(site.keys("").is_empty(), "{:?}", site.keys(""));
+}
+
+#[actix_rt::test]
 async fn an_entry_that_was_stored_since_the_look_is_found_and_the_one_that_was_seen_is_not() {
     let site = Site::new("lease-seen");
     let (one, other) = (site.instance(), site.instance());
