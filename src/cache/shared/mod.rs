@@ -188,7 +188,7 @@ impl Shared {
                     Ok(_) | Err(NotOurs) => Turn::Lead(lease),
                 }
             }
-            Ok((2, left_ms, _)) => Turn::Wait(waiting.until(asked + span(left_ms).min(self.lease_timeout))),
+            Ok((2, left_ms, _)) => Turn::Wait(waiting.at_most(span(left_ms).min(self.lease_timeout))),
             // Where Redis took too long it may have given the lease all the same: then this is its token.
             Ok(_) | Err(Unavailable) => Turn::Lead(lease),
         }

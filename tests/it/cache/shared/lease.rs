@@ -131,6 +131,35 @@ async fn what_was_said_while_nobody_listened_is_not_waited_for() {
 }
 
 #[actix_rt::test]
+async fn where_nobody_may_publish_waits_are_short_and_lead_to_the_entry() {
+    let site = Site::new("lease-mute");
+    let _set: () = site.run(&[b"ACL", b"SETUSER", b"app", b"on", b">geheim", b"~*", b"resetchannels", b"+@all"]);
+    let url = site.redis.url().replace("redis://", "redis://app:geheim@");
+    let (one, other) = (Instance::new(&url, &PATIENT), Instance::new(&url, &PATIENT));
+    let lease = lease(&one).await;
+    assert!(ends(waiting(&other).await, async {}).await, "its caller asks again");
+    let wait = waiting(&other).await;
+    assert!(ends(wait, one.put(KEY, &entry(1, "a"), Some(lease))).await);
+    assert_eq!(other.body().await.as_deref(), Some("a"));
+    assert_eq!(one.failures("refused"), 0, "that it could not be said is no failure of the store");
+}
+
+#[actix_rt::test]
+async fn a_lease_that_lost_its_end_is_given_another() {
+    let site = Site::new("lease-endless");
+    let instance = Instance::new(&site.redis.url(), &[PATIENT[0], ("MAINSTAY__REDIS__LEASE_TIMEOUT", "200ms")]);
+    let _set: () = site.run(&[b"SET", format!("mainstay:lease:{{{:032x}}}", KEY.0).as_bytes(), b"0endless"]);
+    let mut turn = instance.turn(&Seen::default()).await;
+    let mut waits = 0;
+    while let Turn::Wait(wait) = turn {
+        wait.done(Instant::now() + LONG).await;
+        waits += 1;
+        turn = instance.turn(&Seen::default()).await;
+    }
+    assert!(matches!(turn, Turn::Lead(_)) && (1..10).contains(&waits), "{waits}");
+}
+
+#[actix_rt::test]
 async fn a_thousand_requests_at_three_cold_instances_run_one_fill() {
     let site = Site::new("lease-herd");
     let instances = [site.instance(), site.instance(), site.instance()];
