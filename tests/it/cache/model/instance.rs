@@ -215,7 +215,7 @@ impl Instance {
     }
 
     /// Follows the feed by itself for a step.
-    pub fn follow(&mut self, postgres: &mut Postgres, primary: usize, mutant: Option<Mutant>) -> bool {
+    pub fn follow(&mut self, postgres: &mut Postgres, primary: usize, is_anew: bool, mutant: Option<Mutant>) -> bool {
         let timeline = primary as u32 + 1;
         if !self.is_begun() {
             return false;
@@ -223,7 +223,7 @@ impl Instance {
         self.follows = match std::mem::replace(&mut self.follows, Follows::No) {
             // What is not writable and on the newest timeline that is known is no primary.
             Follows::No if timeline < self.timeline() => return false,
-            Follows::No => match self.cursor.filter(|(at, _)| *at == timeline) {
+            Follows::No => match self.cursor.filter(|(at, _)| *at == timeline && !is_anew) {
                 Some((_, cursor)) => Follows::From(Reader::new(primary, cursor), Chain::GoesOn),
                 None => {
                     let reader = Reader::new(primary, postgres.primaries[primary].visible);
