@@ -410,7 +410,8 @@ impl Instance {
         let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.fence.is_some());
         let hard = hard.fold(0, |set, (index, _)| set | super::postgres::bit(index));
         for entry in entries.filter(|entry| self.stands(entry, mutant) != Standing::Forbidden) {
-            let missing = self.need(postgres, key) & hard & !entry.value & postgres.survivors(entry.branch);
+            let missing = self.need(postgres, key) & hard & !entry.value;
+            let missing = missing & postgres.survivors(entry.branch.max(self.newest()));
             if missing != 0 && self.is_begun() {
                 return Err(format!("instance {} serves {entry:?} of key {key}, purged for good by {missing:b}", self.number));
             }
@@ -419,7 +420,7 @@ impl Instance {
     }
 
     fn check_value(&self, postgres: &Postgres, entry: &Entry, key: usize, need: Set) -> Checked {
-        match need & !entry.value & postgres.survivors(entry.branch) {
+        match need & !entry.value & postgres.survivors(entry.branch.max(self.newest())) {
             0 => Ok(()),
             missing => Err(format!("instance {} serves {entry:?} of key {key}, which lacks {missing:b}", self.number)),
         }
@@ -491,6 +492,7 @@ impl Instance {
         let is_overtaken = !late.is_empty() && is_purged(self.ledger.standing(fill.ticket.told, read.as_of, late));
         let asks_again = match mutant {
             Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => false,
+            Some(Mutant::StandbyBelievedByName) if self.ledger.through().is_none() => false,
             Some(Mutant::LateTagsByReadsAlone) => self.ledger.required(&tags).is_some_and(is_short),
             _ => self.ledger.required(&tags).is_some_and(is_short) || is_overtaken,
         };
@@ -519,7 +521,7 @@ impl Instance {
             began: fill.began,
         };
         for need in &fill.waiting {
-            self.check_value(postgres, &entry, key, need & postgres.survivors(self.newest()))?;
+            self.check_value(postgres, &entry, key, *need)?;
         }
         if !is_purged(self.stands(&entry, mutant)) {
             if !entry.is_local || mutant == Some(Mutant::LocalStampsShared) {

@@ -25,9 +25,9 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub fn add(&mut self, logged: &Logged, mutant: Option<Mutant>) -> bool {
+    pub fn add(&mut self, logged: &Logged) -> bool {
         let is_next = self.top.is_none_or(|top| logged.message.at > top);
-        if is_next || mutant == Some(Mutant::StreamTakesAnyOrder) {
+        if is_next {
             self.top = Some(logged.message.at);
             self.stream.push(logged.clone());
             return true;
@@ -199,37 +199,19 @@ impl Publisher {
                 if mutant == Some(Mutant::AdvanceBeforePublish) {
                     postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last });
                 }
-                match redis.add(&logged, mutant) {
+                match redis.add(&logged) {
                     true => Phase::Published(reader, last, logged),
                     false => Phase::Off,
                 }
             }
-            Phase::Published(mut reader, last, logged) => match advance(postgres, &reader, last, &logged, mutant) {
-                true => {
-                    reader.cursor = logged.snapshot;
-                    Phase::Idle(reader, if logged.message.has_tags() { logged.message.at } else { last })
-                }
-                false => Phase::Off,
-            },
+            Phase::Published(mut reader, last, logged) => {
+                // Where another has gone on meanwhile this takes the database back, and rows are published twice.
+                let last = if logged.message.has_tags() { logged.message.at } else { last };
+                reader.cursor = logged.snapshot;
+                postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last });
+                Phase::Idle(reader, last)
+            }
         };
         true
     }
-}
-
-/// What was published is behind the publisher. Never backward: another may have gone on meanwhile.
-fn advance(
-    postgres: &mut Postgres,
-    reader: &Reader,
-    last: Position,
-    logged: &Logged,
-    mutant: Option<Mutant>,
-) -> bool {
-    let last = if logged.message.has_tags() { logged.message.at } else { last };
-    let stored = &mut postgres.primaries[reader.primary].stored;
-    let goes_back = stored.is_some_and(|stored| stored.last > last || stored.cursor & !logged.snapshot != 0);
-    if goes_back && mutant != Some(Mutant::CursorGoesBack) {
-        return false;
-    }
-    *stored = Some(Stored { cursor: logged.snapshot, last });
-    true
 }
