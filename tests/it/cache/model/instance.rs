@@ -215,7 +215,7 @@ impl Instance {
     }
 
     /// Follows the feed by itself for a step.
-    pub fn follow(&mut self, postgres: &mut Postgres, primary: usize, mutant: Option<Mutant>) -> bool {
+    pub fn follow(&mut self, postgres: &mut Postgres, primary: usize, is_anew: bool, mutant: Option<Mutant>) -> bool {
         let timeline = primary as u32 + 1;
         if !self.is_begun() {
             return false;
@@ -223,7 +223,7 @@ impl Instance {
         self.follows = match std::mem::replace(&mut self.follows, Follows::No) {
             // What is not writable and on the newest timeline that is known is no primary.
             Follows::No if timeline < self.timeline() => return false,
-            Follows::No => match self.cursor.filter(|(at, _)| *at == timeline) {
+            Follows::No => match self.cursor.filter(|(at, _)| *at == timeline && !is_anew) {
                 Some((_, cursor)) => Follows::From(Reader::new(primary, cursor), Chain::GoesOn),
                 None => {
                     let reader = Reader::new(primary, postgres.primaries[primary].visible);
@@ -350,13 +350,7 @@ impl Instance {
         true
     }
 
-    fn standing(
-        &self,
-        told: Option<Position>,
-        as_of: Option<Position>,
-        tags: &[Tag],
-        mutant: Option<Mutant>,
-    ) -> Standing {
+    fn standing(&self, told: Option<Position>, as_of: Option<Position>, tags: &[Tag], mutant: Option<Mutant>) -> Standing {
         let as_of = as_of.filter(|_| mutant != Some(Mutant::StampVouchesForReads));
         let standing = self.ledger.standing(told, as_of, tags);
         let is_own = told.zip(self.ledger.start()).is_some_and(|(told, start)| told >= start);
@@ -376,13 +370,7 @@ impl Instance {
     }
 
     /// A request: from what is kept, from the shared cache, or by a fill that it joins or leads.
-    pub fn request(
-        &mut self,
-        postgres: &Postgres,
-        redis: Option<&Redis>,
-        key: usize,
-        mutant: Option<Mutant>,
-    ) -> Checked {
+    pub fn request(&mut self, postgres: &Postgres, redis: Option<&Redis>, key: usize, mutant: Option<Mutant>) -> Checked {
         if !self.is_begun() {
             return Ok(());
         }
@@ -422,19 +410,17 @@ impl Instance {
         let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.fence.is_some());
         let hard = hard.fold(0, |set, (index, _)| set | super::postgres::bit(index));
         for entry in entries.filter(|entry| self.stands(entry, mutant) != Standing::Forbidden) {
-            let missing = self.need(postgres, key) & hard & !entry.value & postgres.survivors(entry.branch);
+            let missing = self.need(postgres, key) & hard & !entry.value;
+            let missing = missing & postgres.survivors(entry.branch.max(self.newest()));
             if missing != 0 && self.is_begun() {
-                return Err(format!(
-                    "instance {} serves {entry:?} of key {key}, purged for good by {missing:b}",
-                    self.number
-                ));
+                return Err(format!("instance {} serves {entry:?} of key {key}, purged for good by {missing:b}", self.number));
             }
         }
         Ok(())
     }
 
     fn check_value(&self, postgres: &Postgres, entry: &Entry, key: usize, need: Set) -> Checked {
-        match need & !entry.value & postgres.survivors(entry.branch) {
+        match need & !entry.value & postgres.survivors(entry.branch.max(self.newest())) {
             0 => Ok(()),
             missing => Err(format!("instance {} serves {entry:?} of key {key}, which lacks {missing:b}", self.number)),
         }
@@ -443,8 +429,7 @@ impl Instance {
     fn check(&self, postgres: &Postgres, entry: &Entry, key: usize, need: Set) -> Checked {
         self.check_value(postgres, entry, key, need)?;
         let purged = (0..2).filter(|row| rows(key) & (1 << row) != 0).map(|row| self.purged[row]).max();
-        if entry.filler == self.number && entry.life == self.lives && purged.is_some_and(|purged| purged > entry.began)
-        {
+        if entry.filler == self.number && entry.life == self.lives && purged.is_some_and(|purged| purged > entry.began) {
             return Err(format!("instance {} serves {entry:?} of key {key}, from before a purge", self.number));
         }
         Ok(())
@@ -481,11 +466,7 @@ impl Instance {
                 if !asked.is_none_or(reaches) && mutant != Some(Mutant::ReadAnywhere) {
                     return false;
                 }
-                Read {
-                    value: postgres.log(replica.timeline, replica.replayed) & wanted,
-                    as_of: Some(position),
-                    branch: replica.timeline,
-                }
+                Read { value: postgres.log(replica.timeline, replica.replayed) & wanted, as_of: Some(position), branch: replica.timeline }
             }
             None => {
                 let primary = &postgres.primaries[(source - postgres.replicas.len()) % postgres.primaries.len()];
@@ -510,9 +491,8 @@ impl Instance {
         let is_purged = |standing| matches!(standing, Standing::Purged | Standing::Forbidden);
         let is_overtaken = !late.is_empty() && is_purged(self.ledger.standing(fill.ticket.told, read.as_of, late));
         let asks_again = match mutant {
-            Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => {
-                false
-            }
+            Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => false,
+            Some(Mutant::StandbyBelievedByName) if self.ledger.through().is_none() => false,
             Some(Mutant::LateTagsByReadsAlone) => self.ledger.required(&tags).is_some_and(is_short),
             _ => self.ledger.required(&tags).is_some_and(is_short) || is_overtaken,
         };
@@ -541,7 +521,7 @@ impl Instance {
             began: fill.began,
         };
         for need in &fill.waiting {
-            self.check_value(postgres, &entry, key, need & postgres.survivors(self.newest()))?;
+            self.check_value(postgres, &entry, key, *need)?;
         }
         if !is_purged(self.stands(&entry, mutant)) {
             if !entry.is_local || mutant == Some(Mutant::LocalStampsShared) {

@@ -8,9 +8,7 @@ pub enum Mutant {
     FenceIsFlushPosition,
     ThroughIsTheFence,
     AdvanceBeforePublish,
-    CursorGoesBack,
     LossOfRowsUnnoticed,
-    StreamTakesAnyOrder,
     // What an instance makes of what it hears.
     ChainUnchecked,
     ChainByOrder,
@@ -39,14 +37,12 @@ pub enum Mutant {
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 29] = [
+pub const MUTANTS: [Mutant; 27] = [
     Mutant::FenceBeforeRows,
     Mutant::FenceIsFlushPosition,
     Mutant::ThroughIsTheFence,
     Mutant::AdvanceBeforePublish,
-    Mutant::CursorGoesBack,
     Mutant::LossOfRowsUnnoticed,
-    Mutant::StreamTakesAnyOrder,
     Mutant::ChainUnchecked,
     Mutant::ChainByOrder,
     Mutant::LateMessageIgnored,
