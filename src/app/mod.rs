@@ -139,11 +139,12 @@ impl Server {
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
         let for_scrapes = Arc::clone(&core);
+        let purger: Arc<dyn Purger> = core.ear.clone();
         let (admin, admin_addr) = admin::listen(admin::Parts {
             pipeline: Arc::clone(&core.pipeline),
             surface: Arc::clone(&core.surface),
             health: Arc::clone(&core.health),
-            purger: Arc::clone(&core.ear) as Arc<dyn Purger>,
+            purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
         })?;
         let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };

@@ -350,7 +350,13 @@ impl Instance {
         true
     }
 
-    fn standing(&self, told: Option<Position>, as_of: Option<Position>, tags: &[Tag], mutant: Option<Mutant>) -> Standing {
+    fn standing(
+        &self,
+        told: Option<Position>,
+        as_of: Option<Position>,
+        tags: &[Tag],
+        mutant: Option<Mutant>,
+    ) -> Standing {
         let as_of = as_of.filter(|_| mutant != Some(Mutant::StampVouchesForReads));
         let standing = self.ledger.standing(told, as_of, tags);
         let is_own = told.zip(self.ledger.start()).is_some_and(|(told, start)| told >= start);
@@ -370,7 +376,13 @@ impl Instance {
     }
 
     /// A request: from what is kept, from the shared cache, or by a fill that it joins or leads.
-    pub fn request(&mut self, postgres: &Postgres, redis: Option<&Redis>, key: usize, mutant: Option<Mutant>) -> Checked {
+    pub fn request(
+        &mut self,
+        postgres: &Postgres,
+        redis: Option<&Redis>,
+        key: usize,
+        mutant: Option<Mutant>,
+    ) -> Checked {
         if !self.is_begun() {
             return Ok(());
         }
@@ -413,7 +425,10 @@ impl Instance {
             let missing = self.need(postgres, key) & hard & !entry.value;
             let missing = missing & postgres.survivors(entry.branch.max(self.newest()));
             if missing != 0 && self.is_begun() {
-                return Err(format!("instance {} serves {entry:?} of key {key}, purged for good by {missing:b}", self.number));
+                return Err(format!(
+                    "instance {} serves {entry:?} of key {key}, purged for good by {missing:b}",
+                    self.number
+                ));
             }
         }
         Ok(())
@@ -429,7 +444,8 @@ impl Instance {
     fn check(&self, postgres: &Postgres, entry: &Entry, key: usize, need: Set) -> Checked {
         self.check_value(postgres, entry, key, need)?;
         let purged = (0..2).filter(|row| rows(key) & (1 << row) != 0).map(|row| self.purged[row]).max();
-        if entry.filler == self.number && entry.life == self.lives && purged.is_some_and(|purged| purged > entry.began) {
+        if entry.filler == self.number && entry.life == self.lives && purged.is_some_and(|purged| purged > entry.began)
+        {
             return Err(format!("instance {} serves {entry:?} of key {key}, from before a purge", self.number));
         }
         Ok(())
@@ -466,7 +482,11 @@ impl Instance {
                 if !asked.is_none_or(reaches) && mutant != Some(Mutant::ReadAnywhere) {
                     return false;
                 }
-                Read { value: postgres.log(replica.timeline, replica.replayed) & wanted, as_of: Some(position), branch: replica.timeline }
+                Read {
+                    value: postgres.log(replica.timeline, replica.replayed) & wanted,
+                    as_of: Some(position),
+                    branch: replica.timeline,
+                }
             }
             None => {
                 let primary = &postgres.primaries[(source - postgres.replicas.len()) % postgres.primaries.len()];
@@ -491,7 +511,9 @@ impl Instance {
         let is_purged = |standing| matches!(standing, Standing::Purged | Standing::Forbidden);
         let is_overtaken = !late.is_empty() && is_purged(self.ledger.standing(fill.ticket.told, read.as_of, late));
         let asks_again = match mutant {
-            Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => false,
+            Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => {
+                false
+            }
             Some(Mutant::StandbyBelievedByName) if self.ledger.through().is_none() => false,
             Some(Mutant::LateTagsByReadsAlone) => self.ledger.required(&tags).is_some_and(is_short),
             _ => self.ledger.required(&tags).is_some_and(is_short) || is_overtaken,

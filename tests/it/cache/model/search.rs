@@ -30,7 +30,8 @@ impl Write for Hashed {
 
 impl Search {
     fn of(world: &World, menu: &Menu) -> Result<usize, String> {
-        let mut search = Self { steps: menu.iter().map(|(step, _)| *step).collect(), seen: HashSet::new(), way: Vec::new() };
+        let mut search =
+            Self { steps: menu.iter().map(|(step, _)| *step).collect(), seen: HashSet::new(), way: Vec::new() };
         let mut left: Vec<u8> = menu.iter().map(|(_, count)| *count).collect();
         search.from(world, &mut left)?;
         Ok(search.seen.len())
