@@ -6,7 +6,7 @@ use mainstay::position::{Position, SystemId, Timeline};
 
 use super::log::{Logged, Reader, Redis, message, tag};
 use super::mutant::Mutant;
-use super::postgres::{Postgres, Set, at};
+use super::postgres::{Commit, Kind, Postgres, Set, at};
 
 /// Two rows are read one by one, and a third key reads both, with the tag of the second found in the result.
 pub const KEYS: usize = 3;
@@ -318,7 +318,7 @@ impl Instance {
     }
 
     /// Looks up the purges for good that it may have missed, and a step later takes them in.
-    pub fn learn(&mut self, postgres: &Postgres, mutant: Option<Mutant>) -> bool {
+    pub fn learn(&mut self, postgres: &mut Postgres, mutant: Option<Mutant>) -> bool {
         match self.learning.take() {
             Some((gaps, purges)) => {
                 let gaps = if mutant == Some(Mutant::LearntTooEarly) { self.ledger.gaps() } else { gaps };
@@ -326,14 +326,22 @@ impl Instance {
             }
             None if !self.ledger.hard_unknown() || !self.is_begun() => return false,
             None => {
-                let newest = postgres.primaries.last().unwrap();
-                let commits = super::postgres::members(newest.visible).map(|commit| &postgres.commits[commit]);
-                let purges = commits.filter_map(|commit| commit.fence.map(|fence| (commit.rows, fence)));
+                let (gaps, highest) = (self.ledger.gaps(), postgres.highest());
+                let commits = super::postgres::members(postgres.primaries[highest].visible);
+                let hard: Vec<Commit> = commits.map(|commit| postgres.commits[commit].clone()).collect();
+                let hard = hard.into_iter().filter(|commit| commit.kind == Kind::Hard);
+                // Who purged may have gone before he could write down the fence: then it is now.
+                let fence = postgres.primaries[highest].emit();
+                let purges = hard.map(|commit| match mutant {
+                    Some(Mutant::PurgeWithoutFenceForgotten) => (commit.rows, commit.fence),
+                    _ => (commit.rows, commit.fence.or(Some(fence))),
+                });
+                let purges = purges.filter_map(|(rows, fence)| fence.map(|fence| (rows, fence)));
                 let tags = |(rows, fence)| {
                     let rows = (0..2).filter(move |row| rows & (1 << row) != 0);
                     rows.map(move |row| (tag(row), fence))
                 };
-                self.learning = Some((self.ledger.gaps(), purges.flat_map(tags).collect()));
+                self.learning = Some((gaps, purges.flat_map(tags).collect()));
             }
         }
         true
@@ -350,7 +358,13 @@ impl Instance {
         true
     }
 
-    fn standing(&self, told: Option<Position>, as_of: Option<Position>, tags: &[Tag], mutant: Option<Mutant>) -> Standing {
+    fn standing(
+        &self,
+        told: Option<Position>,
+        as_of: Option<Position>,
+        tags: &[Tag],
+        mutant: Option<Mutant>,
+    ) -> Standing {
         let as_of = as_of.filter(|_| mutant != Some(Mutant::StampVouchesForReads));
         let standing = self.ledger.standing(told, as_of, tags);
         let is_own = told.zip(self.ledger.start()).is_some_and(|(told, start)| told >= start);
@@ -370,7 +384,13 @@ impl Instance {
     }
 
     /// A request: from what is kept, from the shared cache, or by a fill that it joins or leads.
-    pub fn request(&mut self, postgres: &Postgres, redis: Option<&Redis>, key: usize, mutant: Option<Mutant>) -> Checked {
+    pub fn request(
+        &mut self,
+        postgres: &Postgres,
+        redis: Option<&Redis>,
+        key: usize,
+        mutant: Option<Mutant>,
+    ) -> Checked {
         if !self.is_begun() {
             return Ok(());
         }
@@ -407,13 +427,16 @@ impl Instance {
     /// What is there is served because the source fails: anything but what was purged for good.
     pub fn request_stale(&self, postgres: &Postgres, redis: &Redis, key: usize, mutant: Option<Mutant>) -> Checked {
         let entries = [&self.kept[key], &redis.entries[key]].into_iter().flatten();
-        let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.fence.is_some());
+        let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.kind == Kind::Hard);
         let hard = hard.fold(0, |set, (index, _)| set | super::postgres::bit(index));
         for entry in entries.filter(|entry| self.stands(entry, mutant) != Standing::Forbidden) {
             let missing = self.need(postgres, key) & hard & !entry.value;
             let missing = missing & postgres.survivors(entry.branch.max(self.newest()));
             if missing != 0 && self.is_begun() {
-                return Err(format!("instance {} serves {entry:?} of key {key}, purged for good by {missing:b}", self.number));
+                return Err(format!(
+                    "instance {} serves {entry:?} of key {key}, purged for good by {missing:b}",
+                    self.number
+                ));
             }
         }
         Ok(())
@@ -429,7 +452,8 @@ impl Instance {
     fn check(&self, postgres: &Postgres, entry: &Entry, key: usize, need: Set) -> Checked {
         self.check_value(postgres, entry, key, need)?;
         let purged = (0..2).filter(|row| rows(key) & (1 << row) != 0).map(|row| self.purged[row]).max();
-        if entry.filler == self.number && entry.life == self.lives && purged.is_some_and(|purged| purged > entry.began) {
+        if entry.filler == self.number && entry.life == self.lives && purged.is_some_and(|purged| purged > entry.began)
+        {
             return Err(format!("instance {} serves {entry:?} of key {key}, from before a purge", self.number));
         }
         Ok(())
@@ -466,7 +490,11 @@ impl Instance {
                 if !asked.is_none_or(reaches) && mutant != Some(Mutant::ReadAnywhere) {
                     return false;
                 }
-                Read { value: postgres.log(replica.timeline, replica.replayed) & wanted, as_of: Some(position), branch: replica.timeline }
+                Read {
+                    value: postgres.log(replica.timeline, replica.replayed) & wanted,
+                    as_of: Some(position),
+                    branch: replica.timeline,
+                }
             }
             None => {
                 let primary = &postgres.primaries[(source - postgres.replicas.len()) % postgres.primaries.len()];
@@ -491,7 +519,9 @@ impl Instance {
         let is_purged = |standing| matches!(standing, Standing::Purged | Standing::Forbidden);
         let is_overtaken = !late.is_empty() && is_purged(self.ledger.standing(fill.ticket.told, read.as_of, late));
         let asks_again = match mutant {
-            Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => false,
+            Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => {
+                false
+            }
             Some(Mutant::StandbyBelievedByName) if self.ledger.through().is_none() => false,
             Some(Mutant::LateTagsByReadsAlone) => self.ledger.required(&tags).is_some_and(is_short),
             _ => self.ledger.required(&tags).is_some_and(is_short) || is_overtaken,

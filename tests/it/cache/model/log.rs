@@ -157,13 +157,7 @@ impl Publisher {
     }
 
     /// Takes the next step; says whether there was anything to do.
-    pub fn step(
-        &mut self,
-        postgres: &mut Postgres,
-        redis: &mut Redis,
-        primary: usize,
-        mutant: Option<Mutant>,
-    ) -> bool {
+    pub fn step(&mut self, postgres: &mut Postgres, redis: &mut Redis, primary: usize, mutant: Option<Mutant>) -> bool {
         self.0 = match std::mem::replace(&mut self.0, Phase::Off) {
             Phase::Off => match postgres.primaries[primary].stored {
                 Some(Stored { cursor, last }) => Phase::Idle(Reader::new(primary, cursor), last),

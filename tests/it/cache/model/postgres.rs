@@ -180,7 +180,8 @@ impl Postgres {
     /// A replica of the newest timeline becomes its successor; what it had not replayed is lost.
     pub fn promote(&mut self, replica: usize) -> bool {
         let Replica { timeline, replayed } = self.replicas[replica];
-        if timeline as usize != self.primaries.len() || timeline >= 3 || replayed < self.primaries[self.highest()].fork {
+        if timeline as usize != self.primaries.len() || timeline >= 3 || replayed < self.primaries[self.highest()].fork
+        {
             return false;
         }
         self.primaries.push(Primary::new(timeline + 1, replayed, self.log(timeline, replayed)));
