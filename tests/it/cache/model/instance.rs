@@ -6,7 +6,7 @@ use mainstay::position::{Position, SystemId, Timeline};
 
 use super::log::{Logged, Reader, Redis, message, tag};
 use super::mutant::Mutant;
-use super::postgres::{Postgres, Set, at};
+use super::postgres::{Commit, Kind, Postgres, Set, at};
 
 /// Two rows are read one by one, and a third key reads both, with the tag of the second found in the result.
 pub const KEYS: usize = 3;
@@ -318,7 +318,7 @@ impl Instance {
     }
 
     /// Looks up the purges for good that it may have missed, and a step later takes them in.
-    pub fn learn(&mut self, postgres: &Postgres, mutant: Option<Mutant>) -> bool {
+    pub fn learn(&mut self, postgres: &mut Postgres, mutant: Option<Mutant>) -> bool {
         match self.learning.take() {
             Some((gaps, purges)) => {
                 let gaps = if mutant == Some(Mutant::LearntTooEarly) { self.ledger.gaps() } else { gaps };
@@ -326,14 +326,22 @@ impl Instance {
             }
             None if !self.ledger.hard_unknown() || !self.is_begun() => return false,
             None => {
-                let newest = postgres.primaries.last().unwrap();
-                let commits = super::postgres::members(newest.visible).map(|commit| &postgres.commits[commit]);
-                let purges = commits.filter_map(|commit| commit.fence.map(|fence| (commit.rows, fence)));
+                let (gaps, highest) = (self.ledger.gaps(), postgres.highest());
+                let commits = super::postgres::members(postgres.primaries[highest].visible);
+                let hard: Vec<Commit> = commits.map(|commit| postgres.commits[commit].clone()).collect();
+                let hard = hard.into_iter().filter(|commit| commit.kind == Kind::Hard);
+                // Who purged may have gone before he could write down the fence: then it is now.
+                let fence = postgres.primaries[highest].emit();
+                let purges = hard.map(|commit| match mutant {
+                    Some(Mutant::PurgeWithoutFenceForgotten) => (commit.rows, commit.fence),
+                    _ => (commit.rows, commit.fence.or(Some(fence))),
+                });
+                let purges = purges.filter_map(|(rows, fence)| fence.map(|fence| (rows, fence)));
                 let tags = |(rows, fence)| {
                     let rows = (0..2).filter(move |row| rows & (1 << row) != 0);
                     rows.map(move |row| (tag(row), fence))
                 };
-                self.learning = Some((self.ledger.gaps(), purges.flat_map(tags).collect()));
+                self.learning = Some((gaps, purges.flat_map(tags).collect()));
             }
         }
         true
@@ -419,7 +427,7 @@ impl Instance {
     /// What is there is served because the source fails: anything but what was purged for good.
     pub fn request_stale(&self, postgres: &Postgres, redis: &Redis, key: usize, mutant: Option<Mutant>) -> Checked {
         let entries = [&self.kept[key], &redis.entries[key]].into_iter().flatten();
-        let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.fence.is_some());
+        let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.kind == Kind::Hard);
         let hard = hard.fold(0, |set, (index, _)| set | super::postgres::bit(index));
         for entry in entries.filter(|entry| self.stands(entry, mutant) != Standing::Forbidden) {
             let missing = self.need(postgres, key) & hard & !entry.value;

@@ -18,6 +18,7 @@ pub enum Mutant {
     LsnsAlone,
     FreshCursorUnnoticed,
     LearntTooEarly,
+    PurgeWithoutFenceForgotten,
     StartFenceBeforeSnapshot,
     // What a fill does.
     StampAtTheEnd,
@@ -37,7 +38,7 @@ pub enum Mutant {
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 27] = [
+pub const MUTANTS: [Mutant; 28] = [
     Mutant::FenceBeforeRows,
     Mutant::FenceIsFlushPosition,
     Mutant::ThroughIsTheFence,
@@ -51,6 +52,7 @@ pub const MUTANTS: [Mutant; 27] = [
     Mutant::LsnsAlone,
     Mutant::FreshCursorUnnoticed,
     Mutant::LearntTooEarly,
+    Mutant::PurgeWithoutFenceForgotten,
     Mutant::StartFenceBeforeSnapshot,
     Mutant::StampAtTheEnd,
     Mutant::ReadAnywhere,
