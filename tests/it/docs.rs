@@ -6,22 +6,14 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 7] = [
-    "README.md",
-    "docs/caching.md",
-    "docs/decisions.md",
-    "docs/errors.md",
-    "docs/manifest.md",
-    "docs/operating.md",
-    "docs/replicas.md",
-];
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
     "docs/decisions.md",
     "docs/errors.md",
     "docs/manifest.md",
+    "docs/operating.md",
     "docs/replicas.md",
 ];
 
