@@ -45,7 +45,7 @@ impl Ear {
         let name = format!("fleet {} of {}", self.settings.cache.namespace, self.settings.region);
         let mut feed = database.feed(Reader { name, region: self.settings.region.clone() });
         let mut trouble = Trouble::new("this instance cannot publish changes for its fleet");
-        loop {
+        while !self.is_leaving() {
             let may_lead = bus.lead(LEASE_TIME).await;
             match may_lead {
                 Ok(true) => {
@@ -85,7 +85,7 @@ impl Ear {
             feed.advance(&cursor, prev).await?;
         }
         let (mut beat_at, mut through) = (None::<Instant>, None);
-        loop {
+        while !self.is_leaving() {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
             if is_due && !bus.lead(LEASE_TIME).await? {
                 return Ok(());
@@ -119,6 +119,7 @@ impl Ear {
             }
             sleep(poll).await;
         }
+        Ok(())
     }
 
     /// Looks after the triggers of watched tables, where this instance is the one to do so.

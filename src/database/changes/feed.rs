@@ -301,6 +301,17 @@ impl Feed {
         column(&row, 0)
     }
 
+    /// The reader leaves, and is forgotten.
+    ///
+    /// # Errors
+    /// When the primary cannot be asked.
+    pub async fn detach(&mut self) -> Result<(), FeedError> {
+        let name = self.reader.name.clone();
+        self.one("SELECT mainstay.detach($1)", &[(&name, Type::TEXT)]).await?;
+        self.close();
+        Ok(())
+    }
+
     /// A position past all that is visible now.
     ///
     /// # Errors
