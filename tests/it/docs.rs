@@ -6,8 +6,15 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 7] =
-    ["README.md", "docs/caching.md", "docs/coherence.md", "docs/decisions.md", "docs/errors.md", "docs/manifest.md", "docs/replicas.md"];
+const PAGES: [&str; 7] = [
+    "README.md",
+    "docs/caching.md",
+    "docs/coherence.md",
+    "docs/decisions.md",
+    "docs/errors.md",
+    "docs/manifest.md",
+    "docs/replicas.md",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

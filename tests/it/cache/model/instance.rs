@@ -326,6 +326,8 @@ impl Instance {
             }
             None if !self.ledger.hard_unknown() || !self.is_begun() => return false,
             None => {
+                // The database that is asked shows its timeline, too: what it has lost is no more.
+                self.sample(postgres, mutant);
                 let (gaps, highest) = (self.ledger.gaps(), postgres.highest());
                 let commits = super::postgres::members(postgres.primaries[highest].visible);
                 let hard: Vec<Commit> = commits.map(|commit| postgres.commits[commit].clone()).collect();

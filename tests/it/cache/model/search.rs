@@ -142,14 +142,13 @@ fn lost_end() -> Menu {
     vec![
         (LOG, 1),
         (SHOW, 1),
-        (publish(0), 4),
+        (publish(0), 3),
         (publish(1), 4),
         (Step::LoseTail { count: 1 }, 1),
         (hear(0), 2),
-        (request(0), 1),
+        (request(0), 2),
         (read(0, REPLICA), 1),
         (end(0), 1),
-        (request(0), 1),
     ]
 }
 
