@@ -115,6 +115,12 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- A reader leaves: nothing is kept for it, and nobody waits for it.
+CREATE FUNCTION mainstay.detach(its_reader text) RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM mainstay.cursors WHERE reader = its_reader;
+$$;
+
 -- An operator's purge.
 CREATE FUNCTION mainstay.purge(its_tags text[], is_hard boolean) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$

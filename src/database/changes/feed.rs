@@ -135,6 +135,8 @@ pub struct Feed {
     reader: Reader,
     link: Option<RawLink>,
     branch: Option<(SystemId, Timeline)>,
+    /// Whether cursors are good for this connection: another one may lead to a server with other transactions.
+    is_started: bool,
     through: Through,
     touched_at: Instant,
     pruned_at: Instant,
@@ -151,6 +153,7 @@ impl Database {
             reader,
             link: None,
             branch: None,
+            is_started: false,
             through: Through::default(),
             touched_at: now,
             pruned_at: now,
@@ -180,7 +183,9 @@ impl Feed {
         };
         let last = column::<Option<String>>(&row, 1)?.and_then(|last| last.parse().ok());
         let cursor = Cursor(column(&row, 0)?);
-        Ok(Started { position: self.fence().await?, migrated, cursor, last })
+        let position = self.fence().await?;
+        self.is_started = true;
+        Ok(Started { position, migrated, cursor, last })
     }
 
     async fn connect(&mut self) -> Result<(SystemId, Timeline), FeedError> {
@@ -203,7 +208,7 @@ impl Feed {
 
     /// Gives the connection up, until it is needed again.
     pub fn close(&mut self) {
-        (self.link, self.branch, self.through) = (None, None, Through::default());
+        (self.link, self.branch, self.is_started, self.through) = (None, None, false, Through::default());
     }
 
     /// What the cursor has not seen. Above `changes.tags_per_poll_max` distinct tags of tables, all of those tables stand for
@@ -212,6 +217,7 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be asked, or is none any more.
     pub async fn poll(&mut self, cursor: &Cursor, heartbeat_is_due: bool) -> Result<Batch, FeedError> {
+        self.expect_start()?;
         // Before the news is read: who is gone by now is visible to it.
         let holders = if self.through.waits() { self.holders().await? } else { BTreeSet::new() };
         let through = self.through.resolve(&holders);
@@ -275,11 +281,23 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be asked.
     pub async fn advance(&mut self, cursor: &Cursor, last: Position) -> Result<bool, FeedError> {
+        self.expect_start()?;
         let (name, last) = (self.reader.name.clone(), last.to_string());
         let advance = "SELECT mainstay.advance($1, $2::text::pg_snapshot, $3)";
         let row = self.one(advance, &[(&name, Type::TEXT), (&cursor.0, Type::TEXT), (&last, Type::TEXT)]).await?;
         self.touched_at = Instant::now();
         column(&row, 0)
+    }
+
+    /// The reader leaves, and is forgotten.
+    ///
+    /// # Errors
+    /// When the primary cannot be asked.
+    pub async fn detach(&mut self) -> Result<(), FeedError> {
+        let name = self.reader.name.clone();
+        self.one("SELECT mainstay.detach($1)", &[(&name, Type::TEXT)]).await?;
+        self.close();
+        Ok(())
     }
 
     /// A position past all that is visible now.
@@ -375,6 +393,11 @@ impl Feed {
         column(&row, 0)
     }
 
+    fn expect_start(&self) -> Result<(), FeedError> {
+        let is_ready = self.is_started && self.link.is_some();
+        if is_ready { Ok(()) } else { Err(not_connected()) }
+    }
+
     async fn holders(&mut self) -> Result<BTreeSet<String>, FeedError> {
         let rows = self.rows(HOLDERS, &[]).await?;
         rows.iter().map(|row| column(row, 0)).collect()
@@ -422,7 +445,7 @@ impl Feed {
         params: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, FeedError> {
         let limit = self.connector().statement_timeout();
-        let Some(link) = &self.link else { return Err(not_started()) };
+        let Some(link) = &self.link else { return Err(not_connected()) };
         let answer = timeout(limit, link.client.query_typed(sql, params)).await;
         answer
             .map_err(|_| late())
@@ -432,7 +455,7 @@ impl Feed {
 
     async fn simple(&mut self, sql: &str) -> Result<Vec<SimpleQueryRow>, FeedError> {
         let limit = self.connector().statement_timeout();
-        let Some(link) = &self.link else { return Err(not_started()) };
+        let Some(link) = &self.link else { return Err(not_connected()) };
         let answer = timeout(limit, link.client.simple_query(sql)).await;
         let messages = answer.map_err(|_| late()).and_then(|answer| answer.map_err(|error| meaning(&error)));
         let messages = messages.map_err(|error| self.fail(error))?;
@@ -449,7 +472,7 @@ impl Feed {
     }
 }
 
-fn not_started() -> FeedError {
+fn not_connected() -> FeedError {
     FeedError::Unavailable("the feed is not connected".to_owned())
 }
 
