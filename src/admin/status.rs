@@ -57,6 +57,8 @@ struct Node {
 struct Bus {
     told: Option<String>,
     through: Option<String>,
+    /// Whether that covers all from before it began.
+    caught_up: bool,
     heard_ago_ms: Option<u64>,
     silent: bool,
 }
@@ -77,7 +79,7 @@ struct Chosen<'a> {
 pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
     let pipeline = &desk.parts.pipeline;
     let (settings, fences, now) = (&pipeline.settings, &pipeline.cache.fences, Instant::now());
-    let (told, through) = fences.read(|ledger| (ledger.told(), ledger.through()));
+    let (told, through, caught_up) = fences.read(|ledger| (ledger.told(), ledger.through(), ledger.is_caught_up()));
     let verdict = desk.parts.health.verdict();
     let nodes = pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
     document(&Status {
@@ -96,6 +98,7 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
         bus: Bus {
             told: told.map(|told| told.to_string()),
             through: through.map(|through| through.to_string()),
+            caught_up,
             heard_ago_ms: fences.heard_ago(now).map(millis),
             silent: fences.silence(now).is_some(),
         },

@@ -268,7 +268,7 @@ impl Ear {
         let mut trouble = Trouble::new("the change feed cannot be read");
         while !self.is_leaving() {
             let outcome = if self.bus.is_some() && !self.has_begun() {
-                // Whoever is told by others begins on his own all the same: what he fills reads past this.
+                // Where it begins it asks the primary itself: the stream may be one that Redis has loaded from long ago.
                 feed.fence().await.map(|position| {
                     self.begin(position);
                 })
@@ -284,6 +284,10 @@ impl Ear {
                 Err(FeedError::NotMigrated) => {
                     self.begin_alone();
                     self.pause(MIGRATION_LOOK_INTERVAL).await;
+                }
+                Err(error @ FeedError::Denied) => {
+                    self.begin_alone();
+                    trouble.rest(&error).await;
                 }
                 Err(error) => trouble.rest(&error).await,
             }
@@ -311,7 +315,7 @@ impl Ear {
                         feed.close();
                     }
                     // Nothing was ever written down, or it cannot be read and what is there is better than nothing.
-                    Err(FeedError::NotMigrated) => fences.change(Ledger::give_up_hard),
+                    Err(FeedError::NotMigrated | FeedError::Denied) => fences.change(Ledger::give_up_hard),
                     Err(_) if serves && since.elapsed() > patience => fences.change(Ledger::give_up_hard),
                     Err(error) => log::debug!("hard purges of the past are not known: {error}"),
                 }
@@ -337,7 +341,7 @@ impl Ear {
     async fn hear_feed_once(&self, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), FeedError> {
         let started = feed.start().await?;
         if !started.migrated {
-            return Err(FeedError::NotMigrated);
+            return Err(if started.denied { FeedError::Denied } else { FeedError::NotMigrated });
         }
         trouble.is_over();
         let begins = self.begin(started.position);

@@ -69,6 +69,10 @@ impl Ear {
     async fn publish(&self, bus: &Bus, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), Failed> {
         let ChangesPace { poll, beat } = self.pace();
         let started = feed.start().await?;
+        if started.denied {
+            // Others may follow it: whoever leads blindly would tell them that nothing has changed.
+            return Err(FeedError::Denied.into());
+        }
         bus.announce(started.position.system).await?;
         let mut cursor = started.cursor;
         // The chain goes on from the last message with tags, as the database remembers it, or as it was heard where

@@ -18,6 +18,7 @@ use crate::admin;
 use crate::admin::purge::Purger;
 use crate::cache::Cache;
 use crate::cache::bus::Bus;
+use crate::cache::fence::Ledger;
 use crate::cache::shared::Shared;
 use crate::config::ConfigError;
 use crate::config::manifest::{Known, Manifest, Problem};
@@ -119,8 +120,9 @@ impl Server {
         });
         let snapshots = Snapshots::new(&pipeline).map(Arc::new);
         let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
-        if pipeline.database.is_none() {
-            ear.begin_alone();
+        match &pipeline.database {
+            Some(_) => pipeline.cache.fences.change(Ledger::await_start),
+            None => ear.begin_alone(),
         }
         if let Some(snapshots) = &snapshots {
             snapshots.load();

@@ -154,6 +154,8 @@ pub struct Ledger {
     gaps: u64,
     /// Whether nobody is to tell this instance anything.
     is_alone: bool,
+    /// Whether it is still to learn where it begins.
+    awaits_start: bool,
 }
 
 impl Ledger {
@@ -172,7 +174,14 @@ impl Ledger {
             hard_unknown: true,
             gaps: 0,
             is_alone: false,
+            awaits_start: false,
         }
+    }
+
+    /// The instance will learn where it begins. Until then nothing that others have filled is known to be current: what it is
+    /// told may end long before.
+    pub fn await_start(&mut self) {
+        self.awaits_start = true;
     }
 
     /// The instance begins at a position of its clock, and the primary's position is `floor`: what it fills from now on
@@ -182,6 +191,7 @@ impl Ledger {
         self.told = later(self.told, Some(at));
         self.heard = later(self.heard, Some(at));
         self.start = Some(at);
+        self.awaits_start = false;
         self.floor = later(self.floor, floor);
     }
 
@@ -401,8 +411,9 @@ impl Ledger {
 
     /// Whether all that was told before this instance began has been heard.
     pub fn is_caught_up(&self) -> bool {
-        self.through
-            .is_some_and(|through| self.start.is_none_or(|start| through >= start) && covers(through, self.floor))
+        let is_past =
+            |through: Position| self.start.is_none_or(|start| through >= start) && covers(through, self.floor);
+        !self.awaits_start && self.through.is_some_and(is_past)
     }
 
     /// The position through which this instance has been told.

@@ -3,6 +3,7 @@
 
 mod admin;
 mod cache;
+mod coherence;
 mod config;
 mod database;
 mod docs;

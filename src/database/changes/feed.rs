@@ -68,6 +68,8 @@ pub struct Started {
     pub position: Position,
     /// Whether there is a feed. Without one, or without the right to follow it, the cursor is good for nothing.
     pub migrated: bool,
+    /// Whether there is one that this role may not follow.
+    pub denied: bool,
     /// Where the reader was; of a new one, and on a new timeline: what is visible now.
     pub cursor: Cursor,
     /// The last message that was published; none if it was on another timeline, and then the cursor is new.
@@ -118,9 +120,12 @@ pub struct ReaderState {
 /// Why the feed was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeedError {
-    /// There is no feed, or this role may not follow it.
-    #[error("the database has no change feed that this role may follow; run `mainstay migrate`")]
+    /// There is no feed.
+    #[error("the database has no change feed; run `mainstay migrate`")]
     NotMigrated,
+    /// There is one that this role may not follow.
+    #[error("the database has a change feed that this role may not follow; run `mainstay migrate`")]
+    Denied,
     /// The server is a standby, or was left behind on an older timeline.
     #[error("the server is not the primary")]
     NotPrimary,
@@ -174,9 +179,10 @@ impl Feed {
         let (name, region) = (self.reader.name.clone(), self.reader.region.clone());
         let attach = "SELECT cursor, last FROM mainstay.attach($1, $2, $3)";
         let attached = self.one(attach, &[(&name, Type::TEXT), (&region, Type::TEXT), (&named, Type::TEXT)]).await;
+        let denied = matches!(attached, Err(FeedError::Denied));
         let (row, migrated) = match attached {
             Ok(row) => (row, true),
-            Err(FeedError::NotMigrated) => {
+            Err(FeedError::NotMigrated | FeedError::Denied) => {
                 (self.one("SELECT pg_current_snapshot()::text, NULL::text", &[]).await?, false)
             }
             Err(error) => return Err(error),
@@ -185,7 +191,7 @@ impl Feed {
         let cursor = Cursor(column(&row, 0)?);
         let position = self.fence().await?;
         self.is_started = true;
-        Ok(Started { position, migrated, cursor, last })
+        Ok(Started { position, migrated, denied, cursor, last })
     }
 
     async fn connect(&mut self) -> Result<(SystemId, Timeline), FeedError> {
@@ -463,9 +469,9 @@ impl Feed {
         Ok(messages.into_iter().filter_map(row).collect())
     }
 
-    /// Whatever failed, the connection is not used again, unless the server only lacks the schema.
+    /// Whatever failed, the connection is not used again, unless there is only no feed.
     fn fail(&mut self, error: FeedError) -> FeedError {
-        if error != FeedError::NotMigrated {
+        if !matches!(error, FeedError::NotMigrated | FeedError::Denied) {
             self.link = None;
         }
         error
@@ -483,8 +489,9 @@ fn late() -> FeedError {
 /// What the server's word means for a reader.
 fn meaning(error: &tokio_postgres::Error) -> FeedError {
     match error.code().map(|state| state.code()) {
-        // No such schema, table, or function, or no right to it.
-        Some("3F000" | "42P01" | "42883" | "42501") => FeedError::NotMigrated,
+        // No such schema, table, or function; no right to it.
+        Some("3F000" | "42P01" | "42883") => FeedError::NotMigrated,
+        Some("42501") => FeedError::Denied,
         // A standby writes nothing, and has no WAL of its own.
         Some("25006" | "55000") => FeedError::NotPrimary,
         _ => FeedError::Unavailable(

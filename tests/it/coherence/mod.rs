@@ -1,0 +1,6 @@
+//! Whole fleets on real servers, in the races that a shared cache before replicas is known to lose. `docs/coherence.md` has the
+//! argument why this one does not.
+
+mod fleet;
+mod lost_redis;
+mod publisher;

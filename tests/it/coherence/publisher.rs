@@ -1,0 +1,54 @@
+//! The publisher paused between its two writes.
+
+use super::fleet::{Claim, Fleet, Member, assert_only};
+use crate::support::PATIENCE;
+use mainstay::local::wait_until;
+
+const ITEM: &str = "/public/items/1";
+
+/// What was published and not yet noted is told again later. Meanwhile one instance, which hears nothing any more, fills from
+/// a replica that lags and shares what it got; nobody who was told takes that for current.
+#[test]
+fn what_a_deaf_instance_shares_is_current_to_nobody_who_was_told() {
+    let fleet = Fleet::private("publisher");
+    let publisher = fleet.start();
+    assert!(wait_until(PATIENCE, || publisher.leads()));
+    let told = fleet.start();
+    let deaf = fleet.listener("deaf").start();
+    deaf.wait_hearing("stream");
+
+    fleet.pause_replay();
+    let mut paused = fleet.session();
+    paused.batch_execute("BEGIN; SELECT FROM mainstay.cursors FOR UPDATE").unwrap();
+    fleet.deafen("deaf");
+    let heard = deaf.changes("stream");
+    let before = [publisher.changes("stream"), told.changes("stream")];
+    fleet.set(1, 1);
+    publisher.wait_change("stream", before[0]);
+    told.wait_change("stream", before[1]);
+    fleet.wait_sql(
+        "the publisher at its second write",
+        "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%mainstay.advance%'",
+    );
+
+    let old =
+        deaf.wait_for("an answer of the replica", ITEM, |reply| reply.cache() == "fwd=miss; stored; detail=replica");
+    assert_eq!(old.value(), 0, "it was told nothing, and may");
+    assert_eq!(deaf.changes("stream"), heard);
+    assert!(wait_until(PATIENCE, || fleet.shared_entries() > 0), "what it filled is shared");
+    let new = told.get(ITEM);
+    assert_eq!((new.value(), new.cache()), (1, "fwd=miss; stored; detail=primary"));
+    assert_eq!(assert_only(&publisher, ITEM, 1).value(), 1);
+    // One that comes now finds what the deaf one shared, or what was filled since.
+    let joined = fleet.plan().start();
+    assert_only(&joined, ITEM, 1);
+
+    paused.batch_execute("ROLLBACK").unwrap();
+    drop(paused);
+    fleet.resume_replay();
+    for instance in [&publisher, &told, &joined] {
+        instance.wait_told(&fleet);
+        assert_eq!(assert_only(instance, ITEM, 1).value(), 1);
+        assert_eq!(instance.gaps(), 0.0, "what is told twice is no gap");
+    }
+}
