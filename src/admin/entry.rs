@@ -41,14 +41,20 @@ struct Shown<'a> {
     hits: u64,
 }
 
-/// `GET /admin/cache/entry?path=…`
-pub(super) fn entry(desk: &Desk, query: &str) -> Result<Vec<u8>, Error> {
+/// `GET /admin/cache/entry?path=…`: of this process, or else of the shared cache.
+pub(super) async fn entry(desk: &Desk, query: &str) -> Result<Vec<u8>, Error> {
     let Wish { path } = read_query(query)?;
     let target = desk.parts.surface.load().resolve(&path)?;
     let cache = &desk.parts.pipeline.cache;
-    let Some(entry) = cache.memory.peek(target.key, &target.canonical, &target.endpoint.route.fingerprint) else {
-        return Err(Error::new(Code::NotFound, "the cache has no entry for this path"));
+    let fingerprint = &target.endpoint.route.fingerprint;
+    let (layer, entry) = match (cache.memory.peek(target.key, &target.canonical, fingerprint), &cache.shared) {
+        (Some(entry), _) => ("L1", Some(entry)),
+        (None, Some(shared)) => {
+            ("L2", shared.look(target.key, &target.canonical, fingerprint).await.found().map(|found| found.entry))
+        }
+        (None, None) => ("", None),
     };
+    let entry = entry.ok_or_else(|| Error::new(Code::NotFound, "the cache has no entry for this path"))?;
     let now = Instant::now();
     let age = entry.age(now);
     let (_, identity) = entry.body.choose(|_| false);
@@ -56,7 +62,7 @@ pub(super) fn entry(desk: &Desk, query: &str) -> Result<Vec<u8>, Error> {
         path: String::from_utf8_lossy(&entry.canonical).into_owned(),
         key: format!("{:032x}", target.key.0),
         route: &target.endpoint.route.path,
-        layer: "L1",
+        layer,
         origin: match entry.origin {
             Origin::Filled => "filled",
             Origin::Shared => "shared",

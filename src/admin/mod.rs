@@ -212,7 +212,7 @@ impl Desk {
             Action::Purge => purge::purge(&self, &caller, &body).await,
             Action::Flush => purge::flush(&self, &caller, &query).await,
             Action::Stats => stats::stats(&self, &query).await,
-            Action::Entry => entry::entry(&self, &query),
+            Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
         }

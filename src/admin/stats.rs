@@ -19,8 +19,20 @@ use crate::telemetry::metrics::LookupResult;
 
 /// Hot entries that may be asked for.
 const HOT_MAX: usize = 1000;
-const LAYERS: [&str; 1] = ["L1"];
-const RESULTS: [LookupResult; 4] = [LookupResult::Hit, LookupResult::Stale, LookupResult::Expired, LookupResult::Miss];
+/// What a lookup in each layer may come to.
+const LAYERS: [(&str, &[LookupResult]); 2] = [
+    ("L1", &[LookupResult::Hit, LookupResult::Stale, LookupResult::Expired, LookupResult::Miss]),
+    (
+        "L2",
+        &[
+            LookupResult::Hit,
+            LookupResult::Expired,
+            LookupResult::Miss,
+            LookupResult::Corrupt,
+            LookupResult::Unavailable,
+        ],
+    ),
+];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,9 +118,12 @@ pub(super) fn figures(desk: &Desk) -> Figures {
 fn lookups(desk: &Desk) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
     desk.parts.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
     let counted = &desk.parts.pipeline.metrics.lookups;
-    let of =
-        |layer| RESULTS.map(|result| (result.as_str(), counted.with_label_values(&[layer, result.as_str()]).get()));
-    LAYERS.into_iter().map(|layer| (layer, of(layer).into_iter().collect())).collect()
+    let count =
+        |layer, result: &LookupResult| (result.as_str(), counted.with_label_values(&[layer, result.as_str()]).get());
+    let of = |(layer, results): (&'static str, &[LookupResult])| {
+        (layer, results.iter().map(|result| count(layer, result)).collect())
+    };
+    LAYERS.into_iter().map(of).collect()
 }
 
 /// The entries with the most hits. All of them are looked at, so it is not done where requests are served.

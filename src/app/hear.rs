@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use crate::cache::bus::Bus;
 use crate::cache::fence::{Applied, Ledger, Message};
@@ -29,6 +30,8 @@ const MIGRATION_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const SYSTEM_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is looked whether hard purges may have been missed.
 const HARD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long an instance that leaves waits until it is forgotten.
+const LEAVING_TIME_MAX: Duration = Duration::from_millis(300);
 /// Operators' purges that are remembered as applied.
 const PURGES_MAX: usize = 1000;
 
@@ -41,6 +44,8 @@ pub struct Ear {
     pub(super) snapshots: Option<Arc<Snapshots>>,
     pub(super) instance: String,
     pub(super) is_leading: AtomicBool,
+    is_leaving: AtomicBool,
+    has_left: Notify,
     heard: Mutex<Heard>,
 }
 
@@ -104,6 +109,8 @@ impl Ear {
             snapshots,
             instance,
             is_leading: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
+            has_left: Notify::new(),
             heard: Mutex::default(),
         }
     }
@@ -261,17 +268,24 @@ impl Ear {
         let reader = Reader { name: self.instance.clone(), region: self.settings.region.clone() };
         let mut feed = database.feed(reader);
         let mut trouble = Trouble::new("the change feed cannot be read");
-        loop {
-            // Where it begins it asks the primary itself: the stream may be one that Redis has loaded from long ago.
-            if self.stream_speaks() && self.has_begun() {
+        while !self.is_leaving() {
+            let outcome = if self.bus.is_some() && !self.has_begun() {
+                // Where it begins it asks the primary itself: the stream may be one that Redis has loaded from long ago.
+                feed.fence().await.map(|position| {
+                    self.begin(position);
+                })
+            } else if self.stream_speaks() {
+                feed.close();
                 sleep(self.settings.changes.heartbeat_interval.0 / 2).await;
                 continue;
-            }
-            match self.hear_feed_once(&mut feed, &mut trouble).await {
+            } else {
+                self.hear_feed_once(&mut feed, &mut trouble).await
+            };
+            match outcome {
                 Ok(()) => {}
                 Err(FeedError::NotMigrated) => {
                     self.begin_alone();
-                    sleep(MIGRATION_LOOK_INTERVAL).await;
+                    self.pause(MIGRATION_LOOK_INTERVAL).await;
                 }
                 Err(error @ FeedError::Denied) => {
                     self.begin_alone();
@@ -280,6 +294,7 @@ impl Ear {
                 Err(error) => trouble.rest(&error).await,
             }
         }
+        self.has_left.notify_one();
     }
 
     /// Learns which purges for good may have been missed, whenever that may be.
@@ -313,36 +328,42 @@ impl Ear {
         }
     }
 
+    /// Rests, unless the instance leaves meanwhile.
+    async fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.is_leaving() {
+            sleep(HARD_LOOK_INTERVAL).await;
+        }
+    }
+
     fn has_begun(&self) -> bool {
-        !self.pipeline.cache.fences.read(Ledger::awaits_start)
+        self.pipeline.cache.fences.read(|ledger| ledger.start().is_some())
     }
 
     async fn hear_feed_once(&self, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), FeedError> {
         let started = feed.start().await?;
         if !started.migrated {
-            if self.bus.is_some() {
-                self.begin(started.position);
-            }
             return Err(if started.denied { FeedError::Denied } else { FeedError::NotMigrated });
         }
         trouble.is_over();
-        self.begin(started.position);
-        let heard = self.heard.lock().cursor.clone();
+        let begins = self.begin(started.position);
         let branch = |position: &Position| (position.system, position.timeline);
-        let mut cursor = match heard {
-            Some((at, cursor)) if branch(&at) == branch(&started.position) => cursor,
-            _ => started.cursor,
-        };
+        let is_here = |(at, _): &(Position, Cursor)| branch(at) == branch(&started.position);
+        let heard = self.heard.lock().cursor.clone().filter(is_here).map(|(_, cursor)| cursor);
+        // Who began before this cursor, and was told by nobody since, has missed what lies between.
+        let mut is_lost = heard.is_none() && !begins;
+        let mut cursor = heard.unwrap_or(started.cursor);
         let (mut beat_at, mut through) = (None::<Instant>, None);
         let ChangesPace { poll, beat } = self.pace();
-        while !self.stream_speaks() {
+        while !self.stream_speaks() && !self.is_leaving() {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
             let batch = feed.poll(&cursor, is_due).await?;
             cursor = batch.cursor.clone();
             through = batch.through.or(through);
+            is_lost |= batch.lost;
             if let Some(fence) = batch.fence {
                 beat_at = Some(Instant::now());
-                let prev = batch.lost.then_some(fence);
+                let prev = std::mem::take(&mut is_lost).then_some(fence);
                 let message = message(batch, fence, prev, through);
                 self.apply_own(&message);
                 if message.has_tags() && !feed.advance(&cursor, fence).await? {
@@ -353,19 +374,42 @@ impl Ear {
             }
             sleep(poll).await;
         }
-        Ok(())
+        // It keeps nothing from being pruned any more, and nobody waits for it.
+        feed.detach().await
     }
 
-    /// From here on the clock is the database's, and messages are to be heard.
-    pub(super) fn begin(&self, position: Position) {
+    /// From here on the clock is the database's, and messages are to be heard; unless that is so already.
+    pub(super) fn begin(&self, position: Position) -> bool {
         let fences = &self.pipeline.cache.fences;
-        let is_begun = fences.read(|ledger| {
-            ledger.start().is_some_and(|start| start.system == position.system && start.timeline == position.timeline)
+        let begins = fences.change(|ledger| {
+            let is_here = |start: Position| start.system == position.system && start.timeline == position.timeline;
+            let begins = !ledger.start().is_some_and(is_here);
+            if begins {
+                ledger.begin(position, Some(position));
+            }
+            begins
         });
-        if !is_begun {
-            fences.change(|ledger| ledger.begin(position, Some(position)));
+        if begins {
             fences.expect_messages();
         }
+        begins
+    }
+
+    /// Leaves: another instance leads at once, and nothing is kept for this one. Waits for that for a moment.
+    pub(super) async fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+        if let Some(bus) = &self.bus
+            && let Err(failure) = bus.leave().await
+        {
+            log::debug!("the fleet was not told that this instance leaves: {failure}");
+        }
+        if self.database.is_some() {
+            let _gone_or_not = timeout(LEAVING_TIME_MAX, self.has_left.notified()).await;
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
     }
 
     pub(super) fn pace(&self) -> ChangesPace {

@@ -45,7 +45,7 @@ impl Ear {
         let name = format!("fleet {} of {}", self.settings.cache.namespace, self.settings.region);
         let mut feed = database.feed(Reader { name, region: self.settings.region.clone() });
         let mut trouble = Trouble::new("this instance cannot publish changes for its fleet");
-        loop {
+        while !self.is_leaving() {
             let may_lead = bus.lead(LEASE_TIME).await;
             match may_lead {
                 Ok(true) => {
@@ -89,7 +89,7 @@ impl Ear {
             feed.advance(&cursor, prev).await?;
         }
         let (mut beat_at, mut through) = (None::<Instant>, None);
-        loop {
+        while !self.is_leaving() {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
             if is_due && !bus.lead(LEASE_TIME).await? {
                 return Ok(());
@@ -111,7 +111,8 @@ impl Ear {
                 if bus.publish(&message).await? == Published::Overtaken {
                     return Ok(());
                 }
-                beat_at = Some(Instant::now());
+                // Whatever was told meanwhile: with the heartbeat goes the lease, and without it another one would lead as well.
+                beat_at = if is_due { Some(Instant::now()) } else { beat_at };
                 self.is_leading.store(true, Ordering::Relaxed);
                 trouble.is_over();
                 if message.has_tags() {
@@ -123,6 +124,7 @@ impl Ear {
             }
             sleep(poll).await;
         }
+        Ok(())
     }
 
     /// Looks after the triggers of watched tables, where this instance is the one to do so.
@@ -140,8 +142,15 @@ impl Ear {
                 feed.close();
                 continue;
             }
-            match feed.guard(&watches()).await {
-                Ok(findings) => log::debug!("{} watched tables are not as they should be", findings.len()),
+            let watches = watches();
+            match feed.guard(&watches).await {
+                Ok(findings) => {
+                    for watch in &watches {
+                        let is_broken = findings.iter().any(|finding| finding.table == watch.table);
+                        let gauge = self.pipeline.metrics.watch_broken.with_label_values(&[&watch.table]);
+                        gauge.set(i64::from(is_broken));
+                    }
+                }
                 Err(FeedError::NotMigrated) => {}
                 Err(error) => log::debug!("the watched tables could not be looked at: {error}"),
             }

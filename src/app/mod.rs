@@ -39,6 +39,8 @@ use crate::telemetry::metrics::Metrics;
 use hear::Ear;
 use snapshots::Snapshots;
 
+/// How long a start waits for the first word of changes.
+const HEARING_TIME_MAX: Duration = Duration::from_millis(500);
 /// Health is not judged more often than this.
 const TICK_MIN: Duration = Duration::from_millis(20);
 
@@ -139,11 +141,12 @@ impl Server {
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
         let for_scrapes = Arc::clone(&core);
+        let purger: Arc<dyn Purger> = core.ear.clone();
         let (admin, admin_addr) = admin::listen(admin::Parts {
             pipeline: Arc::clone(&core.pipeline),
             surface: Arc::clone(&core.surface),
             health: Arc::clone(&core.health),
-            purger: Arc::clone(&core.ear) as Arc<dyn Purger>,
+            purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
         })?;
         let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
@@ -160,7 +163,11 @@ impl Server {
             Some(database) => database.status().nodes.iter().all(|node| node.sampled),
             None => true,
         };
-        while !is_sampled() {
+        // Who is told by others, or by the database, can say more of what it fills from then on; but nobody waits for that
+        // where it does not come.
+        let patience = Instant::now() + HEARING_TIME_MAX;
+        let has_clock = || self.core.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
+        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
             actix_rt::time::sleep(TICK_MIN).await;
         }
     }
@@ -183,6 +190,7 @@ impl Server {
         self.core.health.drain();
         actix_rt::time::sleep(settings.server.drain_delay.0).await;
         self.public.stop(true).await;
+        self.core.ear.leave().await;
         self.admin.stop(false).await;
         if let Some(snapshots) = self.core.snapshots.clone() {
             let _written = actix_rt::task::spawn_blocking(move || snapshots.write()).await;

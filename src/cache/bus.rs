@@ -247,6 +247,16 @@ impl Bus {
         self.ask(present.arg(&self.instance).arg(millis(PRESENCE_TIME))).await
     }
 
+    /// Says that this instance goes: it leads no more, and is not counted any more.
+    ///
+    /// # Errors
+    /// Where Redis cannot be reached.
+    pub async fn leave(&self) -> Result<(), Unavailable> {
+        let mut remove = cmd("ZREM");
+        let _removed: i64 = self.ask(remove.arg(self.key("instances")).arg(&self.instance)).await?;
+        self.follow().await
+    }
+
     /// Confirms that a purge is applied here.
     ///
     /// # Errors

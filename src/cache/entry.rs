@@ -32,6 +32,8 @@ pub struct Entry {
     pub tags: Box<[Tag]>,
     /// The position through which the instance that filled it had been told of all changes when it began.
     pub told: Option<Position>,
+    /// Whether that position means something in this process alone.
+    pub is_local: bool,
     /// A position that its source had read past at least, where one is known.
     pub as_of: Option<Position>,
     /// Whether a change leaves it good for stale-while-revalidate.
@@ -83,6 +85,8 @@ pub struct Parts {
     pub tags: Vec<Tag>,
     /// See [`Entry::told`].
     pub told: Option<Position>,
+    /// See [`Entry::is_local`].
+    pub is_local: bool,
     /// See [`Entry::as_of`].
     pub as_of: Option<Position>,
     /// See [`Entry::outlives_change`].
@@ -112,6 +116,7 @@ impl Entry {
             body: parts.body,
             tags: parts.tags.into(),
             told: parts.told,
+            is_local: parts.is_local,
             as_of: parts.as_of,
             outlives_change: parts.outlives_change,
             origin: parts.origin,
@@ -150,6 +155,11 @@ impl Entry {
             (None, Some(_)) => false,
             _ => self.made > other.made,
         }
+    }
+
+    /// Whether it says to other processes what it says here.
+    pub fn is_shareable(&self) -> bool {
+        self.told.is_some() && !self.is_local
     }
 
     /// Counts hits.

@@ -184,11 +184,6 @@ impl Ledger {
         self.awaits_start = true;
     }
 
-    /// Whether it is still to learn where it begins.
-    pub fn awaits_start(&self) -> bool {
-        self.awaits_start
-    }
-
     /// The instance begins at a position of its clock, and the primary's position is `floor`: what it fills from now on
     /// reads past that.
     pub fn begin(&mut self, at: Position, floor: Option<Position>) {
@@ -260,6 +255,8 @@ impl Ledger {
         if let Some(missed) = missed {
             self.hard_unknown = true;
             self.gaps += 1;
+            // All before it counts as purged, so the chain goes on from there.
+            self.last = message.prev;
             // A clock that is not the database's says nothing of what to read: then the caller raises the floor.
             let reads = Some(missed).filter(|_| is_database_clock);
             if self.through.is_none() && self.start.is_none() {
@@ -539,17 +536,20 @@ impl Fences {
         self.generation.load(Ordering::Acquire)
     }
 
+    fn silent_from_ms(&self) -> u64 {
+        self.silent_from_ms.load(Ordering::Acquire)
+    }
+
     /// Since when nothing has been heard, where that is too long.
     pub fn silence(&self, now: Instant) -> Option<Duration> {
-        let silent_from = Duration::from_millis(self.silent_from_ms.load(Ordering::Acquire));
+        let silent_from = Duration::from_millis(self.silent_from_ms());
         let since = now.saturating_duration_since(self.epoch).checked_sub(silent_from)?;
         Some(since + self.limits.max)
     }
 
     /// How long ago something was heard; none while nobody is to tell anything.
     pub fn heard_ago(&self, now: Instant) -> Option<Duration> {
-        let silent_from_ms =
-            Some(self.silent_from_ms.load(Ordering::Acquire)).filter(|from_ms| *from_ms != u64::MAX)?;
+        let silent_from_ms = Some(self.silent_from_ms()).filter(|from_ms| *from_ms != u64::MAX)?;
         let heard = Duration::from_millis(silent_from_ms).saturating_sub(self.limits.max);
         Some(now.saturating_duration_since(self.epoch).saturating_sub(heard))
     }
@@ -566,6 +566,10 @@ impl Fences {
         now: Instant,
     ) -> (Standing, u64) {
         let generation = self.generation();
+        // Nearly all hits end here.
+        if noted == generation && millis(now.saturating_duration_since(self.epoch)) < self.silent_from_ms() {
+            return (Standing::Current, noted);
+        }
         let mut standing = Standing::Current;
         if noted != generation {
             standing = self.ledger.read().standing(told, as_of, tags);

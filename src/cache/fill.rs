@@ -27,8 +27,6 @@ pub struct Filled {
     pub stored: bool,
     /// Where it came from.
     pub layer: Layer,
-    /// Whether its stamp means something to other instances, too.
-    pub is_shareable: bool,
 }
 
 /// Where a fill found its answer.

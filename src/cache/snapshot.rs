@@ -39,7 +39,7 @@ pub fn write(file: &Path, memory: &Memory, fences: &Fences, codec: &Codec, bytes
     let now = Instant::now();
     let is_worth_it = |entry: &Arc<Entry>| {
         let is_allowed = entry.standing(fences, entry.age(now), now) != Standing::Forbidden;
-        is_allowed && entry.age(now) < entry.limits.retention()
+        is_allowed && entry.is_shareable() && entry.age(now) < entry.limits.retention()
     };
     let mut entries: Vec<(Key, Arc<Entry>)> = memory.entries().filter(|(_, entry)| is_worth_it(entry)).collect();
     entries.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.hits()));

@@ -50,6 +50,7 @@ pub(super) struct Fill {
 struct Stamp {
     tags: Vec<Tag>,
     told: Option<Position>,
+    is_local: bool,
     as_of: Option<Position>,
     made: Instant,
     detail: &'static str,
@@ -97,7 +98,7 @@ impl Pipeline {
                 // Another fill may have ended between this request's lookup and here.
                 let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
                 if let Some(entry) = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), fresh) {
-                    lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source, is_shareable: false }));
+                    lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source }));
                     return Some((wait, true));
                 }
                 actix_rt::spawn(Arc::clone(self).fill(lead, fill));
@@ -149,7 +150,8 @@ impl Pipeline {
                 self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |entry| entry.map(note));
             }
         }
-        let is_shared = |filled: &&Filled| filled.stored && filled.is_shareable && filled.layer == Layer::Source;
+        let is_shared =
+            |filled: &&Filled| filled.stored && filled.layer == Layer::Source && filled.entry.is_shareable();
         let to_share = outcome.as_ref().ok().filter(is_shared).map(|filled| Arc::clone(&filled.entry));
         lead.finish(outcome);
         // Nobody waits for this any more.
@@ -192,7 +194,7 @@ impl Pipeline {
         let result = if is_fresh { LookupResult::Hit } else { LookupResult::Expired };
         self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
         if is_fresh {
-            return Ok(Filled { entry, stored: true, layer: Layer::Shared, is_shareable: false });
+            return Ok(Filled { entry, stored: true, layer: Layer::Shared });
         }
         if self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none() {
             self.cache.memory.put(fill.key, entry);
@@ -220,26 +222,33 @@ impl Pipeline {
             if required.zip(reached).is_some_and(|(required, reached)| !reached.covers(required)) && answer.is_ok() {
                 continue;
             }
-            let stamp = Stamp { tags, told: ticket.told, as_of: reached.and_then(Reached::position), made, detail };
+            let stamp = Stamp {
+                tags,
+                told: ticket.told,
+                is_local: ticket.is_local,
+                as_of: reached.and_then(Reached::position),
+                made,
+                detail,
+            };
             let entry = match answer {
                 Ok(answer) => self.entry(answer, fill, stamp).await,
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
                 Err(error) => return Err(error),
             };
-            return Ok(self.filled(entry, !ticket.is_local && ticket.told.is_some()));
+            return Ok(self.filled(entry));
         }
         Err(Error::new(Code::Overloaded, "the data changed faster than it could be read"))
     }
 
     /// Whether an entry is kept. What a handler answers with another status is for those who asked now: errors are not kept.
     /// Nor is what was purged while it was made.
-    fn filled(&self, entry: Entry, is_shareable: bool) -> Filled {
+    fn filled(&self, entry: Entry) -> Filled {
         let now = Instant::now();
         let standing = entry.standing(&self.cache.fences, entry.age(now), now);
         let stored = (entry.status == 200 || entry.absence.is_some())
             && !entry.limits.fresh.is_zero()
             && !matches!(standing, Standing::Purged | Standing::Forbidden);
-        Filled { entry: Arc::new(entry), stored, layer: Layer::Source, is_shareable }
+        Filled { entry: Arc::new(entry), stored, layer: Layer::Source }
     }
 
     async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {
@@ -260,6 +269,7 @@ impl Pipeline {
             body,
             tags: stamp.tags,
             told: stamp.told,
+            is_local: stamp.is_local,
             as_of: stamp.as_of,
             outlives_change: policy.is_some_and(|policy| policy.on_change == OnChange::Stale),
             origin: Origin::Filled,
@@ -281,6 +291,7 @@ impl Pipeline {
             body: Variants::of(Bytes::new(), usize::MAX),
             tags: stamp.tags,
             told: stamp.told,
+            is_local: stamp.is_local,
             as_of: stamp.as_of,
             outlives_change: false,
             origin: Origin::Filled,

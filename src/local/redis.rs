@@ -36,6 +36,8 @@ pub struct RedisTls {
     pub certificate_pem: String,
     /// The private key, in PEM.
     pub key_pem: String,
+    /// The authority of the certificates of a cluster's nodes, in PEM, by which they know each other.
+    pub ca_pem: String,
 }
 
 impl RedisOptions {
@@ -68,10 +70,11 @@ impl Redis {
         let Some(dir_text) = dir.to_str() else {
             return Err(LocalError::DirectoryUnusable { path: dir, reason: "its name is not UTF-8" });
         };
-        let (certificate, key) = (dir.join("server.crt"), dir.join("server.key"));
+        let (certificate, key, ca) = (dir.join("server.crt"), dir.join("server.key"), dir.join("ca.crt"));
         if let Some(tls) = &options.tls {
             files::write_private(user, &certificate, &tls.certificate_pem)?;
             files::write_private(user, &key, &tls.key_pem)?;
+            files::write_private(user, &ca, &tls.ca_pem)?;
         }
         with_port(options.port, |port| {
             let port_text = port.to_string();
@@ -81,6 +84,7 @@ impl Redis {
                 ("tls-auth-clients", "no".to_owned()),
                 ("tls-cert-file", certificate.display().to_string()),
                 ("tls-key-file", key.display().to_string()),
+                ("tls-ca-cert-file", ca.display().to_string()),
             ];
             let tls = tls.iter().filter(|_| tls_port != 0).map(|(name, value)| (*name, value.as_str()));
             let ours = [
@@ -139,12 +143,14 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts a cluster in `dir`; None where `redis-server` is not installed.
-    pub fn start(dir: &Path) -> Result<Option<Self>> {
+    /// Starts a cluster in `dir`, among whose nodes all goes over TLS where that is given; None where `redis-server` is not
+    /// installed.
+    pub fn start(dir: &Path, tls: Option<&RedisTls>) -> Result<Option<Self>> {
         const SLOTS: [(u32, u32); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
         let node = |name: &str| -> Result<_> {
             let bus_port = free_port()?.to_string();
-            let options = RedisOptions::new(dir.join(name))
+            let options = RedisOptions { tls: tls.cloned(), ..RedisOptions::new(dir.join(name)) }
+                .setting("tls-cluster", if tls.is_some() { "yes" } else { "no" })
                 .setting("cluster-enabled", "yes")
                 .setting("cluster-port", &bus_port)
                 .setting("cluster-node-timeout", "1000")
@@ -159,7 +165,8 @@ impl RedisCluster {
         for ((node, _), (from, to)) in nodes.iter().zip(SLOTS) {
             node.command(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()])?;
             for (other, bus_port) in &nodes {
-                node.command(&["CLUSTER", "MEET", "127.0.0.1", &other.server.port().to_string(), bus_port])?;
+                let port = if tls.is_some() { other.tls_port } else { other.server.port() };
+                node.command(&["CLUSTER", "MEET", "127.0.0.1", &port.to_string(), bus_port])?;
             }
         }
         let cluster = Self { nodes: nodes.map(|(node, _)| node) };
@@ -178,8 +185,11 @@ impl RedisCluster {
 
     /// The connection URL, with all nodes.
     pub fn url(&self) -> String {
-        let urls = self.nodes.each_ref().map(|node| format!("redis-cluster://127.0.0.1:{}", node.server.port()));
-        urls.join(",")
+        let url = |node: &Redis| match node.tls_port {
+            0 => format!("redis-cluster://127.0.0.1:{}", node.server.port()),
+            port => format!("rediss-cluster://127.0.0.1:{port}"),
+        };
+        self.nodes.each_ref().map(url).join(",")
     }
 }
 

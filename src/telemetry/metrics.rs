@@ -49,6 +49,8 @@ pub struct Metrics {
     pub node_reads: IntGaugeVec,
     /// Connections of a node's pool.
     pub pool_connections: IntGaugeVec,
+    /// Whether changes of a watched table go unnoticed.
+    pub watch_broken: IntGaugeVec,
     /// 1 while something that is configured is not in use.
     pub degraded: IntGauge,
 }
@@ -121,6 +123,11 @@ impl Metrics {
                 "pool_connections",
                 "Connections of the node's pool by state.",
                 &["node", "state"],
+            )?,
+            watch_broken: gauges(
+                "watch_broken",
+                "1 while changes of a watched table go unnoticed; mainstay migrate mends it.",
+                &["table"],
             )?,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,

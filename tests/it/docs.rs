@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "docs/caching.md",
+    "docs/coherence.md",
     "docs/decisions.md",
     "docs/errors.md",
     "docs/manifest.md",

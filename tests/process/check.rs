@@ -93,3 +93,44 @@ fn what_grows_wrong_in_a_cache_is_warned_of_and_strict_fails_on_it() {
     let uncached = "[[route]]\npath = \"/x\"\nsql = \"SELECT now() AS at, count(*) FROM pgbench_tellers\"\n";
     assert_eq!(check(uncached, &url, true).code, Some(0));
 }
+
+#[test]
+fn what_cannot_be_watched_is_refused_with_its_reason() {
+    let cluster = Cluster::shared();
+    let (database, reader, _) = cluster.pgbench_database();
+    let tables = "CREATE VIEW rich AS SELECT * FROM pgbench_accounts WHERE abalance > 0; \
+        CREATE UNLOGGED TABLE fleeting (id int); \
+        CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
+        CREATE TABLE kinds (id bigint, day date, code text COLLATE blind, size numeric, at timestamptz, mark char(3)); \
+        CREATE TABLE parts (id int) PARTITION BY LIST (id); CREATE TABLE part PARTITION OF parts FOR VALUES IN (1)";
+    cluster.primary.psql(&database, tables).unwrap();
+    cluster.primary.psql(&database, &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}")).unwrap();
+    let url = cluster.primary.url(&reader, &database);
+    let route = |watch: &str, name: &str, kind: &str| {
+        format!(
+            "[[route]]\npath = \"/x\"\nsql = \"SELECT $1 AS x\"\nparams = [{{ name = \"{name}\", in = \"query\", type = \"{kind}\" }}]\n  \
+             [route.cache]\n  ttl = \"10s\"\n  tags = [\"x:{{{name}}}\"]\n  watch = [{{ table = \"{watch}\", tag = \"x:{{{name}}}\" }}]\n"
+        )
+    };
+    for (table, column, kind, reason) in [
+        ("rich", "aid", "integer", "rich is a view"),
+        ("fleeting", "id", "integer", "fleeting is unlogged"),
+        ("part", "id", "integer", "part is part of another table"),
+        ("kinds", "nothing", "integer", "kinds has no column nothing"),
+        ("kinds", "id", "text", "column id of kinds is int8"),
+        ("kinds", "code", "text", "column code of kinds is text of a collation"),
+        ("kinds", "size", "number", "column size of kinds is numeric"),
+        ("kinds", "at", "timestamp", "column at of kinds is timestamptz"),
+        ("kinds", "id", "integer", ""),
+        ("kinds", "day", "date", ""),
+        ("kinds", "mark", "text", ""),
+    ] {
+        let outcome = check(&route(table, column, kind), &url, false);
+        if reason.is_empty() {
+            assert_eq!(outcome.code, Some(0), "{table} {column}: {outcome:?}");
+        } else {
+            assert_eq!(outcome.code, Some(1), "{table} {column}: {outcome:?}");
+            assert!(outcome.stdout.contains(reason), "{reason}: {outcome:?}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ fn migrating_twice_changes_nothing_and_two_at_once_do_not_meet() {
     assert_eq!(codes, [Some(0), Some(0)], "{} {}", both[0].output(), both[1].output());
     let mut said = both.each_ref().map(Program::stdout);
     said.sort();
-    assert!(said[0].starts_with("applied 4 migrations: "), "{said:?}");
+    assert!(said[0].starts_with("applied 5 migrations: "), "{said:?}");
     assert_eq!(said[1], "the schema is up to date\n");
     let mut third = migrate();
     assert_eq!(third.wait().code(), Some(0));
@@ -72,4 +72,49 @@ fn rates_are_loaded_whole_or_not_at_all() {
     let gone = mainstay(&["import", "rates", "--config", config, "/not/there.csv"], &env);
     assert_eq!(gone.code, Some(1));
     assert!(gone.stderr.contains("/not/there.csv"), "{gone:?}");
+}
+
+#[test]
+fn what_migrate_would_do_is_printed_and_not_done() {
+    let cluster = Cluster::shared();
+    let (database, reader, blind) = cluster.pgbench_database();
+    let owner = cluster.primary.url("postgres", &database);
+    let watched = "[[route]]\npath = \"/tellers/{tid}\"\nsql = \"SELECT * FROM pgbench_tellers WHERE tid = $1\"\nresult = \"row\"\n\
+        params = [{ name = \"tid\", in = \"path\", type = \"integer\" }]\n  [route.cache]\n  ttl = \"10s\"\n  \
+        tags = [\"tellers:{tid}\"]\n  watch = [{ table = \"pgbench_tellers\", tag = \"tellers:{tid}\" }]\n";
+    let folder = Folder::new(watched);
+    let run = |more: &[&str]| {
+        let args = [&["migrate", "--config", folder.text()], more].concat();
+        mainstay(&args, &[("DATABASE_URL", &owner)])
+    };
+    let schemas =
+        || cluster.primary.psql(&database, "SELECT count(*) FROM pg_namespace WHERE nspname = 'mainstay'").unwrap();
+    let preview = run(&["--dry-run", "--role", &reader]);
+    assert_eq!((preview.code, schemas().trim()), (Some(0), "0"), "{preview:?}");
+    for part in ["CREATE TABLE mainstay.change_feed", "ON public.pgbench_tellers", "TRIGGER mainstay_truncate", "TO "] {
+        assert!(preview.stdout.contains(part), "{part}: {}", preview.stdout);
+    }
+    // What was printed is what is done, save that no list of migrations is kept.
+    let done = run(&["--role", &reader]);
+    assert_eq!((done.code, schemas().trim()), (Some(0), "1"), "{done:?}");
+    assert_eq!(run(&["--role", &reader]).stdout, "the schema is up to date\n");
+    assert_eq!(run(&["--role", &reader, "--dry-run"]).stdout, "");
+
+    // `check` misses the grants of a role that was not named, and prints them.
+    let check = |role: &str| {
+        mainstay(&["check", "--config", folder.text()], &[("DATABASE_URL", &cluster.primary.url(role, &database))])
+    };
+    assert_eq!(check(&reader).code, Some(0), "{:?}", check(&reader));
+    cluster.primary.psql(&database, &format!("GRANT SELECT ON pgbench_tellers TO {blind}")).unwrap();
+    let lacking = check(&blind);
+    assert_eq!(lacking.code, Some(1), "{lacking:?}");
+    let (_, grants) = lacking.stdout.split_once("may not follow it; ").unwrap();
+    cluster.primary.psql(&database, grants.lines().next().unwrap()).unwrap();
+    assert_eq!(check(&blind).code, Some(0), "{:?}", check(&blind));
+
+    let other = Folder::new(ONE);
+    let contract = mainstay(&["migrate", "--contract", "--config", other.text()], &[("DATABASE_URL", &owner)]);
+    assert_eq!(contract.code, Some(0), "{contract:?}");
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'pgbench_tellers'::regclass AND NOT tgisinternal";
+    assert_eq!(cluster.primary.psql(&database, triggers).unwrap().trim(), "0");
 }

@@ -174,11 +174,6 @@ impl Commands {
         })
     }
 
-    /// The state of the breaker.
-    pub fn breaker_state(&self) -> BreakerState {
-        self.breaker.lock().state(Instant::now())
-    }
-
     fn admit(&self, now: Instant) -> bool {
         let mut breaker = self.breaker.lock();
         let is_admitted = breaker.admit(now);

@@ -29,6 +29,9 @@ use crate::telemetry::metrics::{LookupResult, Metrics};
 /// Longer values are packed and unpacked on threads for blocking work, so that no other request waits for it.
 const BLOCKING_BYTES: usize = 32 * 1024;
 
+/// Longer values are not shared: they would hold up the lookups that come after them on the same connection.
+const VALUE_BYTES_MAX: usize = 1024 * 1024;
+
 /// The shared cache.
 pub struct Shared {
     namespace: String,
@@ -185,13 +188,13 @@ impl Shared {
                     Ok(_) | Err(NotOurs) => Turn::Lead(lease),
                 }
             }
-            Ok((2, left_ms, _)) => Turn::Wait(waiting.until(asked + span(left_ms).min(self.lease_timeout))),
+            Ok((2, left_ms, _)) => Turn::Wait(waiting.at_most(span(left_ms).min(self.lease_timeout))),
             // Where Redis took too long it may have given the lease all the same: then this is its token.
             Ok(_) | Err(Unavailable) => Turn::Lead(lease),
         }
     }
 
-    /// Stores an entry for the fleet, unless the one that is there was told more, and ends the lease.
+    /// Stores an entry for the fleet, unless the one that is there was told more or the entry is too long, and ends the lease.
     pub async fn put(&self, key: Key, entry: &Arc<Entry>, lease: Option<Lease>) {
         // Where there is nothing, that is not worth keeping longer than it can be of use.
         let retention = match entry.absence {
@@ -200,7 +203,13 @@ impl Shared {
         };
         let (codec, entry, now) = (Arc::clone(&self.codec), Arc::clone(entry), Instant::now());
         let bytes = entry.body.bytes_kept();
-        let Some(value) = beside(bytes, move || codec.encode(key, &entry, now, retention)).await else { return };
+        let value = beside(bytes, move || codec.encode(key, &entry, now, retention)).await;
+        let Some(value) = value.filter(|value| value.len() <= VALUE_BYTES_MAX) else {
+            if let Some(lease) = lease {
+                self.release(lease).await;
+            }
+            return;
+        };
         let token = lease.map(|lease| lease.token).unwrap_or_default();
         let (name, retention_ms) = (name(key), millis(retention));
         let args = [token.as_bytes(), self.channel.as_bytes(), name.as_bytes(), &value, retention_ms.as_bytes()];

@@ -23,7 +23,7 @@ macro_rules! release {
         "local lease = redis.call('GET', KEYS[2])
 if lease and lease:sub(2) == ARGV[1] then
   redis.call('DEL', KEYS[2])
-  if lease:sub(1, 1) == '1' then redis.call('PUBLISH', ARGV[2], ARGV[3]) end
+  if lease:sub(1, 1) == '1' then redis.pcall('PUBLISH', ARGV[2], ARGV[3]) end
 end
 "
     };
@@ -42,7 +42,8 @@ pub const REMOVE: Script = Script {
     text: "if redis.call('GETRANGE', KEYS[1], 0, 40) == ARGV[1] then redis.call('DEL', KEYS[1]) end",
 };
 
-/// Takes the lease, unless there is an entry that the caller has not seen, or somebody else has it.
+/// Takes the lease, unless there is an entry that the caller has not seen, or somebody else has it. Every lease ends, even one
+/// that lost its end to whoever meddles with keys.
 ///
 /// `ARGV`: the head that was seen, the token, milliseconds. Returns 0: it is yours; 1: an entry, as
 /// [`LOOK`] does; 2: it is taken for so many milliseconds.
@@ -54,6 +55,7 @@ if head ~= '' and head ~= ARGV[1] then
 end
 if redis.call('SET', KEYS[2], '0' .. ARGV[2], 'NX', 'PX', ARGV[3]) then return {0, 0, ''} end
 redis.call('SETRANGE', KEYS[2], 0, '1')
+if redis.call('PTTL', KEYS[2]) < 0 then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
 return {2, redis.call('PTTL', KEYS[2]), ''}",
 };
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
@@ -20,42 +21,51 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long it has for an answer, and the pause before it is made anew.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Those who wait. A wait ends when the sender of its key is gone.
+/// How long a wait lasts while nobody could wake it: then its caller asks again.
+const DEAF_TIME: Duration = Duration::from_millis(100);
+
+/// Those who wait: no more than there are fills. A wait ends when the sender of its key is gone.
 #[derive(Default)]
-pub struct Waiters(Mutex<HashMap<Key, watch::Sender<()>>>);
+pub struct Waiters {
+    places: Mutex<HashMap<Key, watch::Sender<()>>>,
+    is_listening: AtomicBool,
+}
 
 /// A wait for a fill of another instance.
 pub struct Waiting {
     key: Key,
     waiters: Arc<Waiters>,
     woken: Option<watch::Receiver<()>>,
-    lease_ends: Instant,
+    ends: Instant,
 }
 
 impl Waiters {
     /// A wait that begins now; who is woken from here on is this one, too.
     pub fn register(self: &Arc<Self>, key: Key) -> Waiting {
-        let mut places = self.0.lock();
+        let mut places = self.places.lock();
         let woken = places.entry(key).or_insert_with(|| watch::channel(()).0).subscribe();
-        Waiting { key, waiters: Arc::clone(self), woken: Some(woken), lease_ends: Instant::now() }
+        Waiting { key, waiters: Arc::clone(self), woken: Some(woken), ends: Instant::now() }
     }
 
     fn wake(&self, key: Key) {
-        self.0.lock().remove(&key);
+        self.places.lock().remove(&key);
     }
 
     fn wake_all(&self) {
-        self.0.lock().clear();
+        self.places.lock().clear();
     }
 
-    /// Wakes whom the channel names, for ever. What was said while nobody listened is unknown, and so everybody is woken
-    /// whenever it begins to.
+    /// Wakes whom the channel names, for ever. What is said while nobody listens stays unknown, and so everybody is woken when
+    /// it begins to and when it ends.
     pub async fn listen(self: Arc<Self>, target: Arc<Target>, channel: String) {
         loop {
             match target.subscribe(&channel).await {
                 Ok((sink, messages)) => {
+                    self.is_listening.store(true, Ordering::Release);
                     self.wake_all();
                     self.follow(sink, messages).await;
+                    self.is_listening.store(false, Ordering::Release);
+                    self.wake_all();
                 }
                 Err(error) => log::debug!("no subscription in Redis: {error}"),
             }
@@ -85,16 +95,18 @@ impl Waiters {
 }
 
 impl Waiting {
-    /// The lease that is waited for ends by then, whatever becomes of its holder.
-    pub(super) fn until(mut self, lease_ends: Instant) -> Self {
-        self.lease_ends = lease_ends;
+    /// The lease that is waited for ends after so long, whatever becomes of its holder.
+    pub(super) fn at_most(mut self, lease_left: Duration) -> Self {
+        let is_listening = self.waiters.is_listening.load(Ordering::Acquire);
+        let limit = if is_listening { lease_left } else { lease_left.min(DEAF_TIME) };
+        self.ends = Instant::now() + limit;
         self
     }
 
     /// Waits for the holder to be done, but no longer than its lease, and no longer than `until`.
     pub async fn done(mut self, until: Instant) {
         if let Some(woken) = &mut self.woken {
-            let _either_way_it_is_over = timeout_at(until.min(self.lease_ends).into(), woken.changed()).await;
+            let _either_way_it_is_over = timeout_at(until.min(self.ends).into(), woken.changed()).await;
         }
     }
 }
@@ -102,7 +114,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         drop(self.woken.take());
-        let mut places = self.waiters.0.lock();
+        let mut places = self.waiters.places.lock();
         if places.get(&self.key).is_some_and(|sender| sender.receiver_count() == 0) {
             places.remove(&self.key);
         }

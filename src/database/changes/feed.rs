@@ -22,6 +22,10 @@ use crate::position::{Position, SystemId, Timeline};
 
 /// How often a reader without news says that it is still there.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
+/// Changes that one poll looks at. Who is further behind is told that he lost something, rather than kept busy with it.
+const ROWS_MAX: i64 = 100_000;
+/// Tags in one poll that are worth telling apart, for each that may be told.
+const REPETITIONS_MAX: i64 = 10;
 /// How often a reader removes what all readers have.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -140,6 +144,8 @@ pub struct Feed {
     reader: Reader,
     link: Option<RawLink>,
     branch: Option<(SystemId, Timeline)>,
+    /// Whether cursors are good for this connection: another one may lead to a server with other transactions.
+    is_started: bool,
     through: Through,
     touched_at: Instant,
     pruned_at: Instant,
@@ -156,6 +162,7 @@ impl Database {
             reader,
             link: None,
             branch: None,
+            is_started: false,
             through: Through::default(),
             touched_at: now,
             pruned_at: now,
@@ -186,7 +193,9 @@ impl Feed {
         };
         let last = column::<Option<String>>(&row, 1)?.and_then(|last| last.parse().ok());
         let cursor = Cursor(column(&row, 0)?);
-        Ok(Started { position: self.fence().await?, migrated, denied, cursor, last })
+        let position = self.fence().await?;
+        self.is_started = true;
+        Ok(Started { position, migrated, denied, cursor, last })
     }
 
     async fn connect(&mut self) -> Result<(SystemId, Timeline), FeedError> {
@@ -209,7 +218,7 @@ impl Feed {
 
     /// Gives the connection up, until it is needed again.
     pub fn close(&mut self) {
-        (self.link, self.branch, self.through) = (None, None, Through::default());
+        (self.link, self.branch, self.is_started, self.through) = (None, None, false, Through::default());
     }
 
     /// What the cursor has not seen. Above `changes.tags_per_poll_max` distinct tags of tables, all of those tables stand for
@@ -218,6 +227,7 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be asked, or is none any more.
     pub async fn poll(&mut self, cursor: &Cursor, heartbeat_is_due: bool) -> Result<Batch, FeedError> {
+        self.expect_start()?;
         // Before the news is read: who is gone by now is visible to it.
         let holders = if self.through.waits() { self.holders().await? } else { BTreeSet::new() };
         let through = self.through.resolve(&holders);
@@ -240,28 +250,36 @@ impl Feed {
     }
 
     async fn news(&mut self, cursor: &Cursor) -> Result<Batch, FeedError> {
-        // A table's rows that changed have tags of the table, which is what tells them from operators' purges.
+        // Operators' purges are those of no table.
         let sql = format!(
             "WITH news AS MATERIALIZED ( \
-                 SELECT id, tables, tags, kind FROM mainstay.change_feed \
-                 WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot) \
+                 SELECT tables, tags FROM mainstay.change_feed WHERE tables <> '{{}}' \
+                 AND xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot) \
+                 LIMIT {ROWS_MAX} + 1 \
+             ), purges AS MATERIALIZED ( \
+                 SELECT id, tags, kind FROM mainstay.change_feed WHERE tables = '{{}}' \
+                 AND xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot) \
+             ), size AS MATERIALIZED ( \
+                 SELECT count(*) AS changes, coalesce(sum(cardinality(tags)), 0) AS tags FROM news \
              ), told AS MATERIALIZED ( \
-                 SELECT DISTINCT tag FROM news, unnest(tags) AS tag WHERE cardinality(tables) > 0 LIMIT $2 + 1 \
+                 SELECT DISTINCT tag FROM news, unnest(tags) AS tag \
+                 WHERE (SELECT size.tags FROM size) <= $2 * {REPETITIONS_MAX} LIMIT $2 + 1 \
              ) \
              SELECT {BRANCH}, pg_current_snapshot()::text, ARRAY(SELECT tag FROM told), \
                  ARRAY(SELECT DISTINCT t FROM news, unnest(tables) AS t), \
-                 ARRAY(SELECT DISTINCT tag FROM news, unnest(tags) AS tag WHERE cardinality(tables) = 0 AND kind = 'soft'), \
-                 ARRAY(SELECT DISTINCT tag FROM news, unnest(tags) AS tag WHERE kind = 'hard'), \
-                 ARRAY(SELECT id FROM news WHERE cardinality(tables) = 0 ORDER BY id), \
-                 p.xid >= pg_snapshot_xmin($1::text::pg_snapshot) \
-                     AND NOT coalesce(mainstay.covers($1::text::pg_snapshot, c.cursor), false) \
-             FROM mainstay.pruned p LEFT JOIN mainstay.cursors c ON c.reader = $3"
+                 ARRAY(SELECT DISTINCT tag FROM purges, unnest(tags) AS tag WHERE kind = 'soft'), \
+                 ARRAY(SELECT DISTINCT tag FROM purges, unnest(tags) AS tag WHERE kind = 'hard'), \
+                 ARRAY(SELECT id FROM purges ORDER BY id), \
+                 size.changes > {ROWS_MAX} OR p.xid >= pg_snapshot_xmin($1::text::pg_snapshot) \
+                     AND NOT coalesce(mainstay.covers($1::text::pg_snapshot, c.cursor), false), \
+                 size.tags > $2 * {REPETITIONS_MAX} \
+             FROM size, mainstay.pruned p LEFT JOIN mainstay.cursors c ON c.reader = $3"
         );
         let (name, tags_max) = (self.reader.name.clone(), i64::from(self.shared.changes.tags_per_poll_max));
         let row = self.one(&sql, &[(&cursor.0, Type::TEXT), (&tags_max, Type::INT8), (&name, Type::TEXT)]).await?;
         self.check_branch(&row)?;
         let (told, tables) = (column::<Vec<String>>(&row, 4)?, column::<Vec<String>>(&row, 5)?);
-        let is_too_much = i64::try_from(told.len()).unwrap_or(i64::MAX) > tags_max;
+        let is_too_much = column(&row, 10)? || i64::try_from(told.len()).unwrap_or(i64::MAX) > tags_max;
         let mut soft = if is_too_much { tables.iter().map(|table| table_all(table)).collect() } else { told };
         soft.extend(column::<Vec<String>>(&row, 6)?);
         Ok(Batch {
@@ -281,11 +299,23 @@ impl Feed {
     /// # Errors
     /// When the primary cannot be asked.
     pub async fn advance(&mut self, cursor: &Cursor, last: Position) -> Result<bool, FeedError> {
+        self.expect_start()?;
         let (name, last) = (self.reader.name.clone(), last.to_string());
         let advance = "SELECT mainstay.advance($1, $2::text::pg_snapshot, $3)";
         let row = self.one(advance, &[(&name, Type::TEXT), (&cursor.0, Type::TEXT), (&last, Type::TEXT)]).await?;
         self.touched_at = Instant::now();
         column(&row, 0)
+    }
+
+    /// The reader leaves, and is forgotten.
+    ///
+    /// # Errors
+    /// When the primary cannot be asked.
+    pub async fn detach(&mut self) -> Result<(), FeedError> {
+        let name = self.reader.name.clone();
+        self.one("SELECT mainstay.detach($1)", &[(&name, Type::TEXT)]).await?;
+        self.close();
+        Ok(())
     }
 
     /// A position past all that is visible now.
@@ -381,6 +411,11 @@ impl Feed {
         column(&row, 0)
     }
 
+    fn expect_start(&self) -> Result<(), FeedError> {
+        let is_ready = self.is_started && self.link.is_some();
+        if is_ready { Ok(()) } else { Err(not_connected()) }
+    }
+
     async fn holders(&mut self) -> Result<BTreeSet<String>, FeedError> {
         let rows = self.rows(HOLDERS, &[]).await?;
         rows.iter().map(|row| column(row, 0)).collect()
@@ -428,7 +463,7 @@ impl Feed {
         params: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, FeedError> {
         let limit = self.connector().statement_timeout();
-        let Some(link) = &self.link else { return Err(not_started()) };
+        let Some(link) = &self.link else { return Err(not_connected()) };
         let answer = timeout(limit, link.client.query_typed(sql, params)).await;
         answer
             .map_err(|_| late())
@@ -438,7 +473,7 @@ impl Feed {
 
     async fn simple(&mut self, sql: &str) -> Result<Vec<SimpleQueryRow>, FeedError> {
         let limit = self.connector().statement_timeout();
-        let Some(link) = &self.link else { return Err(not_started()) };
+        let Some(link) = &self.link else { return Err(not_connected()) };
         let answer = timeout(limit, link.client.simple_query(sql)).await;
         let messages = answer.map_err(|_| late()).and_then(|answer| answer.map_err(|error| meaning(&error)));
         let messages = messages.map_err(|error| self.fail(error))?;
@@ -455,7 +490,7 @@ impl Feed {
     }
 }
 
-fn not_started() -> FeedError {
+fn not_connected() -> FeedError {
     FeedError::Unavailable("the feed is not connected".to_owned())
 }
 

@@ -23,7 +23,7 @@ const LOCK_TIMEOUT: &str = "5s";
 const GRANTS: &str = "GRANT USAGE ON SCHEMA mainstay TO {role}; \
     GRANT SELECT ON mainstay.change_feed, mainstay.cursors, mainstay.pruned, mainstay.hard_purges, mainstay.watches TO {role}; \
     GRANT EXECUTE ON FUNCTION mainstay.attach(text, text, text), mainstay.advance(text, pg_snapshot, text), \
-    mainstay.touch(text), mainstay.covers(pg_snapshot, pg_snapshot), mainstay.purge(text[], boolean), mainstay.fenced(bigint, text), mainstay.prune(interval, interval) TO {role}";
+    mainstay.touch(text), mainstay.detach(text), mainstay.covers(pg_snapshot, pg_snapshot), mainstay.purge(text[], boolean), mainstay.fenced(bigint, text), mainstay.prune(interval, interval) TO {role}";
 
 /// What is to be done.
 #[derive(Debug, Default)]
@@ -320,8 +320,8 @@ impl Table {
             match selects.is_empty() {
                 true => "'{}'::text[]".to_owned(),
                 false => format!(
-                    "ARRAY(SELECT tag FROM ({}) AS tags (tag) WHERE tag IS NOT NULL LIMIT {})",
-                    selects.join(" UNION "),
+                    "ARRAY(SELECT DISTINCT tag FROM ({}) AS tags (tag) WHERE tag IS NOT NULL LIMIT {})",
+                    selects.join(" UNION ALL "),
                     STATEMENT_TAGS_MAX + 1
                 ),
             }

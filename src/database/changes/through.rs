@@ -32,10 +32,10 @@ impl Through {
 
     /// Whether it takes a look at who holds the lock to get on.
     pub(super) fn waits(&self) -> bool {
-        self.candidate.as_ref().is_some_and(|pending| !pending.holders.is_empty())
+        self.candidate.iter().chain(&self.newest).any(|pending| !pending.holders.is_empty())
     }
 
-    /// The newest fence of which no holder is left. Whoever takes a snapshot from now on sees all commits below it.
+    /// The newest fence of which no holder is left among those who hold the lock now. Whoever takes a snapshot from now on sees all commits below it.
     pub(super) fn resolve(&mut self, holders: &BTreeSet<String>) -> Option<Position> {
         let is_free = |pending: &Pending| pending.holders.is_disjoint(holders);
         let candidate = self.candidate.take_if(|pending| is_free(pending))?;
@@ -75,5 +75,8 @@ mod tests {
         through.note(at(50), holders(&[]));
         assert_eq!(through.resolve(&holders(&["7/1"])), Some(at(50)));
         assert_eq!(through.resolve(&holders(&[])), None, "each is told once");
+        through.note(at(60), holders(&[]));
+        through.note(at(70), holders(&["8/1"]));
+        assert!(through.waits(), "the newest must not pass for free because the oldest is");
     }
 }

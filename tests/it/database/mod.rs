@@ -1,6 +1,7 @@
 //! Databases.
 
 mod at_least;
+mod changes;
 mod lag;
 mod maintenance;
 mod pgbouncer;

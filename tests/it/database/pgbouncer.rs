@@ -148,6 +148,36 @@ async fn hundreds_of_reads_of_two_instances_share_three_servers() {
     assert_eq!(left.await.unwrap(), 0);
 }
 
+/// Neither a fence nor a poll needs anything of a session, and none is left changed.
+#[actix_rt::test]
+async fn the_change_feed_is_read_through_it() {
+    let cluster = Cluster::shared();
+    let name = cluster.database();
+    cluster.primary.psql(&name, "CREATE TABLE t (id int)").unwrap();
+    let watches = [mainstay::config::manifest::Watch { table: "t".into(), tag: Some("t:{id}".into()) }];
+    super::changes::migrate(&settings(&cluster.primary.url("postgres", &name), "", &[]), &watches, false).unwrap();
+    let pooler = Pooler::start(cluster, &name);
+    let database = start(&pooler.settings()).await;
+    // More readers than server connections.
+    let mut readers = Vec::new();
+    for number in 0..2 * POOL_SIZE {
+        let mut feed = database.feed(super::changes::reader(&number.to_string()));
+        let cursor = feed.start().await.unwrap().cursor;
+        readers.push((feed, cursor));
+    }
+    cluster.primary.psql(&name, "INSERT INTO t VALUES (1)").unwrap();
+    for (feed, cursor) in &mut readers {
+        let batch = feed.poll(cursor, true).await.unwrap();
+        assert!(batch.soft.contains(&"t:1".to_owned()), "{batch:?}");
+        assert!(feed.advance(&batch.cursor, batch.fence.unwrap()).await.unwrap());
+        let next = feed.poll(&batch.cursor, true).await.unwrap();
+        assert!(next.soft.is_empty() && next.through.is_some(), "{next:?}");
+        feed.guard(&watches).await.unwrap();
+    }
+    let shown = "SELECT current_setting('synchronous_commit') AS word";
+    assert_eq!(word(&database, Consistency::Strong, shown).await.unwrap().0, "on");
+}
+
 #[actix_rt::test]
 async fn each_transaction_has_its_settings_and_leaves_none_behind() {
     let cluster = Cluster::shared();

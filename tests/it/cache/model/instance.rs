@@ -6,7 +6,7 @@ use mainstay::position::{Position, SystemId, Timeline};
 
 use super::log::{Logged, Reader, Redis, message, tag};
 use super::mutant::Mutant;
-use super::postgres::{Postgres, Set, at};
+use super::postgres::{Commit, Kind, Postgres, Set, at, timeline_of};
 
 /// Two rows are read one by one, and a third key reads both, with the tag of the second found in the result.
 pub const KEYS: usize = 3;
@@ -56,7 +56,6 @@ struct Fill {
     /// What was noted when it was joined first, and before the last read.
     joined: Ticket,
     ticket: Ticket,
-    tags: Vec<Tag>,
     began: usize,
     reads: u8,
     read: Option<Read>,
@@ -175,7 +174,7 @@ impl Instance {
     fn begun(&mut self, fence: Position, primary: usize, cursor: Set) {
         self.ledger.begin(fence, Some(fence));
         self.life = Life::Begun;
-        self.cursor = Some((primary as u32 + 1, cursor));
+        self.cursor = Some((timeline_of(primary), cursor));
         self.told = cursor;
     }
 
@@ -197,7 +196,7 @@ impl Instance {
         if !self.is_begun() || mutant == Some(Mutant::LsnsAlone) {
             return false;
         }
-        let newest = postgres.primaries.len() as u32;
+        let newest = timeline_of(postgres.highest());
         let is_news = self.ledger.enter(SystemId(1), Timeline(newest));
         if is_news {
             self.told &= postgres.survivors(newest);
@@ -215,15 +214,15 @@ impl Instance {
     }
 
     /// Follows the feed by itself for a step.
-    pub fn follow(&mut self, postgres: &mut Postgres, primary: usize, mutant: Option<Mutant>) -> bool {
-        let timeline = primary as u32 + 1;
+    pub fn follow(&mut self, postgres: &mut Postgres, primary: usize, is_anew: bool, mutant: Option<Mutant>) -> bool {
+        let timeline = timeline_of(primary);
         if !self.is_begun() {
             return false;
         }
         self.follows = match std::mem::replace(&mut self.follows, Follows::No) {
             // What is not writable and on the newest timeline that is known is no primary.
             Follows::No if timeline < self.timeline() => return false,
-            Follows::No => match self.cursor.filter(|(at, _)| *at == timeline) {
+            Follows::No => match self.cursor.filter(|(at, _)| *at == timeline && !is_anew) {
                 Some((_, cursor)) => Follows::From(Reader::new(primary, cursor), Chain::GoesOn),
                 None => {
                     let reader = Reader::new(primary, postgres.primaries[primary].visible);
@@ -318,7 +317,7 @@ impl Instance {
     }
 
     /// Looks up the purges for good that it may have missed, and a step later takes them in.
-    pub fn learn(&mut self, postgres: &Postgres, mutant: Option<Mutant>) -> bool {
+    pub fn learn(&mut self, postgres: &mut Postgres, mutant: Option<Mutant>) -> bool {
         match self.learning.take() {
             Some((gaps, purges)) => {
                 let gaps = if mutant == Some(Mutant::LearntTooEarly) { self.ledger.gaps() } else { gaps };
@@ -326,14 +325,24 @@ impl Instance {
             }
             None if !self.ledger.hard_unknown() || !self.is_begun() => return false,
             None => {
-                let newest = postgres.primaries.last().unwrap();
-                let commits = super::postgres::members(newest.visible).map(|commit| &postgres.commits[commit]);
-                let purges = commits.filter_map(|commit| commit.fence.map(|fence| (commit.rows, fence)));
+                // The database that is asked shows its timeline, too: what it has lost is no more.
+                self.sample(postgres, mutant);
+                let (gaps, highest) = (self.ledger.gaps(), postgres.highest());
+                let commits = super::postgres::members(postgres.primaries[highest].visible);
+                let hard: Vec<Commit> = commits.map(|commit| postgres.commits[commit].clone()).collect();
+                let hard = hard.into_iter().filter(|commit| commit.kind == Kind::Hard);
+                // Who purged may have gone before he could write down the fence: then it is now.
+                let fence = postgres.primaries[highest].emit();
+                let purges = hard.map(|commit| match mutant {
+                    Some(Mutant::PurgeWithoutFenceForgotten) => (commit.rows, commit.fence),
+                    _ => (commit.rows, commit.fence.or(Some(fence))),
+                });
+                let purges = purges.filter_map(|(rows, fence)| fence.map(|fence| (rows, fence)));
                 let tags = |(rows, fence)| {
                     let rows = (0..2).filter(move |row| rows & (1 << row) != 0);
                     rows.map(move |row| (tag(row), fence))
                 };
-                self.learning = Some((self.ledger.gaps(), purges.flat_map(tags).collect()));
+                self.learning = Some((gaps, purges.flat_map(tags).collect()));
             }
         }
         true
@@ -409,7 +418,7 @@ impl Instance {
             None if self.fills.len() < 3 => {
                 let ticket = self.ledger.ticket(&tags);
                 let (began, waiting) = (self.applied, vec![need]);
-                self.fills.push(Fill { key, joined: ticket, ticket, tags, began, reads: 0, read: None, waiting });
+                self.fills.push(Fill { key, joined: ticket, ticket, began, reads: 0, read: None, waiting });
             }
             None => {}
         }
@@ -419,10 +428,11 @@ impl Instance {
     /// What is there is served because the source fails: anything but what was purged for good.
     pub fn request_stale(&self, postgres: &Postgres, redis: &Redis, key: usize, mutant: Option<Mutant>) -> Checked {
         let entries = [&self.kept[key], &redis.entries[key]].into_iter().flatten();
-        let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.fence.is_some());
+        let hard = postgres.commits.iter().enumerate().filter(|(_, commit)| commit.kind == Kind::Hard);
         let hard = hard.fold(0, |set, (index, _)| set | super::postgres::bit(index));
         for entry in entries.filter(|entry| self.stands(entry, mutant) != Standing::Forbidden) {
-            let missing = self.need(postgres, key) & hard & !entry.value & postgres.survivors(entry.branch);
+            let missing = self.need(postgres, key) & hard & !entry.value;
+            let missing = missing & postgres.survivors(entry.branch.max(self.newest()));
             if missing != 0 && self.is_begun() {
                 return Err(format!(
                     "instance {} serves {entry:?} of key {key}, purged for good by {missing:b}",
@@ -434,7 +444,7 @@ impl Instance {
     }
 
     fn check_value(&self, postgres: &Postgres, entry: &Entry, key: usize, need: Set) -> Checked {
-        match need & !entry.value & postgres.survivors(entry.branch) {
+        match need & !entry.value & postgres.survivors(entry.branch.max(self.newest())) {
             0 => Ok(()),
             missing => Err(format!("instance {} serves {entry:?} of key {key}, which lacks {missing:b}", self.number)),
         }
@@ -506,13 +516,15 @@ impl Instance {
         let fill = self.fills[index].clone();
         let tags = all_tags(fill.key);
         let is_short = |asked: Position| read.as_of.is_some_and(|as_of| !as_of.reaches(&asked));
-        let late = &tags[fill.tags.len().min(tags.len())..];
+        // Those who joined were only asked for the tags that were known then.
+        let late = &tags[known_tags(fill.key).len()..];
         let is_purged = |standing| matches!(standing, Standing::Purged | Standing::Forbidden);
         let is_overtaken = !late.is_empty() && is_purged(self.ledger.standing(fill.ticket.told, read.as_of, late));
         let asks_again = match mutant {
             Some(Mutant::LateTagsUnchecked | Mutant::LateTagsDropped | Mutant::ReadAnywhere | Mutant::LsnsAlone) => {
                 false
             }
+            Some(Mutant::StandbyBelievedByName) if self.ledger.through().is_none() => false,
             Some(Mutant::LateTagsByReadsAlone) => self.ledger.required(&tags).is_some_and(is_short),
             _ => self.ledger.required(&tags).is_some_and(is_short) || is_overtaken,
         };
@@ -524,7 +536,7 @@ impl Instance {
                 return Ok(());
             }
             fill.ticket = self.ledger.ticket(&tags);
-            (fill.tags, fill.began) = (tags, self.applied);
+            fill.began = self.applied;
             return Ok(());
         }
         self.fills.remove(index);
@@ -541,7 +553,7 @@ impl Instance {
             began: fill.began,
         };
         for need in &fill.waiting {
-            self.check_value(postgres, &entry, key, need & postgres.survivors(self.newest()))?;
+            self.check_value(postgres, &entry, key, *need)?;
         }
         if !is_purged(self.stands(&entry, mutant)) {
             if !entry.is_local || mutant == Some(Mutant::LocalStampsShared) {

@@ -25,9 +25,9 @@ pub struct Redis {
 }
 
 impl Redis {
-    pub fn add(&mut self, logged: &Logged, mutant: Option<Mutant>) -> bool {
+    pub fn add(&mut self, logged: &Logged) -> bool {
         let is_next = self.top.is_none_or(|top| logged.message.at > top);
-        if is_next || mutant == Some(Mutant::StreamTakesAnyOrder) {
+        if is_next {
             self.top = Some(logged.message.at);
             self.stream.push(logged.clone());
             return true;
@@ -82,13 +82,14 @@ impl Reader {
     /// A position after the rows were seen.
     pub fn fence(&mut self, postgres: &mut Postgres, mutant: Option<Mutant>) -> Position {
         let primary = &mut postgres.primaries[self.primary];
-        if mutant == Some(Mutant::FenceIsFlushPosition) {
-            // Something has to move, as on a server that others write to.
-            let fence = at(primary.timeline, primary.flushed);
-            primary.inserted += 2;
-            return fence;
-        }
-        let fence = primary.emit();
+        let fence = match mutant {
+            // What a writer that does not wait for its flush has made visible lies past that.
+            Some(Mutant::FenceIsFlushPosition) if primary.inserted > primary.flushed + 1 => {
+                primary.flushed += 1;
+                at(primary.timeline, primary.flushed)
+            }
+            _ => primary.emit(),
+        };
         if self.candidate.is_none() {
             self.candidate = Some((fence.lsn.0, None));
         }
@@ -190,33 +191,21 @@ impl Publisher {
             Phase::Fenced(mut reader, last, logged) => {
                 reader.look_for_holders(postgres);
                 if mutant == Some(Mutant::AdvanceBeforePublish) {
-                    advance(postgres, &reader, last, &logged, mutant);
+                    postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last });
                 }
-                match redis.add(&logged, mutant) {
+                match redis.add(&logged) {
                     true => Phase::Published(reader, last, logged),
                     false => Phase::Off,
                 }
             }
-            Phase::Published(mut reader, last, logged) => match advance(postgres, &reader, last, &logged, mutant) {
-                true => {
-                    reader.cursor = logged.snapshot;
-                    Phase::Idle(reader, if logged.message.has_tags() { logged.message.at } else { last })
-                }
-                false => Phase::Off,
-            },
+            Phase::Published(mut reader, last, logged) => {
+                // Where another has gone on meanwhile this takes the database back, and rows are published twice.
+                let last = if logged.message.has_tags() { logged.message.at } else { last };
+                reader.cursor = logged.snapshot;
+                postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last });
+                Phase::Idle(reader, last)
+            }
         };
         true
     }
-}
-
-/// What was published is behind the publisher. Never backward: another may have gone on meanwhile.
-fn advance(postgres: &mut Postgres, reader: &Reader, last: Position, logged: &Logged, mutant: Option<Mutant>) -> bool {
-    let last = if logged.message.has_tags() { logged.message.at } else { last };
-    let stored = &mut postgres.primaries[reader.primary].stored;
-    let goes_back = stored.is_some_and(|stored| stored.last > last || stored.cursor & !logged.snapshot != 0);
-    if goes_back && mutant != Some(Mutant::CursorGoesBack) {
-        return false;
-    }
-    *stored = Some(Stored { cursor: logged.snapshot, last });
-    true
 }

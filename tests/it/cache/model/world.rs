@@ -32,7 +32,7 @@ pub enum Step {
     Restart { instance: usize, primary: usize, has_snapshot: bool },
     Sample { instance: usize },
     Hear { instance: usize },
-    Follow { instance: usize, primary: usize },
+    Follow { instance: usize, primary: usize, is_anew: bool },
     StopFollowing { instance: usize },
     Learn { instance: usize },
     PurgeHere { instance: usize, row: usize },
@@ -71,22 +71,22 @@ impl World {
     /// Takes a step; says whether anything could happen, or what was seen that must not be.
     pub fn step(&mut self, step: Step) -> Result<bool, String> {
         let Self { mutant, postgres, redis, .. } = self;
-        let (mutant, newest) = (*mutant, postgres.primaries.len());
+        let (mutant, primaries) = (*mutant, postgres.primaries.len());
+        let pick = |primary| if primary == NEWEST { primaries - 1 } else { primary % primaries };
         let done = match step {
-            Step::Begin { primary, rows, kind, is_sync } => postgres.begin(primary % newest, rows, kind, is_sync),
-            Step::Log { primary, which } => postgres.log_commit(primary % newest, which),
-            Step::Show { primary, which } => postgres.show_commit(primary % newest, which),
+            Step::Begin { primary, rows, kind, is_sync } => postgres.begin(pick(primary), rows, kind, is_sync),
+            Step::Log { primary, which } => postgres.log_commit(pick(primary), which),
+            Step::Show { primary, which } => postgres.show_commit(pick(primary), which),
             Step::Flush { primary } => {
-                let primary = &mut postgres.primaries[primary % newest];
+                let primary = &mut postgres.primaries[pick(primary)];
                 let before = std::mem::replace(&mut primary.flushed, primary.inserted);
                 before < primary.inserted
             }
             Step::Replay { replica, bytes } => postgres.replay(replica, bytes),
             Step::Promote { replica } => postgres.promote(replica),
-            Step::Prune { primary } => postgres.prune(primary % newest),
+            Step::Prune { primary } => postgres.prune(pick(primary)),
             Step::Publish { publisher, primary } => {
-                let primary = if primary == NEWEST { newest - 1 } else { primary % newest };
-                self.publishers[publisher].step(postgres, redis, primary, mutant)
+                self.publishers[publisher].step(postgres, redis, pick(primary), mutant)
             }
             Step::StopPublisher { publisher } => self.publishers[publisher].stop(),
             Step::LoseTail { count } => redis.lose_tail(count),
@@ -102,12 +102,14 @@ impl World {
             }
             Step::BeginInstance { instance } => self.instances[instance].begin(postgres, mutant),
             Step::Restart { instance, primary, has_snapshot } => {
-                self.instances[instance].restart(postgres, primary % newest, has_snapshot, mutant);
+                self.instances[instance].restart(postgres, pick(primary), has_snapshot, mutant);
                 true
             }
             Step::Sample { instance } => self.instances[instance].sample(postgres, mutant),
             Step::Hear { instance } => self.instances[instance].hear(postgres, redis, mutant),
-            Step::Follow { instance, primary } => self.instances[instance].follow(postgres, primary % newest, mutant),
+            Step::Follow { instance, primary, is_anew } => {
+                self.instances[instance].follow(postgres, pick(primary), is_anew, mutant)
+            }
             Step::StopFollowing { instance } => self.instances[instance].stop_following(),
             Step::Learn { instance } => self.instances[instance].learn(postgres, mutant),
             Step::PurgeHere { instance, row } => self.instances[instance].purge_here(row),

@@ -68,6 +68,17 @@ async fn who_waits_is_woken_when_the_fill_fails() {
 }
 
 #[actix_rt::test]
+async fn an_entry_that_is_too_long_is_not_shared_and_ends_the_lease_all_the_same() {
+    let site = Site::new("lease-long");
+    let instance = site.instance();
+    let first = lease(&instance).await;
+    let mut parts = parts(Some(at(1)), "");
+    parts.body = Variants::of(vec![b'a'; 1024 * 1024].into(), usize::MAX);
+    instance.put(KEY, &Arc::new(Entry::new(CANONICAL, FINGERPRINT, parts)), Some(first)).await;
+    assert!(site.keys("").is_empty(), "{:?}", site.keys(""));
+}
+
+#[actix_rt::test]
 async fn an_entry_that_was_stored_since_the_look_is_found_and_the_one_that_was_seen_is_not() {
     let site = Site::new("lease-seen");
     let (one, other) = (site.instance(), site.instance());
@@ -117,6 +128,35 @@ async fn what_was_said_while_nobody_listened_is_not_waited_for() {
         one.put(KEY, &entry(1, "a"), Some(lease)).await;
     };
     assert!(ends(wait, meanwhile).await);
+}
+
+#[actix_rt::test]
+async fn where_nobody_may_publish_waits_are_short_and_lead_to_the_entry() {
+    let site = Site::new("lease-mute");
+    let _set: () = site.run(&[b"ACL", b"SETUSER", b"app", b"on", b">geheim", b"~*", b"resetchannels", b"+@all"]);
+    let url = site.redis.url().replace("redis://", "redis://app:geheim@");
+    let (one, other) = (Instance::new(&url, &PATIENT), Instance::new(&url, &PATIENT));
+    let lease = lease(&one).await;
+    assert!(ends(waiting(&other).await, async {}).await, "its caller asks again");
+    let wait = waiting(&other).await;
+    assert!(ends(wait, one.put(KEY, &entry(1, "a"), Some(lease))).await);
+    assert_eq!(other.body().await.as_deref(), Some("a"));
+    assert_eq!(one.failures("refused"), 0, "that it could not be said is no failure of the store");
+}
+
+#[actix_rt::test]
+async fn a_lease_that_lost_its_end_is_given_another() {
+    let site = Site::new("lease-endless");
+    let instance = Instance::new(&site.redis.url(), &[PATIENT[0], ("MAINSTAY__REDIS__LEASE_TIMEOUT", "200ms")]);
+    let _set: () = site.run(&[b"SET", format!("mainstay:lease:{{{:032x}}}", KEY.0).as_bytes(), b"0endless"]);
+    let mut turn = instance.turn(&Seen::default()).await;
+    let mut waits = 0;
+    while let Turn::Wait(wait) = turn {
+        wait.done(Instant::now() + LONG).await;
+        waits += 1;
+        turn = instance.turn(&Seen::default()).await;
+    }
+    assert!(matches!(turn, Turn::Lead(_)) && (1..10).contains(&waits), "{waits}");
 }
 
 #[actix_rt::test]

@@ -160,6 +160,7 @@ fn parts(told: Option<Position>, body: &str) -> Parts {
         body: Variants::of(body.to_owned().into(), 1024),
         tags: vec![Tag::new("rates"), Tag::of_key(KEY)],
         told,
+        is_local: false,
         as_of: told,
         outlives_change: false,
         origin: Origin::Filled,

@@ -1,39 +1,57 @@
 //! TLS to Redis, and URLs that are none.
 
-use mainstay::local::RedisTls;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use mainstay::local::{RedisCluster, RedisTls};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::*;
+use crate::support::wait_for;
+
+/// A certificate for these names, and its roots.
+fn certificate(names: &[&str]) -> RedisTls {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a certificate whose issuer has its own name for one that signed itself.
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+    RedisTls { certificate_pem: certificate.pem(), key_pem: key.serialize_pem(), ca_pem: authority.pem() }
+}
+
+#[actix_rt::test]
+async fn a_cluster_over_tls() {
+    let scratch = Scratch::new("cluster-tls").unwrap();
+    let tls = certificate(&["127.0.0.1"]);
+    let cluster = RedisCluster::start(scratch.path(), Some(&tls)).unwrap().expect("redis-server is installed");
+    let roots = scratch.join("roots.pem");
+    std::fs::write(&roots, &tls.ca_pem).unwrap();
+    let roots = [("MAINSTAY__REDIS__TLS_CA_FILE", roots.to_str().unwrap())];
+    let instance = Instance::new(&cluster.url(), &[&PATIENT[..], &roots].concat());
+    for key in (0..10).map(Key) {
+        instance.put(key, &entry(1, "a"), None).await;
+        assert!(instance.look(key, CANONICAL, &FINGERPRINT).await.found().is_some());
+    }
+}
 
 #[actix_rt::test]
 async fn tls_is_checked_against_the_roots() {
-    let authority = || {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-    };
-    let (ours, others) = (authority(), authority());
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &ours).unwrap();
-    let tls = RedisTls { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
-    let site = Site::with("shared-tls", |options| mainstay::local::RedisOptions { tls: Some(tls.clone()), ..options });
+    let (ours, others) = (certificate(&["localhost"]), certificate(&["localhost"]));
+    let site = Site::with("shared-tls", |options| mainstay::local::RedisOptions { tls: Some(ours.clone()), ..options });
     let instance = |host: &str, roots: String| {
         let file = site.scratch.join("roots.pem");
         std::fs::write(&file, roots).unwrap();
         let url = format!("rediss://{host}:{}", site.redis.tls_port());
         Instance::new(&url, &[&PATIENT[1..], &[("MAINSTAY__REDIS__TLS_CA_FILE", file.to_str().unwrap())]].concat())
     };
-    let good = instance("localhost", ours.pem());
+    let good = instance("localhost", ours.ca_pem.clone());
     good.recovers().await;
     good.put(KEY, &entry(1, "a"), None).await;
     assert_eq!(good.body().await.as_deref(), Some("a"));
-    let mut listeners = site.run::<(String, usize)>(&[b"PUBSUB", b"NUMSUB", b"mainstay:filled"]).1;
-    while listeners == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        listeners = site.run::<(String, usize)>(&[b"PUBSUB", b"NUMSUB", b"mainstay:filled"]).1;
-    }
-    assert!(instance("localhost", others.pem()).is_unavailable().await, "somebody else's roots");
-    assert!(instance("127.0.0.1", ours.pem()).is_unavailable().await, "another name");
+    let listeners = || site.run::<(String, usize)>(&[b"PUBSUB", b"NUMSUB", b"mainstay:filled"]).1;
+    wait_for("the subscription", || listeners() == 1).await;
+    assert!(instance("localhost", others.ca_pem.clone()).is_unavailable().await, "somebody else's roots");
+    assert!(instance("127.0.0.1", ours.ca_pem.clone()).is_unavailable().await, "another name");
 }
 
 #[actix_rt::test]
