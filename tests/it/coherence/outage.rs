@@ -127,6 +127,30 @@ fn without_redis_each_instance_follows_the_feed() {
     }
 }
 
+/// Who followed the feed by himself a moment ago is no reader that a purge waits for.
+#[test]
+fn a_purge_is_confirmed_by_all_right_after_an_outage() {
+    let fleet = Fleet::new("confirmed");
+    let instances = [impatient(fleet.plan()).start(), impatient(fleet.plan()).start()];
+    let all = instances.each_ref();
+    all.iter().for_each(|instance| instance.wait_hearing("stream"));
+    let purge = || {
+        let report = instances[0].admin("POST", "/admin/cache/purge", r#"{"tags":["items:1"]}"#);
+        assert_eq!(report["instances"], serde_json::json!({ "known": 2, "confirmed": 2 }), "{report}");
+        assert_eq!(report["regions"], serde_json::json!({ "reached": ["test-1"], "unreached": [] }), "{report}");
+    };
+    purge();
+    fleet.redis.server.kill9();
+    for instance in all {
+        let before = instance.heartbeats("feed");
+        assert!(wait_until(PATIENCE, || instance.heartbeats("feed") > before));
+    }
+    fleet.redis.server.start().unwrap();
+    wait_stream(&all);
+    fleet.wait_sql("a single reader", "SELECT count(*) = 1 FROM mainstay.cursors");
+    purge();
+}
+
 /// Redis is configured, and not there when an instance starts.
 #[test]
 fn an_instance_that_starts_without_its_redis_follows_the_feed() {
@@ -147,28 +171,49 @@ fn an_instance_that_starts_without_its_redis_follows_the_feed() {
     assert_only(&instance, ITEM, 2);
 }
 
-/// The leader goes without a word: its lease stays until it ends by itself.
+/// The leader hangs, as a process that was stopped does: its lease stays until it ends by itself. It comes back and believes
+/// that it leads.
 #[test]
-fn another_leads_when_the_leader_is_gone_and_no_change_is_lost() {
+fn another_leads_when_the_leader_hangs_and_no_change_is_lost() {
     let fleet = Fleet::new("leader");
-    let leader = fleet.start();
+    let front = |port: u16| Proxy::start(([127, 0, 0, 1], port).into()).unwrap();
+    let fronts = [front(fleet.redis.server.port()), front(fleet.primary.server.port())];
+    let leader = fleet
+        .plan()
+        .set("REDIS_URL", &format!("redis://{}", fronts[0].address()))
+        .set("DATABASE_URL", &format!("postgres://postgres@{}/{}", fronts[1].address(), fleet.database))
+        .start();
+    leader.wait_hearing("stream");
     assert!(wait_until(PATIENCE, || leader.leads()));
     let others: [_; 2] = fleet.start_all();
     for instance in &others {
         assert_only(instance, ITEM, 0);
+        assert_only(instance, WITNESS, 0);
     }
-    let before = others.each_ref().map(|instance| instance.changes("stream"));
-    drop(leader);
+    let (before, gaps) = (others.each_ref().map(|it| it.changes("stream")), others.each_ref().map(Member::gaps));
+    let hung_at = Instant::now();
+    fronts.iter().for_each(|front| front.set_mode(ProxyMode::BlackHole));
     fleet.set(1, 1);
-    let gone_at = Instant::now();
     assert!(wait_until(PATIENCE, || others.iter().any(Member::leads)));
-    let taken_over = gone_at.elapsed();
+    let taken_over = hung_at.elapsed();
     assert!(taken_over < TAKEOVER_TIME, "{taken_over:?}");
     for (instance, before) in others.iter().zip(before) {
         instance.wait_change("stream", before);
         assert_only(instance, ITEM, 1);
     }
-    assert_eq!(others.iter().filter(|instance| instance.leads()).count(), 1);
+    fronts.iter().for_each(|front| front.set_mode(ProxyMode::Pass));
+    assert!(wait_until(PATIENCE, || !leader.leads()), "it goes on leading");
+    wait_value(&leader, 1);
+    let all = [&leader, &others[0], &others[1]];
+    let before = all.map(|instance| instance.changes("stream"));
+    fleet.set(1, 2);
+    for (instance, before) in all.into_iter().zip(before) {
+        instance.wait_change("stream", before);
+        assert_only(instance, ITEM, 2);
+    }
+    assert_eq!(others.each_ref().map(Member::gaps), gaps, "nothing was missed");
+    assert!(others.iter().all(|instance| instance.get(WITNESS).is_hit()));
+    assert_eq!(all.into_iter().filter(|instance| instance.leads()).count(), 1);
 }
 
 /// Nobody tells of changes, since the primary is out of reach, and the replica has gone with it: all goes on being answered, and

@@ -50,6 +50,8 @@ fn what_a_promotion_lost_is_current_to_nobody_and_the_old_primary_counts_no_more
     fleet.set(9, 5);
     let refused = stayed.get(NEVER_ASKED);
     assert_eq!((refused.status, refused.problem()), (503, "database_unavailable".to_owned()), "it fills nothing");
+    let strong = stayed.get_with(ITEM, &[("X-Consistency", "strong")]);
+    assert_eq!((strong.status, strong.problem()), (503, "strong_unavailable".to_owned()));
     let joined = plan().start();
     joined.wait_reaching();
     for instance in [&moved[0], &moved[1], &joined] {
