@@ -52,8 +52,9 @@ pub struct Ear {
 struct Heard {
     /// Whether any message was heard: what came before the first one was missed by all who begin.
     anything: bool,
-    /// When the stream last said anything.
+    /// When the stream last said anything, and what.
     stream_at: Option<Instant>,
+    stream: Option<Position>,
     /// The last message that carried a cursor: from there this instance can go on by itself.
     cursor: Option<(Position, Cursor)>,
     /// The last message of the stream that had tags.
@@ -127,7 +128,10 @@ impl Ear {
     fn apply(&self, message: &Message) {
         let now = Instant::now();
         let applied = self.pipeline.cache.fences.apply(message, now);
-        self.heard.lock().stream_at = Some(now);
+        {
+            let mut heard = self.heard.lock();
+            (heard.stream_at, heard.stream) = (Some(now), Some(message.at));
+        }
         self.note(message, applied, "stream");
     }
 
@@ -179,6 +183,11 @@ impl Ear {
     /// The last message of the stream that had tags.
     pub(super) fn tagged(&self) -> Option<Position> {
         self.heard.lock().tagged
+    }
+
+    /// The last message of the stream.
+    pub(super) fn last_of_stream(&self) -> Option<Position> {
+        self.heard.lock().stream
     }
 
     /// Whether the stream has said something lately, so that nobody need follow the feed himself.

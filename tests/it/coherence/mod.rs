@@ -2,6 +2,7 @@
 //! argument why this one does not.
 
 mod audit;
+mod counted;
 mod fleet;
 mod lost_redis;
 mod publisher;
