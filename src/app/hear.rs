@@ -26,6 +26,8 @@ use super::snapshots::Snapshots;
 const BACKOFF_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often an instance whose database has no change feed looks whether it has one now.
 const MIGRATION_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked which cluster's stream is to be read, until that is known.
+const SYSTEM_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is looked whether hard purges may have been missed.
 const HARD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an instance that leaves waits until it is forgotten.
@@ -246,7 +248,7 @@ impl Ear {
         let mut present_at: Option<Instant> = None;
         loop {
             let Some(system) = self.system(bus).await? else {
-                sleep(self.settings.changes.heartbeat_interval.0).await;
+                sleep(SYSTEM_LOOK_INTERVAL).await;
                 continue;
             };
             if after.is_some_and(|after| after.system != system) {

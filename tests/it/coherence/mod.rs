@@ -4,8 +4,14 @@
 mod audit;
 mod counted;
 mod fleet;
+mod hard;
+mod herd;
+mod late_commit;
 mod lost_redis;
+mod outage;
+mod promotion;
 mod publisher;
 mod refresh;
 mod restart;
 mod silence;
+mod unflushed;
