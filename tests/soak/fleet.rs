@@ -64,8 +64,7 @@ impl Fleet {
             ["first", "second"].map(|name| primary.replica(ReplicaOptions::new(scratch.join(name))).unwrap());
         let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap();
         let redis = redis.expect("redis-server is installed");
-        let dir = "return redis.call('CONFIG', 'GET', 'dir')[2]";
-        let dump = PathBuf::from(redis.command(&["EVAL", dir, "0"]).unwrap()).join("dump.rdb");
+        let dump = redis.server.log().with_file_name("dump.rdb");
         let instances = [(); INSTANCES].map(|()| Mutex::new(Member { life: 0, base: String::new(), origin: None }));
         let fleet = Self { instances, replicas, primary, redis, dump, folder, _scratch: scratch };
         (0..INSTANCES).for_each(|instance| fleet.bring_back(instance));
