@@ -1,8 +1,8 @@
-//! The throwaway Postgres behind Mainstay, and pgbench, which shows how fast it can be read.
+//! The throwaway Postgres behind Mainstay with its replica, and pgbench, which shows how fast it can be read.
 
 use std::path::PathBuf;
 
-use mainstay::local::{Postgres, PostgresOptions, Scratch};
+use mainstay::local::{Postgres, PostgresOptions, ReplicaOptions, Scratch};
 
 use crate::Outcome;
 use crate::load::{Sample, run};
@@ -14,13 +14,13 @@ const SCALE: u32 = 10;
 /// pgbench makes so many for each unit of its scale.
 pub const ACCOUNTS: u32 = SCALE * 100_000;
 
-/// A running cluster with the tables of pgbench.
+/// A running cluster with the tables of pgbench, and one of counters.
 pub struct Database {
     pub url: String,
     pgbench: PathBuf,
     // Dropped in this order: the server first, then its folder.
-    _postgres: Postgres,
-    _scratch: Scratch,
+    postgres: Postgres,
+    scratch: Scratch,
 }
 
 impl Database {
@@ -28,14 +28,20 @@ impl Database {
         let scratch = Scratch::new("bench")?;
         // The accounts stay in memory: what is compared is the way to the database, not its disk.
         let postgres = Postgres::primary(PostgresOptions::new(scratch.path()).setting("shared_buffers", "256MB"))?;
-        let database = Self {
-            url: postgres.url("postgres", "postgres"),
-            pgbench: postgres.program("pgbench"),
-            _postgres: postgres,
-            _scratch: scratch,
-        };
+        let database =
+            Self { url: postgres.url("postgres", "postgres"), pgbench: postgres.program("pgbench"), postgres, scratch };
         database.run_pgbench(&["-i", "-q", "-s", &SCALE.to_string()])?;
+        let counters = "CREATE TABLE counters (id bigint PRIMARY KEY, value bigint NOT NULL);
+            INSERT INTO counters VALUES (1, 0)";
+        database.postgres.psql("postgres", counters)?;
         Ok(database)
+    }
+
+    /// A streaming replica, for as long as it is kept, and its URL.
+    pub fn replica(&self) -> Outcome<(Postgres, String)> {
+        let replica = self.postgres.replica(ReplicaOptions::new(self.scratch.join("replica")))?;
+        let url = replica.url("postgres", "postgres");
+        Ok((replica, url))
     }
 
     /// Reads random accounts for some time, each by its primary key.

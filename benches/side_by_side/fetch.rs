@@ -16,15 +16,28 @@ pub struct Answer {
 
 impl Answer {
     pub fn get(url: &str, headers: &[(&str, &str)]) -> Outcome<Self> {
+        Self::ask("GET", url, headers, "")
+    }
+
+    pub fn post(url: &str, headers: &[(&str, &str)], body: &str) -> Outcome<Self> {
+        Self::ask("POST", url, headers, body)
+    }
+
+    fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &str) -> Outcome<Self> {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(30)))
             .build();
-        let mut request = config.new_agent().get(url);
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut response = request.call().map_err(|error| format!("GET {url}: {error}"))?;
+        let agent = config.new_agent();
+        let response = match body {
+            "" => agent.run(request.body(())?),
+            body => agent.run(request.body(body)?),
+        };
+        let mut response = response.map_err(|error| format!("{method} {url}: {error}"))?;
         let mut headers = Vec::new();
         for (name, value) in response.headers() {
             headers.push((name.to_string(), value.to_str()?.to_owned()));

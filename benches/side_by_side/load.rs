@@ -1,4 +1,4 @@
-//! Driving load: a fixed number of requests by h2load, and for misses a fixed time by wrk.
+//! Driving load: a fixed number of the same request by h2load, or different ones for a fixed time by wrk.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::servers::{MISS, Server, tool};
-use crate::{Outcome, database};
+use crate::Outcome;
+use crate::servers::{Server, tool};
 
 /// One measured run.
 #[derive(Clone, Copy, Serialize)]
@@ -81,12 +81,21 @@ fn read_log(log: &str, status: u16) -> Outcome<Sample> {
     Ok(Sample { requests, requests_per_s: requests / seconds, p99_us: Some(slow as f64), cpu_us_per_request: None })
 }
 
-/// Reads random accounts through Mainstay for some time.
-pub fn misses(server: &Server, seconds: u32) -> Outcome<Sample> {
+/// Requests that differ by the number at their end, at random.
+#[derive(Clone, Copy)]
+pub struct Numbered {
+    /// What the number follows.
+    pub path: &'static str,
+    /// The greatest number.
+    pub max: u32,
+}
+
+/// Sends such requests for some time, and measures the server meanwhile.
+pub fn fixed_time(server: &Server, numbered: Numbered, seconds: u32, connections: usize) -> Outcome<Sample> {
     let mut command = tool("wrk");
-    command.args(["-t", "1", "-c", &database::CONNECTIONS.to_string(), "-d", &format!("{seconds}s"), "-s"]);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/side_by_side/accounts.lua"));
-    command.arg(format!("{}{MISS}", server.url)).arg("--").arg(database::ACCOUNTS.to_string());
+    command.args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), "-s"]);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/side_by_side/numbered.lua"));
+    command.arg(format!("{}{}", server.url, numbered.path)).arg("--").arg(numbered.max.to_string());
     let before = server.cpu_time()?;
     let output = run(command)?;
     let cpu_ns = server.cpu_time()?.ns_since(&before);

@@ -1,5 +1,6 @@
-//! `make bench`: Mainstay beside a bare Actix handler, nginx, Varnish and HAProxy for cached answers, and beside
-//! pgbench for reads that are not cached; one command, one run, this machine.
+//! `make bench`: Mainstay beside a bare Actix handler, nginx, Varnish and HAProxy for cached answers, beside pgbench for reads
+//! that are not cached and redis-benchmark for those from the shared cache, and what purges and three instances at once come to;
+//! one command, one run, this machine.
 //!
 //! Contestants take turns in every round and start each round in another order, so that a machine that slows down
 //! slows all of them down. Speed is no test: the run fails only if something could not be measured.
@@ -16,10 +17,15 @@
 
 mod bare;
 mod callgrind;
+mod client;
 mod cpu;
 mod database;
 mod fetch;
+mod fleet;
+mod hits;
 mod load;
+mod purge;
+mod reads;
 mod report;
 mod servers;
 
@@ -27,15 +33,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use database::Database;
 use fetch::Answer;
-use load::{Request, Sample};
-use report::{Report, Series};
-use servers::{HIT, Mainstay, Server, Site, bare_command};
+use report::Report;
+use servers::{HIT, Mainstay, Server};
 
 /// The bare server is to have the allocator that Mainstay has.
 #[global_allocator]
@@ -80,11 +86,15 @@ enum Part {
     BareActix,
     #[value(name = "mainstay-304")]
     Mainstay304,
+    MainstayUnaudited,
     Nginx,
     Varnish,
     Haproxy,
     Callgrind,
     Misses,
+    L2,
+    Fleet,
+    Purge,
 }
 
 impl Arguments {
@@ -95,6 +105,11 @@ impl Arguments {
     /// How long one contestant's turn should last.
     fn turn(&self) -> Duration {
         if self.quick { Duration::from_millis(500) } else { Duration::from_millis(2500) }
+    }
+
+    /// The same for load generators that know whole seconds.
+    fn turn_s(&self) -> u32 {
+        self.turn().as_secs().max(1) as u32
     }
 }
 
@@ -119,14 +134,22 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     let database = Database::start()?;
 
     progress("starting Mainstay");
-    let mainstay = Mainstay { binary: arguments.mainstay.clone(), database_url: database.url.clone() };
-    let site = Site::new(&work, "mainstay")?;
-    let server = Rc::new(site.start(mainstay.command(&site, &[])?, Duration::from_secs(30))?);
+    let mainstay = Mainstay::new(&arguments.mainstay, &database.url);
+    mainstay.migrate(&work)?;
+    let server = Rc::new(mainstay.start(&work, "mainstay")?);
     let hit = learn_hit(&server)?;
 
-    hits(arguments, &work, &server, &hit, &mut report);
-    instructions(arguments, &work, &mainstay, &hit, &mut report);
-    misses(arguments, &server, &database, &mut report);
+    hits::measure(arguments, &work, &mainstay, &server, &hit, &mut report);
+    hits::instructions(arguments, &work, &mainstay, &hit, &mut report);
+    report.misses =
+        measure_part(arguments, Part::Misses, &mut report, || reads::of_database(arguments, &server, &database));
+    drop(server);
+    report.shared_hits =
+        measure_part(arguments, Part::L2, &mut report, || reads::of_redis(arguments, &work, &mainstay));
+    let fleet =
+        measure_part(arguments, Part::Fleet, &mut report, || fleet::measure(arguments, &work, &mainstay, &database));
+    let purge = measure_part(arguments, Part::Purge, &mut report, || purge::measure(arguments, &work, &mainstay));
+    report.facts = [fleet, purge].concat();
 
     report.judge();
     let json = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join("side_by_side.json");
@@ -136,158 +159,37 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Mainstay's answer out of L1, which all others then repeat.
+/// Measures a part that is wanted; one that fails is reported, and the others go on.
+fn measure_part<T>(
+    arguments: &Arguments,
+    part: Part,
+    report: &mut Report,
+    measure: impl FnOnce() -> Outcome<Vec<T>>,
+) -> Vec<T> {
+    if !arguments.wants(part) {
+        return Vec::new();
+    }
+    measure().unwrap_or_else(|error| {
+        let name = part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        report.failures.push(format!("{name}: {error}"));
+        Vec::new()
+    })
+}
+
+/// Mainstay's answer out of L1, which all others then repeat. What it filled before it knew the database's clock is not one.
 fn learn_hit(server: &Server) -> Outcome<Answer> {
-    let hit = Answer::get(&format!("{}{HIT}", server.url), &[])?;
-    match hit.header("cache-status") {
-        Some(status) if status.contains("; hit") => Ok(hit),
-        other => Err(format!("Mainstay does not serve {HIT} from its cache: Cache-Status {other:?}").into()),
-    }
-}
-
-struct Contestant {
-    name: &'static str,
-    server: Rc<Server>,
-    request: Request,
-    /// Requests in a turn; learnt in the warm-up.
-    count: usize,
-    samples: Vec<Sample>,
-}
-
-/// The rounds of cached answers. A contestant that fails is reported and left out from there on.
-fn hits(arguments: &Arguments, work: &Path, mainstay: &Rc<Server>, hit: &Answer, report: &mut Report) {
-    const WARM_UP: usize = 20_000;
-    if !arguments.only.is_empty() && arguments.only.iter().all(|part| matches!(part, Part::Callgrind | Part::Misses)) {
-        return;
-    }
-    let mut contestants: Vec<Contestant> = Vec::new();
-    let mut enter = |name, server: Outcome<Rc<Server>>, request: &Request| match server {
-        Ok(server) => {
-            contestants.push(Contestant { name, server, request: request.clone(), count: WARM_UP, samples: Vec::new() })
+    let begun = Instant::now();
+    loop {
+        let answer = Answer::get(&format!("{}{HIT}", server.url), &[])?;
+        let status = answer.header("cache-status").unwrap_or_default();
+        if status.contains("; hit; ttl=") {
+            return Ok(answer);
         }
-        Err(error) => report.failures.push(format!("{name}: {error}")),
-    };
-    let ok = Request { path: HIT, header: None, status: 200 };
-    if arguments.wants(Part::BareActix) {
-        enter("bare-actix", start_bare(work, hit), &ok);
-    }
-    enter("mainstay", Ok(mainstay.clone()), &ok);
-    if arguments.wants(Part::Mainstay304) {
-        match not_modified(mainstay, hit) {
-            Ok(request) => enter("mainstay-304", Ok(mainstay.clone()), &request),
-            Err(error) => enter("mainstay-304", Err(error), &ok),
+        if begun.elapsed() > Duration::from_secs(10) {
+            return Err(format!("Mainstay does not serve {HIT} from its cache: Cache-Status {status:?}").into());
         }
+        thread::sleep(Duration::from_millis(50));
     }
-    let peers = [(Part::Nginx, servers::NGINX), (Part::Varnish, servers::VARNISH), (Part::Haproxy, servers::HAPROXY)];
-    for (_, peer) in peers.iter().filter(|(part, _)| arguments.wants(*part)) {
-        progress(&format!("starting {}", peer.name));
-        enter(peer.name, servers::start_cache(work, peer, &hit.to_copy()), &ok);
-    }
-    rounds(arguments, work, contestants, report);
-}
-
-fn rounds(arguments: &Arguments, work: &Path, mut contestants: Vec<Contestant>, report: &mut Report) {
-    let mut turn = |contestant: &mut Contestant| {
-        let Contestant { name, server, request, count, .. } = contestant;
-        load::fixed_count(work, server, request, *count, arguments.connections)
-            .map_err(|error| report.failures.push(format!("{name}: {error}")))
-            .ok()
-    };
-    contestants.retain_mut(|contestant| {
-        progress(&format!("warming up {}", contestant.name));
-        let sample = turn(contestant);
-        if let Some(sample) = sample {
-            contestant.count = (sample.requests_per_s * arguments.turn().as_secs_f64()) as usize;
-        }
-        sample.is_some()
-    });
-    for round in 1..=arguments.rounds {
-        let first = usize::from(round) % contestants.len().max(1);
-        let (later, sooner) = contestants.split_at_mut(first);
-        for contestant in sooner.iter_mut().chain(later) {
-            let Some(sample) = turn(contestant) else { continue };
-            let cpu = sample.cpu_us_per_request.unwrap_or_default();
-            progress(&format!("round {round}: {:<13} {cpu:6.2} µs/request", contestant.name));
-            contestant.samples.push(sample);
-        }
-    }
-    let series = |Contestant { name, samples, .. }| Series { name, samples };
-    report.hits = contestants.into_iter().map(series).collect();
-}
-
-fn start_bare(work: &Path, hit: &Answer) -> Outcome<Rc<Server>> {
-    let site = Site::new(work, "bare-actix")?;
-    let server = site.start(bare_command(&site, &hit.to_copy(), &[])?, Duration::from_secs(10))?;
-    Answer::get(&format!("{}{HIT}", server.url), &[])?.must_repeat(&hit.to_copy())?;
-    Ok(Rc::new(server))
-}
-
-/// The conditional request that is answered 304.
-fn not_modified(server: &Server, hit: &Answer) -> Outcome<Request> {
-    let etag = hit.header("etag").ok_or("Mainstay sends no ETag")?;
-    let answer = Answer::get(&format!("{}{HIT}", server.url), &[("if-none-match", etag)])?;
-    match answer.status {
-        304 => Ok(Request { path: HIT, header: Some(format!("if-none-match: {etag}")), status: 304 }),
-        other => Err(format!("Mainstay answers If-None-Match with {other}").into()),
-    }
-}
-
-/// Instructions per request of the bare server and of Mainstay.
-fn instructions(arguments: &Arguments, work: &Path, mainstay: &Mainstay, hit: &Answer, report: &mut Report) {
-    if !arguments.wants(Part::Callgrind) {
-        return;
-    }
-    let ok = Request { path: HIT, header: None, status: 200 };
-    let etag = hit.header("etag").unwrap_or_default();
-    let conditional = Request { path: HIT, header: Some(format!("if-none-match: {etag}")), status: 304 };
-    let bare = |site: &Site, runner: &[String]| bare_command(site, &hit.to_copy(), runner);
-    let own = |site: &Site, runner: &[String]| mainstay.command(site, runner);
-    let mut count = |name, instructions: Outcome<f64>| match instructions {
-        Ok(instructions) => report.instructions_per_request.push((name, instructions)),
-        Err(error) => report.failures.push(format!("{name} under callgrind: {error}")),
-    };
-    progress("counting instructions of bare-actix, mainstay, mainstay-304");
-    count("bare-actix", callgrind::instructions_per_request(work, &ok, bare));
-    count("mainstay", callgrind::instructions_per_request(work, &ok, own));
-    count("mainstay-304", callgrind::instructions_per_request(work, &conditional, own));
-}
-
-/// Reads past the cache, beside the same reads by pgbench.
-fn misses(arguments: &Arguments, mainstay: &Server, database: &Database, report: &mut Report) {
-    if !arguments.wants(Part::Misses) {
-        return;
-    }
-    let seconds = arguments.turn().as_secs().max(1) as u32;
-    let mut series = ["pgbench", "mainstay"].map(|name| Series { name, samples: Vec::new() });
-    let [straight, through] = &mut series;
-    let mut round = |is_counted: bool| -> Outcome<()> {
-        let (pgbench, mainstay) = (database.pgbench(seconds)?, load::misses(mainstay, seconds)?);
-        progress(&format!(
-            "misses: pgbench {:.0}/s, mainstay {:.0}/s",
-            pgbench.requests_per_s, mainstay.requests_per_s
-        ));
-        if is_counted {
-            straight.samples.push(pgbench);
-            through.samples.push(mainstay);
-        }
-        Ok(())
-    };
-    let outcome = is_uncached(mainstay)
-        .and_then(|()| round(false))
-        .and_then(|()| (0..arguments.rounds).try_for_each(|_| round(true)));
-    match outcome {
-        Ok(()) => report.misses = series.into(),
-        Err(error) => report.failures.push(format!("misses: {error}")),
-    }
-}
-
-fn is_uncached(mainstay: &Server) -> Outcome<()> {
-    let account = Answer::get(&format!("{}{}7", mainstay.url, servers::MISS), &[])?;
-    let stored = account.header("cache-status").is_some_and(|status| status.contains("stored"));
-    if account.status != 200 || stored || !account.body.contains("\"abalance\"") {
-        return Err(format!("account 7 is answered {} {}, stored: {stored}", account.status, account.body).into());
-    }
-    Ok(())
 }
 
 /// The first line of what each program says of its version.
@@ -298,6 +200,7 @@ fn versions() -> Vec<String> {
         ("haproxy", "-v"),
         ("pgbench", "--version"),
         ("h2load", "--version"),
+        ("redis-server", "--version"),
         ("wrk", "-v"),
         ("valgrind", "--version"),
     ];

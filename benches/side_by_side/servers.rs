@@ -13,43 +13,30 @@ use mainstay::local::free_port;
 use crate::Outcome;
 use crate::cpu::{CpuTime, cores};
 use crate::fetch::Answer;
+use crate::load::run;
 
 /// The route that is answered from caches, by Mainstay and by all others.
 pub const HIT: &str = "/public/blob";
-/// The route that reads the database every time; a number follows.
-pub const MISS: &str = "/accounts/";
 
-/// What `mainstay serve` is given: a cached answer of 1 KiB, of digests so that nothing profits from compression,
-/// and a primary-key read that is not stored.
-const ROUTES: &str = r#"
-[[route]]
-path = "/public/blob"
-result = "row"
-sql = "SELECT json_build_object('digests', json_agg(md5(i::text))) AS body FROM generate_series(1, 28) AS i"
-  [route.cache]
-  ttl = "1h"
-  stale_while_revalidate = "60s"
-  tags = ["blob"]
-  watch = []
-
-[[route]]
-path = "/accounts/{aid}"
-result = "row"
-sql = "SELECT aid, bid, abalance FROM pgbench_accounts WHERE aid = $1"
-params = [{ name = "aid", in = "path", type = "integer" }]
-"#;
+/// The manifest of every Mainstay.
+const ROUTES: &str = include_str!("routes.toml");
+/// The token of operators.
+const ADMIN_TOKEN: &str = "bench";
 
 /// A running server; stopped when dropped, and by the kernel if this process dies.
 pub struct Server {
     child: Child,
     pub url: String,
+    /// The admin side, where it has one.
+    pub admin_url: String,
     log: PathBuf,
 }
 
-/// Where a server lives before it is started: a folder of its own and a free port.
+/// Where a server lives before it is started: a folder of its own and free ports.
 pub struct Site {
     pub folder: PathBuf,
     pub port: u16,
+    admin_port: u16,
 }
 
 impl Site {
@@ -60,7 +47,7 @@ impl Site {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => fs::create_dir_all(&folder)?,
         }
-        Ok(Self { folder, port: free_port()? })
+        Ok(Self { folder, port: free_port()?, admin_port: free_port()? })
     }
 
     fn write(&self, name: &str, content: &str) -> Outcome<PathBuf> {
@@ -76,7 +63,8 @@ impl Site {
         command.stdout(output.try_clone()?).stderr(output);
         let program = command.get_program().display().to_string();
         let child = command.spawn().map_err(|error| format!("{program}: {error}; run scripts/install-deps bench"))?;
-        let mut server = Server { child, url: format!("http://127.0.0.1:{}", self.port), log };
+        let [url, admin_url] = [self.port, self.admin_port].map(|port| format!("http://127.0.0.1:{port}"));
+        let mut server = Server { child, url, admin_url, log };
         let begun = Instant::now();
         loop {
             if let Some(status) = server.child.try_wait()? {
@@ -98,6 +86,28 @@ impl Site {
 impl Server {
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
+    }
+
+    /// What an operator asks of it, or orders: `POST` where there is a body.
+    pub fn operate(&self, path: &str, body: Option<&str>) -> Outcome<serde_json::Value> {
+        let url = format!("{}{path}", self.admin_url);
+        let headers = [("authorization", &*format!("Bearer {ADMIN_TOKEN}"))];
+        let answer = match body {
+            Some(body) => Answer::post(&url, &headers, body)?,
+            None => Answer::get(&url, &headers)?,
+        };
+        match answer.status {
+            200 => Ok(serde_json::from_str(&answer.body)?),
+            other => Err(format!("{path} is answered {other}: {}", answer.body).into()),
+        }
+    }
+
+    /// The memory that it takes up, in bytes.
+    pub fn resident_bytes(&self) -> Outcome<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024.0)
     }
 
     pub fn cpu_time(&self) -> Outcome<CpuTime> {
@@ -156,16 +166,48 @@ pub fn tool(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// How `mainstay serve` is run: the binary and the database it reads.
+/// How `mainstay` is run: the binary, and what stands in its environment.
 #[derive(Clone)]
 pub struct Mainstay {
-    pub binary: PathBuf,
-    pub database_url: String,
+    binary: PathBuf,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Mainstay {
-    /// The command, preceded by `runner` (for instance valgrind and its options).
+    /// On a database, with settings that nobody has touched.
+    pub fn new(binary: &Path, database_url: &str) -> Self {
+        let environment = [("DATABASE_URL", database_url), ("REGION", "bench"), ("ADMIN_TOKEN", ADMIN_TOKEN)];
+        let environment = environment.map(|(name, value)| (name, value.to_owned())).into();
+        Self { binary: binary.to_owned(), environment }
+    }
+
+    /// With one more setting.
+    pub fn with(&self, name: &'static str, value: impl ToString) -> Self {
+        let mut other = self.clone();
+        other.environment.push((name, value.to_string()));
+        other
+    }
+
+    /// The command that serves, preceded by `runner` (for instance valgrind and its options).
     pub fn command(&self, site: &Site, runner: &[String]) -> Outcome<Command> {
+        let mut command = self.subcommand("serve", site, runner)?;
+        command.env("BIND_ADDR", format!("127.0.0.1:{}", site.port));
+        command.env("ADMIN_ADDR", format!("127.0.0.1:{}", site.admin_port));
+        Ok(command)
+    }
+
+    /// Starts one, and waits until it answers.
+    pub fn start(&self, work: &Path, name: &str) -> Outcome<Server> {
+        let site = Site::new(work, name)?;
+        site.start(self.command(&site, &[])?, Duration::from_secs(30))
+    }
+
+    /// Brings the database up to what the routes need.
+    pub fn migrate(&self, work: &Path) -> Outcome<()> {
+        run(self.subcommand("migrate", &Site::new(work, "migrate")?, &[])?).map(drop)
+    }
+
+    fn subcommand(&self, name: &str, site: &Site, runner: &[String]) -> Outcome<Command> {
         site.write("routes.toml", ROUTES)?;
         let mut command = under(runner, &self.binary);
         // Settings in the caller's shell must not change what is measured.
@@ -175,10 +217,8 @@ impl Mainstay {
                 command.env_remove(name);
             }
         }
-        command.env("DATABASE_URL", &self.database_url).env("REGION", "bench");
-        command.env("BIND_ADDR", format!("127.0.0.1:{}", site.port));
-        command.env("ADMIN_ADDR", format!("127.0.0.1:{}", free_port()?));
-        command.arg("serve").arg("--config").arg(&site.folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.arg(name).arg("--config").arg(&site.folder);
         Ok(command)
     }
 }

@@ -111,7 +111,8 @@ impl Ear {
                 if bus.publish(&message).await? == Published::Overtaken {
                     return Ok(());
                 }
-                beat_at = Some(Instant::now());
+                // Whatever was told meanwhile: with the heartbeat goes the lease, and without it another one would lead as well.
+                beat_at = if is_due { Some(Instant::now()) } else { beat_at };
                 self.is_leading.store(true, Ordering::Relaxed);
                 trouble.is_over();
                 if message.has_tags() {

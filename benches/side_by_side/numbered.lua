@@ -1,4 +1,4 @@
--- Asks for random accounts; the number of accounts is the argument. The requests are made beforehand, so that making
+-- Asks for random numbers at the end of the path; the greatest is the argument. The requests are made beforehand, so that making
 -- them costs the driver nothing while it measures.
 local requests = {}
 local next_one = 0
