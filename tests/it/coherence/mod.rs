@@ -2,5 +2,6 @@
 //! argument why this one does not.
 
 mod fleet;
+mod leader;
 mod lost_redis;
 mod publisher;
