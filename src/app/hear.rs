@@ -189,21 +189,29 @@ impl Ear {
 
     /// Tells the fences of a new timeline as soon as any node shows one.
     pub(super) async fn watch_timeline(self: Arc<Self>) {
-        let Some(database) = &self.database else { return };
+        if self.database.is_none() {
+            return;
+        }
         loop {
-            if let Some((system, timeline)) = database.highest() {
-                let fences = &self.pipeline.cache.fences;
-                // Until the clock is the database's there is no timeline to be on.
-                let is_news = |position: Position| position.system == system && position.timeline < timeline;
-                if fences.read(|ledger| ledger.told().is_some_and(is_news)) {
-                    fences.change(|ledger| ledger.enter(system, timeline));
-                    log::warn!(
-                        "the primary is on timeline {timeline} now: all that was filled before counts as purged"
-                    );
-                }
+            let fences = &self.pipeline.cache.fences;
+            let is_news = fences.read(|ledger| self.newer_timeline(ledger).is_some());
+            if is_news && fences.change(|ledger| self.follow_timeline(ledger)) {
+                log::warn!("the primary is on another timeline now: all that was filled before counts as purged");
             }
             sleep(self.settings.replication.sample_interval.0).await;
         }
+    }
+
+    /// A later timeline of the ledger's cluster than it knows of. Until its clock is the database's there is none to be on.
+    fn newer_timeline(&self, ledger: &Ledger) -> Option<(SystemId, Timeline)> {
+        let is_news = |(system, timeline): &(SystemId, Timeline)| {
+            ledger.told().is_some_and(|told| told.system == *system && told.timeline < *timeline)
+        };
+        self.database.as_ref()?.highest().filter(is_news)
+    }
+
+    fn follow_timeline(&self, ledger: &mut Ledger) -> bool {
+        self.newer_timeline(ledger).is_some_and(|(system, timeline)| ledger.enter(system, timeline))
     }
 
     /// Reads the stream for as long as the instance lives.
@@ -311,7 +319,11 @@ impl Ear {
                 match feed.hard_purges().await {
                     Ok(purges) => {
                         let purges = purges.into_iter().map(|(tag, at)| (Tag::new(tag), at));
-                        fences.change(|ledger| ledger.learn_hard(purges, gaps));
+                        fences.change(|ledger| {
+                            // The fences are of the timeline that the database is on.
+                            self.follow_timeline(ledger);
+                            ledger.learn_hard(purges, gaps);
+                        });
                         feed.close();
                     }
                     // Nothing was ever written down, or it cannot be read and what is there is better than nothing.

@@ -111,6 +111,7 @@ impl Ear {
         if let Some(snapshots) = self.snapshots.as_ref().filter(|_| order.hard) {
             snapshots.forget();
         }
+        self.pipeline.refresh_hottest();
         let fence = fence.or(told);
         Report { id: id.to_string(), fence, known: 1, confirmed: 1, reached: own_region(), unreached: unheard }
     }

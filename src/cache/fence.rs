@@ -255,6 +255,8 @@ impl Ledger {
         if let Some(missed) = missed {
             self.hard_unknown = true;
             self.gaps += 1;
+            // All before it counts as purged, so the chain goes on from there.
+            self.last = message.prev;
             // A clock that is not the database's says nothing of what to read: then the caller raises the floor.
             let reads = Some(missed).filter(|_| is_database_clock);
             if self.through.is_none() && self.start.is_none() {

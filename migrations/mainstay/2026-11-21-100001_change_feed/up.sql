@@ -15,6 +15,8 @@ CREATE TABLE mainstay.change_feed (
 );
 
 CREATE INDEX change_feed_xid ON mainstay.change_feed (xid);
+-- Operators' purges are few, and are found among any number of changes.
+CREATE INDEX change_feed_purges ON mainstay.change_feed (xid) WHERE tables = '{}';
 
 COMMENT ON TABLE mainstay.change_feed IS 'Tags to purge: one row for each statement that changed a watched table, and for each operator''s purge';
 
@@ -142,7 +144,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Removes what every registered reader has, and readers that were not heard of for too long. Age alone says nothing of a row:
--- a long transaction commits old ones.
+-- a long transaction commits old ones. At most so many rows at once, so that it never takes long.
 CREATE FUNCTION mainstay.prune(cursor_retention interval, hard_retention interval) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -155,9 +157,14 @@ BEGIN
     DELETE FROM mainstay.cursors WHERE seen_at < clock_timestamp() - cursor_retention;
     DELETE FROM mainstay.hard_purges WHERE at < clock_timestamp() - hard_retention;
     WITH gone AS (
-        DELETE FROM mainstay.change_feed f
-        WHERE NOT EXISTS (SELECT FROM mainstay.cursors c WHERE NOT pg_visible_in_snapshot(f.xid, c.cursor))
-        RETURNING f.xid
+        DELETE FROM mainstay.change_feed WHERE id IN (
+            SELECT f.id FROM mainstay.change_feed f
+            -- What comes after the end of the furthest behind need not be looked at.
+            WHERE f.xid < coalesce((SELECT pg_snapshot_xmax(c.cursor) FROM mainstay.cursors c ORDER BY 1 LIMIT 1),
+                                   pg_snapshot_xmax(pg_current_snapshot()))
+              AND NOT EXISTS (SELECT FROM mainstay.cursors c WHERE NOT pg_visible_in_snapshot(f.xid, c.cursor))
+            LIMIT 50000
+        ) RETURNING change_feed.xid
     ), noted AS (
         UPDATE mainstay.pruned p SET xid = g.xid
         FROM (SELECT gone.xid FROM gone ORDER BY gone.xid DESC LIMIT 1) g WHERE p.xid < g.xid

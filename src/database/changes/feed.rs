@@ -22,6 +22,10 @@ use crate::position::{Position, SystemId, Timeline};
 
 /// How often a reader without news says that it is still there.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
+/// Changes that one poll looks at. Who is further behind is told that he lost something, rather than kept busy with it.
+const ROWS_MAX: i64 = 100_000;
+/// Tags in one poll that are worth telling apart, for each that may be told.
+const REPETITIONS_MAX: i64 = 10;
 /// How often a reader removes what all readers have.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -246,28 +250,36 @@ impl Feed {
     }
 
     async fn news(&mut self, cursor: &Cursor) -> Result<Batch, FeedError> {
-        // A table's rows that changed have tags of the table, which is what tells them from operators' purges.
+        // Operators' purges are those of no table.
         let sql = format!(
             "WITH news AS MATERIALIZED ( \
-                 SELECT id, tables, tags, kind FROM mainstay.change_feed \
-                 WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot) \
+                 SELECT tables, tags FROM mainstay.change_feed WHERE tables <> '{{}}' \
+                 AND xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot) \
+                 LIMIT {ROWS_MAX} + 1 \
+             ), purges AS MATERIALIZED ( \
+                 SELECT id, tags, kind FROM mainstay.change_feed WHERE tables = '{{}}' \
+                 AND xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot) \
+             ), size AS MATERIALIZED ( \
+                 SELECT count(*) AS changes, coalesce(sum(cardinality(tags)), 0) AS tags FROM news \
              ), told AS MATERIALIZED ( \
-                 SELECT DISTINCT tag FROM news, unnest(tags) AS tag WHERE cardinality(tables) > 0 LIMIT $2 + 1 \
+                 SELECT DISTINCT tag FROM news, unnest(tags) AS tag \
+                 WHERE (SELECT size.tags FROM size) <= $2 * {REPETITIONS_MAX} LIMIT $2 + 1 \
              ) \
              SELECT {BRANCH}, pg_current_snapshot()::text, ARRAY(SELECT tag FROM told), \
                  ARRAY(SELECT DISTINCT t FROM news, unnest(tables) AS t), \
-                 ARRAY(SELECT DISTINCT tag FROM news, unnest(tags) AS tag WHERE cardinality(tables) = 0 AND kind = 'soft'), \
-                 ARRAY(SELECT DISTINCT tag FROM news, unnest(tags) AS tag WHERE kind = 'hard'), \
-                 ARRAY(SELECT id FROM news WHERE cardinality(tables) = 0 ORDER BY id), \
-                 p.xid >= pg_snapshot_xmin($1::text::pg_snapshot) \
-                     AND NOT coalesce(mainstay.covers($1::text::pg_snapshot, c.cursor), false) \
-             FROM mainstay.pruned p LEFT JOIN mainstay.cursors c ON c.reader = $3"
+                 ARRAY(SELECT DISTINCT tag FROM purges, unnest(tags) AS tag WHERE kind = 'soft'), \
+                 ARRAY(SELECT DISTINCT tag FROM purges, unnest(tags) AS tag WHERE kind = 'hard'), \
+                 ARRAY(SELECT id FROM purges ORDER BY id), \
+                 size.changes > {ROWS_MAX} OR p.xid >= pg_snapshot_xmin($1::text::pg_snapshot) \
+                     AND NOT coalesce(mainstay.covers($1::text::pg_snapshot, c.cursor), false), \
+                 size.tags > $2 * {REPETITIONS_MAX} \
+             FROM size, mainstay.pruned p LEFT JOIN mainstay.cursors c ON c.reader = $3"
         );
         let (name, tags_max) = (self.reader.name.clone(), i64::from(self.shared.changes.tags_per_poll_max));
         let row = self.one(&sql, &[(&cursor.0, Type::TEXT), (&tags_max, Type::INT8), (&name, Type::TEXT)]).await?;
         self.check_branch(&row)?;
         let (told, tables) = (column::<Vec<String>>(&row, 4)?, column::<Vec<String>>(&row, 5)?);
-        let is_too_much = i64::try_from(told.len()).unwrap_or(i64::MAX) > tags_max;
+        let is_too_much = column(&row, 10)? || i64::try_from(told.len()).unwrap_or(i64::MAX) > tags_max;
         let mut soft = if is_too_much { tables.iter().map(|table| table_all(table)).collect() } else { told };
         soft.extend(column::<Vec<String>>(&row, 6)?);
         Ok(Batch {

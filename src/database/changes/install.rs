@@ -320,8 +320,8 @@ impl Table {
             match selects.is_empty() {
                 true => "'{}'::text[]".to_owned(),
                 false => format!(
-                    "ARRAY(SELECT tag FROM ({}) AS tags (tag) WHERE tag IS NOT NULL LIMIT {})",
-                    selects.join(" UNION "),
+                    "ARRAY(SELECT DISTINCT tag FROM ({}) AS tags (tag) WHERE tag IS NOT NULL LIMIT {})",
+                    selects.join(" UNION ALL "),
                     STATEMENT_TAGS_MAX + 1
                 ),
             }

@@ -6,7 +6,7 @@ use mainstay::position::{Position, SystemId, Timeline};
 
 use super::log::{Logged, Reader, Redis, message, tag};
 use super::mutant::Mutant;
-use super::postgres::{Commit, Kind, Postgres, Set, at};
+use super::postgres::{Commit, Kind, Postgres, Set, at, timeline_of};
 
 /// Two rows are read one by one, and a third key reads both, with the tag of the second found in the result.
 pub const KEYS: usize = 3;
@@ -56,7 +56,6 @@ struct Fill {
     /// What was noted when it was joined first, and before the last read.
     joined: Ticket,
     ticket: Ticket,
-    tags: Vec<Tag>,
     began: usize,
     reads: u8,
     read: Option<Read>,
@@ -175,7 +174,7 @@ impl Instance {
     fn begun(&mut self, fence: Position, primary: usize, cursor: Set) {
         self.ledger.begin(fence, Some(fence));
         self.life = Life::Begun;
-        self.cursor = Some((primary as u32 + 1, cursor));
+        self.cursor = Some((timeline_of(primary), cursor));
         self.told = cursor;
     }
 
@@ -197,7 +196,7 @@ impl Instance {
         if !self.is_begun() || mutant == Some(Mutant::LsnsAlone) {
             return false;
         }
-        let newest = postgres.primaries.len() as u32;
+        let newest = timeline_of(postgres.highest());
         let is_news = self.ledger.enter(SystemId(1), Timeline(newest));
         if is_news {
             self.told &= postgres.survivors(newest);
@@ -216,7 +215,7 @@ impl Instance {
 
     /// Follows the feed by itself for a step.
     pub fn follow(&mut self, postgres: &mut Postgres, primary: usize, is_anew: bool, mutant: Option<Mutant>) -> bool {
-        let timeline = primary as u32 + 1;
+        let timeline = timeline_of(primary);
         if !self.is_begun() {
             return false;
         }
@@ -326,6 +325,8 @@ impl Instance {
             }
             None if !self.ledger.hard_unknown() || !self.is_begun() => return false,
             None => {
+                // The database that is asked shows its timeline, too: what it has lost is no more.
+                self.sample(postgres, mutant);
                 let (gaps, highest) = (self.ledger.gaps(), postgres.highest());
                 let commits = super::postgres::members(postgres.primaries[highest].visible);
                 let hard: Vec<Commit> = commits.map(|commit| postgres.commits[commit].clone()).collect();
@@ -417,7 +418,7 @@ impl Instance {
             None if self.fills.len() < 3 => {
                 let ticket = self.ledger.ticket(&tags);
                 let (began, waiting) = (self.applied, vec![need]);
-                self.fills.push(Fill { key, joined: ticket, ticket, tags, began, reads: 0, read: None, waiting });
+                self.fills.push(Fill { key, joined: ticket, ticket, began, reads: 0, read: None, waiting });
             }
             None => {}
         }
@@ -515,7 +516,8 @@ impl Instance {
         let fill = self.fills[index].clone();
         let tags = all_tags(fill.key);
         let is_short = |asked: Position| read.as_of.is_some_and(|as_of| !as_of.reaches(&asked));
-        let late = &tags[fill.tags.len().min(tags.len())..];
+        // Those who joined were only asked for the tags that were known then.
+        let late = &tags[known_tags(fill.key).len()..];
         let is_purged = |standing| matches!(standing, Standing::Purged | Standing::Forbidden);
         let is_overtaken = !late.is_empty() && is_purged(self.ledger.standing(fill.ticket.told, read.as_of, late));
         let asks_again = match mutant {
@@ -534,7 +536,7 @@ impl Instance {
                 return Ok(());
             }
             fill.ticket = self.ledger.ticket(&tags);
-            (fill.tags, fill.began) = (tags, self.applied);
+            fill.began = self.applied;
             return Ok(());
         }
         self.fills.remove(index);

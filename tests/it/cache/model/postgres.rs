@@ -21,6 +21,16 @@ pub fn members(set: Set) -> impl Iterator<Item = usize> {
     (0..COMMITS_MAX).filter(move |commit| set & bit(*commit) != 0)
 }
 
+/// Where the primary of a timeline stands among the primaries.
+fn index_of(timeline: u32) -> usize {
+    usize::try_from(timeline).unwrap() - 1
+}
+
+/// The timeline of a primary.
+pub fn timeline_of(primary: usize) -> u32 {
+    u32::try_from(primary).unwrap() + 1
+}
+
 /// What a transaction tells of in the change feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -108,7 +118,7 @@ impl Postgres {
     pub fn log(&self, timeline: u32, lsn: u64) -> Set {
         let is_in = |commit: &Commit| {
             let Some(at) = commit.at.filter(|at| at.timeline.0 <= timeline) else { return false };
-            let forks = (at.timeline.0..timeline).map(|before| self.primaries[before as usize].fork);
+            let forks = (at.timeline.0..timeline).map(|before| self.primaries[index_of(before + 1)].fork);
             at.lsn.0 <= forks.fold(lsn, u64::min)
         };
         self.commits.iter().enumerate().filter(|(_, commit)| is_in(commit)).fold(0, |set, (index, _)| set | bit(index))
@@ -137,7 +147,7 @@ impl Postgres {
     /// The commit record is written. It is not visible yet, and not on disk.
     pub fn log_commit(&mut self, primary: usize, which: usize) -> bool {
         let primary = &mut self.primaries[primary];
-        let count = primary.open.count_ones() as usize;
+        let count = members(primary.open).count();
         let Some(commit) = members(primary.open).nth(which % count.max(1)) else { return false };
         primary.open &= !bit(commit);
         primary.committing |= bit(commit);
@@ -148,7 +158,7 @@ impl Postgres {
 
     pub fn show_commit(&mut self, primary: usize, which: usize) -> bool {
         let primary = &mut self.primaries[primary];
-        let count = primary.committing.count_ones() as usize;
+        let count = members(primary.committing).count();
         let Some(index) = members(primary.committing).nth(which % count.max(1)) else { return false };
         let commit = &mut self.commits[index];
         if commit.is_sync {
@@ -165,12 +175,12 @@ impl Postgres {
     /// A replica replays a piece of the log, or goes over to the next timeline where it has not passed the fork.
     pub fn replay(&mut self, replica: usize, bytes: u64) -> bool {
         let Replica { timeline, replayed } = self.replicas[replica];
-        let next = self.primaries.get(timeline as usize).filter(|next| replayed <= next.fork);
+        let next = self.primaries.get(index_of(timeline + 1)).filter(|next| replayed <= next.fork);
         if let Some(next) = next.filter(|next| bytes > 4 || next.fork == replayed) {
             self.replicas[replica].timeline = next.timeline;
             return true;
         }
-        let end = self.primaries[timeline as usize - 1].flushed;
+        let end = self.primaries[index_of(timeline)].flushed;
         let replica = &mut self.replicas[replica];
         let before = replica.replayed;
         replica.replayed = end.min(before + bytes);
@@ -180,8 +190,7 @@ impl Postgres {
     /// A replica of the newest timeline becomes its successor; what it had not replayed is lost.
     pub fn promote(&mut self, replica: usize) -> bool {
         let Replica { timeline, replayed } = self.replicas[replica];
-        if timeline as usize != self.primaries.len() || timeline >= 3 || replayed < self.primaries[self.highest()].fork
-        {
+        if index_of(timeline) != self.highest() || timeline >= 3 || replayed < self.primaries[self.highest()].fork {
             return false;
         }
         self.primaries.push(Primary::new(timeline + 1, replayed, self.log(timeline, replayed)));

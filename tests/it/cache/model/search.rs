@@ -116,7 +116,6 @@ fn world(mutant: Option<Mutant>) -> World {
 
 fn all_ways(world: &World, menu: &Menu, at_least: usize) {
     let states = Search::of(world, menu).unwrap_or_else(|seen| panic!("{seen}"));
-    println!("{states} states");
     assert!(states >= at_least, "{states}");
 }
 
@@ -145,11 +144,10 @@ fn lost_end() -> Menu {
         (publish(0), 4),
         (publish(1), 4),
         (Step::LoseTail { count: 1 }, 1),
-        (hear(0), 2),
-        (request(0), 1),
+        (hear(0), 1),
+        (request(0), 2),
         (read(0, REPLICA), 1),
         (end(0), 1),
-        (request(0), 1),
     ]
 }
 
@@ -195,6 +193,45 @@ fn promoted(mutant: Option<Mutant>) -> World {
     world
 }
 
+/// An instance joins while a publisher is between its look and its fence, and asks for what another one has filled.
+fn joining() -> Menu {
+    let restart = Step::Restart { instance: 1, primary: PRIMARY, has_snapshot: false };
+    vec![
+        (LOG, 1),
+        (SHOW, 1),
+        (publish(0), 3),
+        (restart, 1),
+        (Step::BeginInstance { instance: 1 }, 1),
+        (Step::Learn { instance: 1 }, 2),
+        (hear(0), 1),
+        (request(0), 1),
+        (read(0, REPLICA), 1),
+        (end(0), 1),
+        (share(0), 1),
+        (request(1), 1),
+    ]
+}
+
+/// A purge for good whose fence was never written down, because its primary was gone before that.
+fn unfinished_purge() -> Menu {
+    let learn = Step::Learn { instance: 0 };
+    vec![(publish(0), 12), (hear(0), 3), (learn, 2), (Step::RequestStale { instance: 0, key: 0 }, 1)]
+}
+
+/// What it is to purge has been kept before, and the purge is on the replica that was promoted.
+fn purged_and_promoted(mutant: Option<Mutant>) -> World {
+    let mut world = world(mutant);
+    let purge = Step::Begin { primary: PRIMARY, rows: 1, kind: Kind::Hard, is_sync: false };
+    let log = Step::Log { primary: PRIMARY, which: 1 };
+    let kept = [request(0), read(0, REPLICA), end(0)];
+    let purged = [purge, log, Step::Flush { primary: PRIMARY }, REPLAY];
+    let promoted = [Step::Promote { replica: 0 }, Step::StopPublisher { publisher: 0 }];
+    for step in kept.into_iter().chain(purged).chain(promoted) {
+        world.step(step).unwrap();
+    }
+    world
+}
+
 #[test]
 fn every_way_of_a_change_past_a_fill_ends_well() {
     all_ways(&world(None), &purge_and_fill(), 5000);
@@ -216,14 +253,27 @@ fn every_way_of_a_promotion_ends_well() {
 }
 
 #[test]
+fn every_way_of_one_that_joins_ends_well() {
+    all_ways(&world(None), &joining(), 1000);
+}
+
+#[test]
+fn every_way_past_a_purge_that_was_cut_off_ends_well() {
+    all_ways(&purged_and_promoted(None), &unfinished_purge(), 20);
+}
+
+#[test]
 fn the_search_finds_broken_rules() {
+    let world: fn(_) -> World = world;
     let broken = [
-        (world as fn(_) -> _, purge_and_fill(), Mutant::FenceBeforeRows),
+        (world, purge_and_fill(), Mutant::FenceBeforeRows),
         (world, purge_and_fill(), Mutant::ReadAnywhere),
         (world, purge_and_fill(), Mutant::StampAtTheEnd),
         (world, lost_end(), Mutant::ChainUnchecked),
         (world, own_way(), Mutant::StampVouchesForReads),
         (promoted, promotion(), Mutant::OldPrimaryRead),
+        (world, joining(), Mutant::OwnByStampAlone),
+        (purged_and_promoted, unfinished_purge(), Mutant::PurgeWithoutFenceForgotten),
     ];
     for (world, menu, mutant) in broken {
         let seen = Search::of(&world(Some(mutant)), &menu).expect_err(&format!("{mutant:?} went unnoticed"));

@@ -24,7 +24,9 @@ async fn the_whole_history_of_rates_costs_one_tag_for_each_currency() {
     let batch = site.poll().await;
     let tags: BTreeSet<&String> = batch.soft.iter().collect();
     assert_eq!((tags.len(), batch.soft.len()), (report.currencies + 1, report.currencies + 1), "{tags:?}");
-    // One row a statement.
+    // One row a statement, with each of its tags once.
+    let most: usize = site.sql("SELECT max(cardinality(tags)) FROM mainstay.change_feed").parse().unwrap();
+    assert!(most <= report.currencies + 1, "{most}");
     let rows: usize = site.sql("SELECT count(*) FROM mainstay.change_feed").parse().unwrap();
     assert!(rows <= report.rates / 10_000 + 3, "{rows}");
     assert_eq!(maintain(&site.settings, import).0.changed, 0);

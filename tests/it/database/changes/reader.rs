@@ -120,6 +120,29 @@ async fn too_many_tags_at_once_are_all_of_their_tables_and_purges_are_kept() {
 }
 
 #[actix_rt::test]
+async fn who_is_too_far_behind_is_told_so_and_still_hears_every_purge() {
+    let mut site = site().await;
+    let purge = site.feed.purge(&["own".to_owned()], true).await.unwrap();
+    let many = |statements: u32| {
+        format!(
+            "INSERT INTO mainstay.change_feed (tables, tags, kind) \
+             SELECT '{{t}}', ARRAY['t:any'], 'soft' FROM generate_series(1, {statements})"
+        )
+    };
+    site.sql(&many(100_000));
+    let batch = site.feed.poll(&site.cursor, false).await.unwrap();
+    assert_eq!((batch.soft, batch.lost), (vec!["t:any".to_owned()], false));
+    site.sql(&many(1));
+    let batch = site.poll().await;
+    assert!(batch.lost && batch.hard == ["own"] && batch.purges == [purge.id], "{batch:?}");
+    assert!(!site.poll().await.lost, "said once");
+    // Repeated tags are told apart only so far.
+    let wide = "INSERT INTO mainstay.change_feed (tables, tags, kind) \
+        SELECT '{t}', ARRAY(SELECT 't:' || n FROM generate_series(1, 5000) n), 'soft' FROM generate_series(1, 21)";
+    assert_eq!(site.heard(wide).await, ["t:all"]);
+}
+
+#[actix_rt::test]
 async fn an_operator_s_purge_reaches_every_reader_and_who_has_read_it_is_known() {
     let mut site = site().await;
     let mut other = site.database.feed(reader("other"));
