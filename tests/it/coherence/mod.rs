@@ -7,6 +7,7 @@ mod fleet;
 mod hard;
 mod herd;
 mod late_commit;
+mod leader;
 mod lost_redis;
 mod outage;
 mod promotion;
