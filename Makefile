@@ -7,7 +7,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test bench lint fmt verify
+.PHONY: help dev test soak bench lint fmt verify
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
@@ -20,6 +20,10 @@ dev: ## run everything on this machine with real data; ARGS="--fresh" starts ove
 test: ## run all tests against real servers; ARGS="name" picks some
 	@scripts/install-deps test
 	cargo test --locked $(ARGS)
+
+soak: ## a fleet of processes in trouble for SECONDS=300; SOAK_SEED=… repeats a run
+	@scripts/install-deps test
+	SOAK_SECONDS=$(or $(SECONDS),300) cargo test --locked --test soak -- --nocapture
 
 bench: ## compare with nginx, Varnish, HAProxy and a bare handler, side by side
 	@scripts/install-deps bench

@@ -54,8 +54,9 @@ pub struct Ear {
 struct Heard {
     /// Whether any message was heard: what came before the first one was missed by all who begin.
     anything: bool,
-    /// When the stream last said anything.
+    /// When the stream last said anything, and what.
     stream_at: Option<Instant>,
+    stream: Option<Position>,
     /// The last message that carried a cursor: from there this instance can go on by itself.
     cursor: Option<(Position, Cursor)>,
     /// The last message of the stream that had tags.
@@ -129,7 +130,10 @@ impl Ear {
     fn apply(&self, message: &Message) {
         let now = Instant::now();
         let applied = self.pipeline.cache.fences.apply(message, now);
-        self.heard.lock().stream_at = Some(now);
+        {
+            let mut heard = self.heard.lock();
+            (heard.stream_at, heard.stream) = (Some(now), Some(message.at));
+        }
         self.note(message, applied, "stream");
     }
 
@@ -183,6 +187,11 @@ impl Ear {
         self.heard.lock().tagged
     }
 
+    /// The last message of the stream.
+    pub(super) fn last_of_stream(&self) -> Option<Position> {
+        self.heard.lock().stream
+    }
+
     /// Whether the stream has said something lately, so that nobody need follow the feed himself.
     fn stream_speaks(&self) -> bool {
         let patience = self.settings.changes.heartbeat_interval.0 * 5 / 2;
@@ -191,21 +200,29 @@ impl Ear {
 
     /// Tells the fences of a new timeline as soon as any node shows one.
     pub(super) async fn watch_timeline(self: Arc<Self>) {
-        let Some(database) = &self.database else { return };
+        if self.database.is_none() {
+            return;
+        }
         loop {
-            if let Some((system, timeline)) = database.highest() {
-                let fences = &self.pipeline.cache.fences;
-                // Until the clock is the database's there is no timeline to be on.
-                let is_news = |position: Position| position.system == system && position.timeline < timeline;
-                if fences.read(|ledger| ledger.told().is_some_and(is_news)) {
-                    fences.change(|ledger| ledger.enter(system, timeline));
-                    log::warn!(
-                        "the primary is on timeline {timeline} now: all that was filled before counts as purged"
-                    );
-                }
+            let fences = &self.pipeline.cache.fences;
+            let is_news = fences.read(|ledger| self.newer_timeline(ledger).is_some());
+            if is_news && fences.change(|ledger| self.follow_timeline(ledger)) {
+                log::warn!("the primary is on another timeline now: all that was filled before counts as purged");
             }
             sleep(self.settings.replication.sample_interval.0).await;
         }
+    }
+
+    /// A later timeline of the ledger's cluster than it knows of. Until its clock is the database's there is none to be on.
+    fn newer_timeline(&self, ledger: &Ledger) -> Option<(SystemId, Timeline)> {
+        let is_news = |(system, timeline): &(SystemId, Timeline)| {
+            ledger.told().is_some_and(|told| told.system == *system && told.timeline < *timeline)
+        };
+        self.database.as_ref()?.highest().filter(is_news)
+    }
+
+    fn follow_timeline(&self, ledger: &mut Ledger) -> bool {
+        self.newer_timeline(ledger).is_some_and(|(system, timeline)| ledger.enter(system, timeline))
     }
 
     /// Reads the stream for as long as the instance lives.
@@ -313,7 +330,11 @@ impl Ear {
                 match feed.hard_purges().await {
                     Ok(purges) => {
                         let purges = purges.into_iter().map(|(tag, at)| (Tag::new(tag), at));
-                        fences.change(|ledger| ledger.learn_hard(purges, gaps));
+                        fences.change(|ledger| {
+                            // The fences are of the timeline that the database is on.
+                            self.follow_timeline(ledger);
+                            ledger.learn_hard(purges, gaps);
+                        });
                         feed.close();
                     }
                     // Nothing was ever written down, or it cannot be read and what is there is better than nothing.

@@ -1,15 +1,15 @@
 //! When snapshots are read and written.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::cache::shared::codec::Codec;
-use crate::cache::snapshot;
+use crate::cache::snapshot::{self, Count};
 use crate::http::pipeline::Pipeline;
 
 /// The snapshot file of an instance.
@@ -17,8 +17,10 @@ pub struct Snapshots {
     file: PathBuf,
     codec: Codec,
     pipeline: Arc<Pipeline>,
-    /// Purges for good, counted: what was written while one came is not kept.
-    purges: AtomicU64,
+    /// Held while a file is written: one at a time.
+    writing: Mutex<()>,
+    /// Purges for good, counted: what was written while one came is not kept. Held while the file comes or goes.
+    purges: Mutex<u64>,
     purged: Notify,
 }
 
@@ -31,7 +33,8 @@ impl Snapshots {
             file: PathBuf::from(file),
             codec: Codec::new(&settings.cache.namespace, settings.limits.response_bytes_max),
             pipeline: Arc::clone(pipeline),
-            purges: AtomicU64::new(0),
+            writing: Mutex::default(),
+            purges: Mutex::default(),
             purged: Notify::new(),
         })
     }
@@ -39,7 +42,10 @@ impl Snapshots {
     /// Reads the file. One that cannot be used is said, and is no reason not to start. Blocks.
     pub fn load(&self) {
         let file = self.file.display();
-        match snapshot::load(&self.file, &self.pipeline.cache.memory, &self.codec) {
+        let settings = &self.pipeline.settings;
+        // What was purged for good is remembered for so long, and must not come back after that either.
+        let (bytes_max, age_max) = (settings.cache.snapshot_bytes_max, settings.changes.hard_retention.0);
+        match snapshot::load(&self.file, &self.pipeline.cache.memory, &self.codec, bytes_max, age_max) {
             Ok(count) => log::info!("{} entries were read from {file}; they are stale until validated", count.entries),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => log::error!("cache.snapshot_file: {file} is not used: {error}"),
@@ -48,22 +54,33 @@ impl Snapshots {
 
     /// Writes the file. Blocks.
     pub fn write(&self) {
-        let cache = &self.pipeline.cache;
-        let bytes_max = self.pipeline.settings.cache.snapshot_bytes_max;
-        let purges = self.purges.load(Ordering::SeqCst);
-        match snapshot::write(&self.file, &cache.memory, &cache.fences, &self.codec, bytes_max) {
-            Ok(count) => log::debug!("{} entries were written to {}", count.entries, self.file.display()),
+        let _writing = self.writing.lock();
+        match self.try_write() {
+            Ok(Some(count)) => log::debug!("{} entries were written to {}", count.entries, self.file.display()),
+            Ok(None) => log::debug!("a purge for good came while {} was written: it is not kept", self.file.display()),
             Err(error) => log::error!("cache.snapshot_file: {} cannot be written: {error}", self.file.display()),
         }
-        if self.purges.load(Ordering::SeqCst) != purges {
-            self.remove();
+    }
+
+    fn try_write(&self) -> io::Result<Option<Count>> {
+        let cache = &self.pipeline.cache;
+        let bytes_max = self.pipeline.settings.cache.snapshot_bytes_max;
+        let before = *self.purges.lock();
+        let (draft, count) = snapshot::write(&self.file, &cache.memory, &cache.fences, &self.codec, bytes_max)?;
+        let purges = self.purges.lock();
+        if *purges != before {
+            return Ok(None);
         }
+        draft.publish(&self.file)?;
+        Ok(Some(count))
     }
 
     /// Something was purged for good: what the file holds of it must not come back, so the file goes at once.
     pub fn forget(&self) {
-        self.purges.fetch_add(1, Ordering::SeqCst);
+        let mut purges = self.purges.lock();
+        *purges += 1;
         self.remove();
+        drop(purges);
         self.purged.notify_one();
     }
 

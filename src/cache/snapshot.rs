@@ -2,10 +2,12 @@
 //!
 //! A head, then the values of single entries, the most asked for first, each with a checksum of its own, then a tail that says
 //! that the file is whole. The file is written beside its place and moved there, so that there is always one whole file or none.
+//! It holds what the database holds, so nobody else on the machine may read it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,11 +33,52 @@ pub struct Count {
     pub left_out: u64,
 }
 
-/// Writes what is worth keeping, within a bound. Blocks.
+/// A snapshot beside its place. Unless it is published, nothing of it stays.
+pub struct Draft {
+    beside: PathBuf,
+}
+
+impl Draft {
+    fn create(file: &Path) -> io::Result<(Self, File)> {
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(".new");
+        let draft = Self { beside: beside.into() };
+        // One that a crash has left may be readable for others.
+        draft.remove();
+        let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.beside)?;
+        Ok((draft, out))
+    }
+
+    /// Puts it into its place.
+    ///
+    /// # Errors
+    /// Those of the file system; the file that was there stays.
+    pub fn publish(self, file: &Path) -> io::Result<()> {
+        std::fs::rename(&self.beside, file)
+    }
+
+    fn remove(&self) {
+        let _is_gone_already = std::fs::remove_file(&self.beside);
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Writes what is worth keeping, within a bound, beside the place of the file. Blocks.
 ///
 /// # Errors
 /// Those of the file system; the file that was there stays.
-pub fn write(file: &Path, memory: &Memory, fences: &Fences, codec: &Codec, bytes_max: u64) -> io::Result<Count> {
+pub fn write(
+    file: &Path,
+    memory: &Memory,
+    fences: &Fences,
+    codec: &Codec,
+    bytes_max: u64,
+) -> io::Result<(Draft, Count)> {
     let now = Instant::now();
     let is_worth_it = |entry: &Arc<Entry>| {
         let is_allowed = entry.standing(fences, entry.age(now), now) != Standing::Forbidden;
@@ -43,10 +86,11 @@ pub fn write(file: &Path, memory: &Memory, fences: &Fences, codec: &Codec, bytes
     };
     let mut entries: Vec<(Key, Arc<Entry>)> = memory.entries().filter(|(_, entry)| is_worth_it(entry)).collect();
     entries.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.hits()));
-    let beside = file.with_extension("new");
-    let mut out = BufWriter::new(File::create(&beside)?);
+    let (draft, out) = Draft::create(file)?;
+    let mut out = BufWriter::new(out);
     out.write_all(MAGIC)?;
-    out.write_all(&since_epoch().as_secs().to_be_bytes())?;
+    let written_secs = since_epoch().as_secs().to_be_bytes();
+    out.write_all(&written_secs)?;
     let mut count = Count::default();
     for (key, entry) in &entries {
         let value = codec.encode(*key, entry, now, Duration::ZERO);
@@ -63,24 +107,31 @@ pub fn write(file: &Path, memory: &Memory, fences: &Fences, codec: &Codec, bytes
     }
     out.write_all(&0_u32.to_be_bytes())?;
     out.write_all(TAIL)?;
+    // Again, since no entry's checksum covers it, and a wrong one would make them younger than they are.
+    out.write_all(&written_secs)?;
     let written = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     written.sync_all()?;
-    std::fs::rename(&beside, file)?;
-    Ok(count)
+    Ok((draft, count))
 }
 
-/// Puts what a file holds into an empty memory. A file that is not whole, or not of this fleet, puts nothing there. Blocks.
+/// Puts what a file holds into an empty memory, the most asked for first, within a bound. A file that is not whole, not of
+/// this fleet, or older than is allowed, puts nothing there. Blocks.
 ///
 /// # Errors
 /// Why the file is not used; [`ErrorKind::NotFound`] where there is none.
-pub fn load(file: &Path, memory: &Memory, codec: &Codec) -> io::Result<Count> {
+pub fn load(file: &Path, memory: &Memory, codec: &Codec, bytes_max: u64, age_max: Duration) -> io::Result<Count> {
     let mut read = BufReader::new(File::open(file)?);
     if read_array::<8>(&mut read)? != *MAGIC {
         return Err(io::Error::new(ErrorKind::InvalidData, "it is no snapshot of this version"));
     }
-    let written = Duration::from_secs(u64::from_be_bytes(read_array(&mut read)?));
+    let written_secs = read_array(&mut read)?;
+    let written = Duration::from_secs(u64::from_be_bytes(written_secs));
     // A clock that was set back makes nothing younger than it was when it was written.
-    let kept = Kept::For(since_epoch().saturating_sub(written));
+    let age = since_epoch().saturating_sub(written);
+    if age > age_max {
+        return Err(io::Error::new(ErrorKind::InvalidData, "it is too old"));
+    }
+    let kept = Kept::For(age);
     let (now, mut entries, mut count) = (Instant::now(), Vec::new(), Count::default());
     loop {
         let length = u32::from_be_bytes(read_array(&mut read)?);
@@ -97,17 +148,20 @@ pub fn load(file: &Path, memory: &Memory, codec: &Codec) -> io::Result<Count> {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         match codec.decode(key, &value, kept, now, Origin::Snapshot) {
-            Ok(entry) if entry.age(now) < entry.limits.retention() => {
+            Ok(entry)
+                if entry.age(now) < entry.limits.retention()
+                    && count.bytes.saturating_add(length.into()) <= bytes_max =>
+            {
                 entries.push((key, Arc::new(entry)));
                 count = Count { entries: count.entries + 1, bytes: count.bytes + u64::from(length), ..count };
             }
-            // Too old for this machine's clock, or for anyone.
+            // Of no use any more, or of those that are asked for least and have no room.
             Ok(_) => count.left_out += 1,
             Err(error) => return Err(io::Error::new(ErrorKind::InvalidData, error)),
         }
     }
-    if read_array::<8>(&mut read)? != *TAIL {
-        return Err(io::Error::new(ErrorKind::InvalidData, "its end is missing"));
+    if read_array::<8>(&mut read)? != *TAIL || read_array(&mut read)? != written_secs {
+        return Err(io::Error::new(ErrorKind::InvalidData, "its end is not that of its beginning"));
     }
     entries.into_iter().for_each(|(key, entry)| memory.put(key, entry));
     Ok(count)
@@ -121,4 +175,184 @@ fn read_array<const N: usize>(read: &mut impl Read) -> io::Result<[u8; N]> {
 
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use bytes::Bytes;
+
+    use super::super::entry::Parts;
+    use super::super::fence::SilenceLimits;
+    use super::super::policy::Limits;
+    use super::super::tag::Tag;
+    use super::super::variants::Variants;
+    use super::*;
+    use crate::position::{Position, SystemId, Timeline};
+
+    const BYTES_MAX: u64 = 1024 * 1024;
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A memory, the fences of its instance, and a place for a file.
+    struct Bench {
+        memory: Memory,
+        fences: Fences,
+        codec: Codec,
+        dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let fences = Fences::new(100, SilenceLimits { max: Duration::from_secs(2), hard_max: None });
+            fences.change(|ledger| ledger.begin_alone(clock()));
+            let codec = Codec::new("test", 1024 * 1024);
+            Self { memory: Memory::new(BYTES_MAX), fences, codec, dir: tempfile::tempdir().unwrap() }
+        }
+
+        /// With entries `a`, `b` and so on, each hit as often as its place says.
+        fn filled(count: u8) -> Self {
+            let bench = Self::new();
+            for number in 0..count {
+                let entry = entry(b'a' + number);
+                entry.count_hits(number.into());
+                bench.memory.put(Key(number.into()), Arc::new(entry));
+            }
+            bench
+        }
+
+        fn file(&self) -> PathBuf {
+            self.dir.path().join("snapshot")
+        }
+
+        fn write(&self, bytes_max: u64) -> io::Result<Count> {
+            let (draft, count) = write(&self.file(), &self.memory, &self.fences, &self.codec, bytes_max)?;
+            draft.publish(&self.file())?;
+            Ok(count)
+        }
+
+        /// What another process reads of the file.
+        fn read(&self) -> io::Result<Vec<u8>> {
+            let memory = Memory::new(BYTES_MAX);
+            let loaded = load(&self.file(), &memory, &self.codec, BYTES_MAX, HOUR);
+            let mut bodies: Vec<u8> = memory.entries().map(|(_, entry)| entry.body.identity().bytes[0]).collect();
+            bodies.sort_unstable();
+            match loaded {
+                Ok(count) => assert_eq!(usize::try_from(count.entries).unwrap(), bodies.len()),
+                Err(_) => assert!(bodies.is_empty(), "a file that is refused puts nothing there"),
+            }
+            loaded.map(|_| bodies)
+        }
+    }
+
+    fn clock() -> Position {
+        Position::start_of(SystemId(7), Timeline(0))
+    }
+
+    fn entry(letter: u8) -> Entry {
+        let parts = Parts {
+            status: 200,
+            content_type: "application/json",
+            body: Variants::of(Bytes::from(vec![letter; 100]), usize::MAX),
+            tags: vec![Tag::new(
+                [b"tag:", &[letter][..]].concat().iter().map(|it| char::from(*it)).collect::<String>(),
+            )],
+            told: Some(clock()),
+            as_of: None,
+            is_local: false,
+            outlives_change: false,
+            origin: Origin::Filled,
+            made: Instant::now(),
+            cost: Duration::ZERO,
+            limits: Limits { fresh: HOUR, stale_while_revalidate: HOUR, stale_if_error: HOUR },
+            detail: "primary",
+            absence: None,
+        };
+        Entry::new(&[letter], [1; 16], parts)
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nobody_else_may_read_it() {
+        let bench = Bench::filled(3);
+        // What a crash has left, readable for all.
+        std::fs::write(bench.dir.path().join("snapshot.new"), "half").unwrap();
+        assert_eq!(bench.write(BYTES_MAX).unwrap().entries, 3);
+        assert_eq!(bench.read().unwrap(), b"abc");
+        assert_eq!(std::fs::metadata(bench.file()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(bench.dir.path()).unwrap().count(), 1, "nothing lies beside it");
+    }
+
+    #[test]
+    fn without_room_for_all_the_hottest_are_kept() {
+        let bench = Bench::filled(5);
+        let all = bench.write(BYTES_MAX).unwrap();
+        let some = bench.write(all.bytes * 2 / 5).unwrap();
+        assert_eq!((some.entries, some.left_out), (2, 3));
+        assert_eq!(bench.read().unwrap(), b"de");
+        bench.write(BYTES_MAX).unwrap();
+        let memory = Memory::new(BYTES_MAX);
+        let count = load(&bench.file(), &memory, &bench.codec, all.bytes * 2 / 5, HOUR).unwrap();
+        assert_eq!((count.entries, count.left_out), (2, 3), "the bound may have been lowered since");
+    }
+
+    #[test]
+    fn what_was_purged_for_good_is_not_written() {
+        let bench = Bench::filled(3);
+        bench.fences.change(|ledger| ledger.purge_here(&[Tag::new("tag:b")], None, true));
+        bench.fences.change(|ledger| ledger.purge_here(&[Tag::new("tag:c")], None, false));
+        assert_eq!(bench.write(BYTES_MAX).unwrap().entries, 2);
+        assert_eq!(bench.read().unwrap(), b"ac");
+    }
+
+    #[test]
+    fn a_file_that_was_cut_or_changed_anywhere_is_refused() {
+        let bench = Bench::filled(2);
+        bench.write(BYTES_MAX).unwrap();
+        let whole = std::fs::read(bench.file()).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(bench.file(), &whole[..length]).unwrap();
+            assert!(bench.read().is_err(), "cut to {length} of {} bytes", whole.len());
+        }
+        for place in 0..whole.len() {
+            for bit in [0_u8, 3, 7] {
+                let mut changed = whole.clone();
+                changed[place] ^= 1_u8 << bit;
+                std::fs::write(bench.file(), &changed).unwrap();
+                assert!(bench.read().is_err(), "bit {bit} of byte {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_others_or_of_long_ago_is_refused() {
+        let bench = Bench::filled(1);
+        bench.write(BYTES_MAX).unwrap();
+        let whole = std::fs::read(bench.file()).unwrap();
+        let other = Codec::new("other", 1024 * 1024);
+        let refused = load(&bench.file(), &Memory::new(BYTES_MAX), &other, BYTES_MAX, HOUR).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidData);
+        let long_ago = (since_epoch().as_secs() - 3605).to_be_bytes();
+        let mut old = whole.clone();
+        let end = old.len() - 8;
+        old[8..16].copy_from_slice(&long_ago);
+        old[end..].copy_from_slice(&long_ago);
+        std::fs::write(bench.file(), &old).unwrap();
+        assert!(bench.read().unwrap_err().to_string().contains("too old"));
+        let mut endless = whole;
+        endless[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
+        std::fs::write(bench.file(), &endless).unwrap();
+        assert!(bench.read().unwrap_err().to_string().contains("out of bounds"));
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file() {
+        let bench = Bench::filled(2);
+        bench.write(BYTES_MAX).unwrap();
+        bench.memory.put(Key(9), Arc::new(entry(b'z')));
+        drop(write(&bench.file(), &bench.memory, &bench.fences, &bench.codec, BYTES_MAX).unwrap());
+        assert_eq!(bench.read().unwrap(), b"ab", "a draft that is given up is no file");
+        std::fs::create_dir(bench.dir.path().join("snapshot.new")).unwrap();
+        bench.write(BYTES_MAX).unwrap_err();
+        assert_eq!(bench.read().unwrap(), b"ab");
+    }
 }

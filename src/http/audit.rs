@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::fill::Produced;
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::Entry;
@@ -17,6 +16,7 @@ use crate::cache::variants::Variants;
 use crate::config::param::Params;
 use crate::database::changes::feed::Reader;
 use crate::database::read::Consistency;
+use crate::error::Code;
 
 /// How long it may take until this instance has been told all that the primary showed.
 const HEARING_TIME_MAX: Duration = Duration::from_secs(5);
@@ -52,8 +52,8 @@ impl Audit {
             UNTIL_NEXT.set(left - 1);
             return false;
         }
-        // Between 1 and twice the mean, so that no rhythm of requests hides from it.
-        UNTIL_NEXT.set(fastrand::u32(1..=self.one_in.saturating_mul(2)));
+        // Around the mean, from 1 on, so that no rhythm of requests hides from it.
+        UNTIL_NEXT.set(fastrand::u32(1..=self.one_in.saturating_mul(2).saturating_sub(1)));
         left == 1 && self.is_within_rate(now)
     }
 
@@ -79,11 +79,17 @@ impl Pipeline {
     /// difference, and then the entry falls as soon as this instance has been told; if it does not fall, it was wrong.
     pub(super) async fn audit(self: Arc<Self>, endpoint: Arc<Endpoint>, params: Params, entry: Arc<Entry>) {
         let produced = self.produce(&endpoint, params, "GET", Bytes::new(), Consistency::Strong, None).await;
-        let Produced { answer: Ok(answer), .. } = produced else { return };
+        let is_same = match produced.answer {
+            Ok(answer) if entry.absence.is_none() => {
+                Variants::of(answer.body, usize::MAX).identity().etag == entry.body.identity().etag
+            }
+            Ok(_) => false,
+            Err(error) if error.code == Code::NotFound => entry.absence.is_some(),
+            // The primary has not answered, so there is nothing to hold the entry against.
+            Err(_) => return,
+        };
         let path = endpoint.route.path.as_str();
-        if entry.absence.is_none()
-            && Variants::of(answer.body, usize::MAX).identity().etag == entry.body.identity().etag
-        {
+        if is_same {
             self.metrics.audit_checked.with_label_values(&[path]).inc();
             return;
         }
@@ -108,10 +114,13 @@ impl Pipeline {
         let deadline = Instant::now() + HEARING_TIME_MAX;
         loop {
             let now = Instant::now();
-            if entry.standing(&self.cache.fences, entry.age(now), now) == Standing::Purged {
+            // Asked before the entry is: what is told in between must not be held against it.
+            let is_told = self.cache.fences.read(|ledger| ledger.through().is_some_and(|through| through >= shown));
+            let standing = entry.standing(&self.cache.fences, entry.age(now), now);
+            if matches!(standing, Standing::Purged | Standing::Forbidden) {
                 return Some(false);
             }
-            if self.cache.fences.read(|ledger| ledger.through().is_some_and(|through| through >= shown)) {
+            if is_told {
                 return Some(true);
             }
             if now > deadline {
@@ -119,5 +128,31 @@ impl Pipeline {
             }
             actix_rt::time::sleep(HEARING_INTERVAL).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of so many hits are audited, spread evenly over so many seconds.
+    fn audited(audit: &Audit, hits: u32, seconds: u32) -> usize {
+        UNTIL_NEXT.set(0);
+        let at = |hit: u32| audit.started + Duration::from_secs(seconds.into()) * hit / hits;
+        (0..hits).filter(|hit| audit.takes(at(*hit))).count()
+    }
+
+    #[test]
+    fn one_of_so_many_hits_is_audited_and_none_where_none_is_asked_for() {
+        assert_eq!(audited(&Audit::new(0, u32::MAX), 1000, 1), 0);
+        assert_eq!(audited(&Audit::new(1, u32::MAX), 1000, 1), 999, "the first hit of a worker only draws");
+        let some = audited(&Audit::new(10, u32::MAX), 100_000, 1);
+        assert!((9_000..11_000).contains(&some), "{some}");
+    }
+
+    #[test]
+    fn no_second_has_more_audits_than_allowed() {
+        assert_eq!(audited(&Audit::new(1, 3), 10_000, 10), 30);
+        assert_eq!(audited(&Audit::new(1, 0), 1000, 1), 0);
     }
 }

@@ -217,9 +217,18 @@ impl Pipeline {
             if let Ok(answer) = &answer {
                 tags.extend(answer.tags.iter().map(|tag| Tag::new(tag.as_str())));
             }
-            // Tags that only the answer shows have fences of their own, and a purge may have come while the source worked.
-            let required = self.cache.fences.read(|ledger| ledger.required(&tags));
-            if required.zip(reached).is_some_and(|(required, reached)| !reached.covers(required)) && answer.is_ok() {
+            // Tags that only the answer shows have fences of their own, and those who joined this fill after a purge of one of
+            // them must not get what was read before.
+            let as_of = reached.and_then(Reached::position);
+            let late = tags.get(fill.tags.len()..).unwrap_or_default();
+            let is_short = self.cache.fences.read(|ledger| {
+                let required = ledger.required(&tags);
+                let is_purged =
+                    matches!(ledger.standing(ticket.told, as_of, late), Standing::Purged | Standing::Forbidden);
+                required.zip(reached).is_some_and(|(required, reached)| !reached.covers(required))
+                    || (!late.is_empty() && is_purged)
+            });
+            if is_short && answer.is_ok() {
                 continue;
             }
             let stamp = Stamp {

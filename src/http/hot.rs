@@ -52,7 +52,7 @@ impl Pipeline {
     }
 
     fn kept(&self, key: Key, asked: &Asked) -> Option<Arc<Entry>> {
-        self.cache.memory.with(key, &asked.canonical, &asked.endpoint.route.fingerprint, |entry| entry.cloned())
+        self.cache.memory.peek(key, &asked.canonical, &asked.endpoint.route.fingerprint)
     }
 
     /// Renders the hottest of those answers again that a change has just purged. Never waits.

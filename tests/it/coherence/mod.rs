@@ -1,12 +1,18 @@
 //! Whole fleets on real servers, in the races that a shared cache before replicas is known to lose. `docs/coherence.md` has the
 //! argument why this one does not.
 
+mod audit;
+mod counted;
 mod fleet;
 mod hard;
 mod herd;
 mod late_commit;
+mod leader;
 mod lost_redis;
 mod outage;
 mod promotion;
 mod publisher;
+mod refresh;
+mod restart;
+mod silence;
 mod unflushed;

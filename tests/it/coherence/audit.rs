@@ -1,0 +1,113 @@
+//! The audit: what no trigger told of is found, and what was told is not taken for an error.
+
+use mainstay::local::wait_until;
+
+use super::fleet::{Claim, Fleet, Member};
+use crate::instance::{Instance, Plan};
+use crate::support::PATIENCE;
+
+const ROUTE: &str = "/public/items/{id}";
+
+/// An instance that follows the feed itself and audits every hit but the first.
+fn audited(fleet: &Fleet) -> Plan {
+    fleet
+        .plan()
+        .set("REDIS_URL", "")
+        .set("server.workers", "1")
+        .set("cache.audit_one_in", "1")
+        .set("cache.audit_per_second_max", "1000")
+        .set("cache.not_found_ttl", "1h")
+        .set("changes.watch_interval", "1h")
+}
+
+fn checked(instance: &Instance, route: &str) -> f64 {
+    instance.metric(&format!("mainstay_audit_checked_total{{route=\"{route}\"}}"))
+}
+
+fn wrong(instance: &Instance) -> f64 {
+    instance.metric(&format!("mainstay_audit_wrong_total{{route=\"{ROUTE}\"}}"))
+}
+
+/// One more audit than there were has come to its end.
+fn audit(instance: &Instance, target: &str) {
+    let before = checked(instance, ROUTE);
+    assert!(instance.get(target).is_hit());
+    assert!(wait_until(PATIENCE, || checked(instance, ROUTE) > before), "{target} is not audited");
+}
+
+#[test]
+fn a_difference_that_no_trigger_told_of_is_wrong() {
+    let fleet = Fleet::new("audit-untold");
+    let instance = audited(&fleet).start();
+    instance.wait_hearing("feed");
+    for target in ["/public/items/1", "/public/items/2", "/public/items/50"] {
+        assert!(!instance.get(target).is_hit());
+    }
+    assert!(instance.get("/public/items/1").is_hit(), "the first hit of a worker only draws");
+    for target in ["/public/items/1", "/public/items/2", "/public/items/50"] {
+        audit(&instance, target);
+    }
+    assert_eq!(wrong(&instance), 0.0, "a value, and the absence of one, are as they are on the primary");
+
+    fleet.sql("ALTER TABLE items_low DISABLE TRIGGER USER; ALTER TABLE items DISABLE TRIGGER USER");
+    fleet.sql(
+        "UPDATE items SET value = 7 WHERE id = 1; DELETE FROM items WHERE id = 2; \
+               INSERT INTO items VALUES (50, 'ann', 0)",
+    );
+    for (count, target) in ["/public/items/1", "/public/items/2", "/public/items/50"].iter().enumerate() {
+        audit(&instance, target);
+        assert_eq!(wrong(&instance), (count + 1) as f64, "{target}");
+    }
+}
+
+#[test]
+fn a_change_that_is_told_a_moment_later_explains_the_difference() {
+    let fleet = Fleet::new("audit-told");
+    let instance = audited(&fleet).set("changes.poll_interval", "1s").start();
+    instance.wait_hearing("feed");
+    instance.get("/public/items/1");
+    instance.get("/public/items/1");
+    for mode in ["soft", "hard"] {
+        let mut value = 0;
+        let came = wait_until(PATIENCE, || {
+            let current = instance.wait_for("a hit", "/public/items/1", |reply| reply.is_hit() && reply.claims_fresh());
+            value = current.value() + 1;
+            let before = checked(&instance, ROUTE);
+            let tags = if mode == "hard" {
+                "INSERT INTO mainstay.change_feed (tables, tags, kind) VALUES ('{}', '{items:1}', 'hard')"
+            } else {
+                "SELECT"
+            };
+            fleet.sql(&format!("BEGIN; UPDATE items SET value = {value} WHERE id = 1; {tags}; COMMIT"));
+            // A hit on what has changed already, unless it was told in between.
+            let old = instance.get("/public/items/1");
+            let met_it = old.is_hit() && old.value() < value;
+            met_it && wait_until(PATIENCE, || checked(&instance, ROUTE) > before)
+        });
+        assert!(came, "no hit came between a change and its message");
+        instance.wait_for("the new value", "/public/items/1", |reply| reply.claims_fresh() && reply.value() == value);
+    }
+    assert_eq!(wrong(&instance), 0.0);
+}
+
+/// The primary holds each audit at the gate, and but one may be there at once.
+#[test]
+fn an_audit_holds_up_no_hit_and_stays_within_the_bound_of_strong_reads() {
+    const HELD: &str = "/public/held/items/{id}";
+    let fleet = Fleet::new("audit-held");
+    let instance = audited(&fleet).set("database.strong_concurrency_max", "1").start();
+    instance.wait_hearing("feed");
+    instance.get("/public/held/items/1");
+    instance.get("/public/held/items/1");
+    let mut gate = fleet.session();
+    gate.batch_execute(super::fleet::GATE).unwrap();
+    for _ in 0..50 {
+        assert!(instance.get("/public/held/items/1").is_hit());
+    }
+    fleet.wait_held(1);
+    assert_eq!(checked(&instance, HELD), 0.0);
+    let strong = instance.get_with("/public/items/1", &[("X-Consistency", "strong")]);
+    assert_eq!((strong.status, strong.problem().as_str()), (503, "strong_unavailable"));
+    gate.batch_execute("COMMIT").unwrap();
+    assert!(wait_until(PATIENCE, || checked(&instance, HELD) == 1.0), "{}", checked(&instance, HELD));
+}
