@@ -4,6 +4,7 @@
 mod audit;
 mod fleet;
 mod lost_redis;
+mod own_clock;
 mod publisher;
 mod refresh;
 mod restart;
