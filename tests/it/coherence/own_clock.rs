@@ -98,7 +98,8 @@ fn a_loss_begins_another_generation() {
     let site = Site::new("own-clock-lost");
     let instances = [site.start(), site.start()];
     let mut value = 0;
-    let losses: [&[&str]; 2] = [&["FLUSHALL"], &["EVAL", "return redis.call('DEL', unpack(redis.call('KEYS', '*:bus:stream:*')))", "0"]];
+    let losses: [&[&str]; 2] =
+        [&["FLUSHALL"], &["EVAL", "return redis.call('DEL', unpack(redis.call('KEYS', '*:bus:stream:*')))", "0"]];
     for loss in losses {
         value += 1;
         assert_purged_everywhere(&site, &instances, value);
