@@ -376,7 +376,9 @@ impl Ledger {
 
     /// What a fill of these tags notes before it asks its source.
     pub fn ticket(&self, tags: &[Tag]) -> Ticket {
-        Ticket { told: self.told, reads: self.required(tags), is_local: self.told > self.heard }
+        // A clock of one's own is nobody else's, so that its positions can be taken for no others.
+        let is_local = !self.is_alone && self.told > self.heard;
+        Ticket { told: self.told, reads: self.required(tags), is_local }
     }
 
     /// How far a source must have read for an answer with these tags.

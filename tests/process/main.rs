@@ -18,4 +18,5 @@ mod operators;
 mod own_handlers;
 mod readme;
 mod serve;
+mod snapshot;
 mod support;

@@ -38,8 +38,6 @@ pub struct Fleet {
 /// An instance, or the place of one.
 struct Member {
     life: usize,
-    /// Where it is, or was.
-    base: String,
     origin: Option<Origin>,
 }
 
@@ -64,9 +62,8 @@ impl Fleet {
             ["first", "second"].map(|name| primary.replica(ReplicaOptions::new(scratch.join(name))).unwrap());
         let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap();
         let redis = redis.expect("redis-server is installed");
-        let dir = "return redis.call('CONFIG', 'GET', 'dir')[2]";
-        let dump = PathBuf::from(redis.command(&["EVAL", dir, "0"]).unwrap()).join("dump.rdb");
-        let instances = [(); INSTANCES].map(|()| Mutex::new(Member { life: 0, base: String::new(), origin: None }));
+        let dump = redis.server.log().with_file_name("dump.rdb");
+        let instances = [(); INSTANCES].map(|()| Mutex::new(Member { life: 0, origin: None }));
         let fleet = Self { instances, replicas, primary, redis, dump, folder, _scratch: scratch };
         (0..INSTANCES).for_each(|instance| fleet.bring_back(instance));
         fleet
@@ -76,10 +73,10 @@ impl Fleet {
         url(&self.primary)
     }
 
-    /// Which life an instance is in, and where it is.
-    pub fn base(&self, instance: usize) -> (usize, String) {
+    /// Which life an instance is in, and where it is; none while it is dead.
+    pub fn base(&self, instance: usize) -> Option<(usize, String)> {
         let member = self.instances[instance].lock().unwrap();
-        (member.life, member.base.clone())
+        member.origin.as_ref().map(|origin| (member.life, origin.base.clone()))
     }
 
     /// Ends an instance by a signal.
@@ -106,7 +103,7 @@ impl Fleet {
         ];
         let origin = Origin::start(self.folder.path(), &env);
         let mut member = self.instances[instance].lock().unwrap();
-        *member = Member { life: member.life + 1, base: origin.base.clone(), origin: Some(origin) };
+        *member = Member { life: member.life + 1, origin: Some(origin) };
     }
 
     /// The sum of a metric over all instances as they live now.
@@ -117,9 +114,9 @@ impl Fleet {
             let metrics = get(&format!("{}/metrics", origin.admin)).body;
             let values =
                 metrics.lines().filter(|line| line.starts_with(metric)).filter_map(|line| line.rsplit(' ').next());
-            values.map(|value| value.parse::<f64>().unwrap()).sum()
+            values.map(|value| value.parse::<f64>().unwrap()).fold(0.0, |sum, value| sum + value)
         };
-        self.instances.iter().map(of).sum()
+        self.instances.iter().map(of).fold(0.0, |sum, value| sum + value)
     }
 
     /// Answers that the instances found to be wrong by themselves.

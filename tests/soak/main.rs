@@ -88,7 +88,7 @@ fn a_fleet_in_trouble_serves_nothing_old_as_fresh() {
     // All is well again, and everybody shows what was written last, unmarked.
     for instance in 0..INSTANCES {
         for key in 0..KEYS {
-            let target = format!("{}/public/counters/{key}", fleet.base(instance).1);
+            let target = format!("{}/public/counters/{key}", fleet.base(instance).expect("it lives").1);
             let is_settled = || {
                 let reply = get(&target);
                 reply.status == 200 && is_claimed(&reply) && value(&reply) == history.last(key)
@@ -124,7 +124,10 @@ fn write(fleet: &Fleet, history: &History, writer: usize, mut random: fastrand::
 fn read(fleet: &Fleet, history: &History, instance: usize, mut random: fastrand::Rng, is_over: &AtomicBool) {
     while !is_over.load(Ordering::Relaxed) {
         let key = random.usize(0..KEYS);
-        let (life, base) = fleet.base(instance);
+        let Some((life, base)) = fleet.base(instance) else {
+            thread::sleep(READ_PAUSE);
+            continue;
+        };
         let asked = Instant::now();
         let reply = get(&format!("{base}/public/counters/{key}"));
         match reply.status {
@@ -134,6 +137,8 @@ fn read(fleet: &Fleet, history: &History, instance: usize, mut random: fastrand:
                 let seen = Seen { instance, life, key, value: value(&reply), asked, is_claimed, cache };
                 history.seen(seen);
             }
+            // It was ended under the request.
+            0 if fleet.base(instance).is_none_or(|(later, _)| later != life) => {}
             status => history.failed(instance, status, &reply.body),
         }
         thread::sleep(READ_PAUSE.mul_f64(random.f64() * 2.0));

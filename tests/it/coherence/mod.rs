@@ -2,10 +2,17 @@
 //! argument why this one does not.
 
 mod audit;
+mod counted;
 mod fleet;
+mod hard;
+mod herd;
+mod late_commit;
 mod leader;
 mod lost_redis;
+mod outage;
+mod promotion;
 mod publisher;
 mod refresh;
 mod restart;
 mod silence;
+mod unflushed;
