@@ -254,7 +254,9 @@ mod tests {
             status: 200,
             content_type: "application/json",
             body: Variants::of(Bytes::from(vec![letter; 100]), usize::MAX),
-            tags: vec![Tag::new([b"tag:", &[letter][..]].concat().iter().map(|it| char::from(*it)).collect::<String>())],
+            tags: vec![Tag::new(
+                [b"tag:", &[letter][..]].concat().iter().map(|it| char::from(*it)).collect::<String>(),
+            )],
             told: Some(clock()),
             as_of: None,
             is_local: false,

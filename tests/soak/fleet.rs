@@ -115,7 +115,8 @@ impl Fleet {
             let member = member.lock().unwrap();
             let Some(origin) = &member.origin else { return 0.0 };
             let metrics = get(&format!("{}/metrics", origin.admin)).body;
-            let values = metrics.lines().filter(|line| line.starts_with(metric)).filter_map(|line| line.rsplit(' ').next());
+            let values =
+                metrics.lines().filter(|line| line.starts_with(metric)).filter_map(|line| line.rsplit(' ').next());
             values.map(|value| value.parse::<f64>().unwrap()).sum()
         };
         self.instances.iter().map(of).sum()

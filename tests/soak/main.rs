@@ -1,6 +1,13 @@
 //! The soak: a fleet of real processes is kept busy while everything around it fails, and never serves as fresh what it should
 //! know to be old. `make soak` runs it for minutes, `make test` for seconds.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod fleet;
 mod history;
@@ -107,7 +114,8 @@ fn write(fleet: &Fleet, history: &History, writer: usize, mut random: fastrand::
     let mut client = Client::connect(&fleet.primary_url(), NoTls).unwrap();
     while !is_over.load(Ordering::Relaxed) {
         let key = random.usize(0..KEYS / WRITERS) * WRITERS + writer;
-        let row = client.query_one("UPDATE counters SET value = value + 1 WHERE id = $1 RETURNING value", &[&(key as i32)]);
+        let row =
+            client.query_one("UPDATE counters SET value = value + 1 WHERE id = $1 RETURNING value", &[&(key as i32)]);
         history.committed(key, row.unwrap().get(0));
         thread::sleep(WRITE_PAUSE.mul_f64(random.f64() * 2.0));
     }

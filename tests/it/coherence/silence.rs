@@ -92,10 +92,12 @@ fn past_the_limit_of_purges_for_good_nothing_old_is_served_where_that_is_set() {
         let began = Instant::now();
         match setting {
             "refuse" => drop(instance.wait_for("a refusal", "/public/items/1", |reply| reply.status == 503)),
-            _ => while began.elapsed() < Duration::from_secs(4) {
-                let reply = instance.get("/public/items/1");
-                assert!(reply.status == 200 && reply.is_hit(), "{reply:?}");
-            },
+            _ => {
+                while began.elapsed() < Duration::from_secs(4) {
+                    let reply = instance.get("/public/items/1");
+                    assert!(reply.status == 200 && reply.is_hit(), "{reply:?}");
+                }
+            }
         }
         for proxy in [&cut_fleet.primary, &cut_fleet.replica] {
             proxy.set_mode(ProxyMode::Pass);
