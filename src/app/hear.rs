@@ -241,8 +241,7 @@ impl Ear {
                 continue;
             };
             if after.is_some_and(|after| after.system != system) {
-                // What was lost with the old clock may have been who is there.
-                (*after, present_at) = (None, None);
+                *after = None;
             }
             if present_at.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
                 bus.be_present().await?;
@@ -263,8 +262,7 @@ impl Ear {
 
     /// The cluster whose stream is read: that of the own database, or the one that others publish for.
     async fn system(&self, bus: &Bus) -> Result<Option<SystemId>, Unavailable> {
-        let Some(database) = &self.database else { return self.clock(bus).await.map(Some) };
-        match database.highest() {
+        match self.database.as_ref().and_then(|database| database.highest()) {
             Some((system, _)) => Ok(Some(system)),
             None => bus.system().await,
         }

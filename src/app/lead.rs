@@ -19,7 +19,7 @@ use crate::database::changes::feed::{Feed, FeedError, Reader};
 use crate::position::Position;
 
 /// How long a leader may be silent until another one takes over.
-pub(super) const LEASE_TIME: Duration = Duration::from_millis(1500);
+const LEASE_TIME: Duration = Duration::from_millis(1500);
 /// How often those who do not lead ask whether they may.
 const CANDIDACY_INTERVAL: Duration = Duration::from_millis(300);
 

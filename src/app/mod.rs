@@ -1,6 +1,5 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
-mod clock;
 mod hear;
 mod lead;
 mod purge;
@@ -215,7 +214,6 @@ impl Core {
         actix_rt::spawn(ear().hear_stream());
         actix_rt::spawn(ear().hear_feed());
         actix_rt::spawn(ear().lead());
-        actix_rt::spawn(ear().keep_clock());
         actix_rt::spawn(ear().learn_hard_purges());
         let surface = Arc::clone(&self.surface);
         actix_rt::spawn(ear().guard(move || surface.load().watches()));

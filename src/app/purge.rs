@@ -7,7 +7,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 
-use super::clock::News;
 use super::hear::Ear;
 use crate::admin::purge::{Order, Purger, Report};
 use crate::cache::bus::Published;
@@ -73,7 +72,7 @@ impl Ear {
         let own = usize::from(self.has_applied(id));
         let Some(bus) = &self.bus else { return (1, own) };
         match (bus.be_present().await, bus.confirmed(id).await) {
-            (Ok(known), Ok(confirmed)) => (known.max(confirmed).max(1), confirmed.max(own)),
+            (Ok(known), Ok(confirmed)) => (known.max(1), confirmed.max(own)),
             _ => (1, own),
         }
     }
@@ -91,7 +90,9 @@ impl Ear {
             }
         };
         let id = fastrand::i64(1 << 60..i64::MAX);
-        if let Some(message) = self.publish_alone(order, id, fence, &tags).await {
+        if let Some(message) = self.message_of(order, id, fence, &tags)
+            && self.publish_alone(&message).await
+        {
             let deadline = Instant::now() + CONFIRMATION_TIME;
             loop {
                 let (known, confirmed) = self.instances(id).await;
@@ -119,6 +120,7 @@ impl Ear {
     /// either, what was told last is what a fill must have read.
     fn message_of(&self, order: &Order, id: i64, fence: Option<Position>, tags: &[Tag]) -> Option<Message> {
         let told = self.pipeline.cache.fences.read(|ledger| ledger.told())?;
+        self.bus.as_ref()?;
         let (soft, hard) = if order.hard { (Vec::new(), tags.to_vec()) } else { (tags.to_vec(), Vec::new()) };
         Some(Message {
             at: fence.unwrap_or(told.next()),
@@ -132,19 +134,15 @@ impl Ear {
         })
     }
 
-    /// Puts a purge into the fleet's stream; `None` where it did not get there.
-    async fn publish_alone(&self, order: &Order, id: i64, fence: Option<Position>, tags: &[Tag]) -> Option<Message> {
-        let bus = self.bus.as_ref()?;
-        let published = if self.database.is_none() && bus.system().await.ok()?.is_none() {
-            let (soft, hard) = if order.hard { (Vec::new(), tags.to_vec()) } else { (tags.to_vec(), Vec::new()) };
-            self.publish_next(bus, News { soft, hard, purges: vec![id] }).await
-        } else {
-            let message = self.message_of(order, id, fence, tags)?;
-            bus.publish(&message).await.map(|published| Some(message).filter(|_| published == Published::Done))
-        };
-        published.unwrap_or_else(|failure| {
-            log::warn!("a purge did not reach the fleet: {failure}");
-            None
-        })
+    async fn publish_alone(&self, message: &Message) -> bool {
+        let Some(bus) = &self.bus else { return false };
+        match bus.publish(message).await {
+            Ok(Published::Done) => true,
+            Ok(Published::Overtaken) => false,
+            Err(failure) => {
+                log::warn!("a purge did not reach the fleet: {failure}");
+                false
+            }
+        }
     }
 }

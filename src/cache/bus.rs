@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::streams::{StreamId, StreamRangeReply, StreamReadOptions, StreamReadReply};
+use redis::streams::{StreamId, StreamReadOptions, StreamReadReply};
 use redis::{Cmd, FromRedisValue, Value, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -39,13 +39,6 @@ const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redi
 const PRESENT: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) \
     redis.call('ZADD', KEYS[1], now, ARGV[1]) redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2]) \
     redis.call('PEXPIRE', KEYS[1], ARGV[2]) return redis.call('ZCARD', KEYS[1])";
-
-/// The generation of a clock that is Redis' own. It begins anew on another server and with each restart, where it is lost, and
-/// where it is the one that somebody found to be damaged.
-const GENERATION: &str = "local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') .. ':' \
-    local kept = redis.call('GET', KEYS[1]) \
-    if kept and string.sub(kept, 1, #run) == run and kept ~= run .. ARGV[2] then return string.sub(kept, #run + 1) end \
-    redis.call('SET', KEYS[1], run .. ARGV[1]) return ARGV[1]";
 
 /// The stream of one fleet.
 pub struct Bus {
@@ -234,29 +227,6 @@ impl Bus {
     pub async fn system(&self) -> Result<Option<SystemId>, Unavailable> {
         let system: Option<u64> = self.ask(cmd("GET").arg(self.key("system"))).await?;
         Ok(system.map(SystemId))
-    }
-
-    /// The generation of the clock of a fleet without a database, as a system of its own. One that was found to be damaged is
-    /// followed by another.
-    ///
-    /// # Errors
-    /// Where Redis cannot be reached.
-    pub async fn generation(&self, damaged: Option<SystemId>) -> Result<SystemId, Unavailable> {
-        let damaged = damaged.map(|system| system.0.to_string()).unwrap_or_default();
-        let mut generation = script(GENERATION, &self.key("generation"));
-        let system: String = self.ask(generation.arg(fastrand::u64(..)).arg(damaged)).await?;
-        system.parse().map(SystemId).map_err(|_| Unavailable)
-    }
-
-    /// The last message of a stream.
-    ///
-    /// # Errors
-    /// Where Redis cannot be reached.
-    pub async fn last(&self, system: SystemId) -> Result<Option<Message>, Unavailable> {
-        let mut range = cmd("XREVRANGE");
-        range.arg(self.stream(system)).arg("+").arg("-").arg("COUNT").arg(1);
-        let reply: StreamRangeReply = self.ask(&range).await?;
-        Ok(reply.ids.first().and_then(|entry| message_of(system, entry)))
     }
 
     /// Gives that right back.

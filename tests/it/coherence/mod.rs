@@ -4,7 +4,6 @@
 mod audit;
 mod fleet;
 mod lost_redis;
-mod own_clock;
 mod publisher;
 mod refresh;
 mod restart;
