@@ -68,20 +68,12 @@ pub fn measure(arguments: &Arguments, work: &Path, mainstay: &Mainstay, database
     let scratch = Scratch::new("bench-fleet")?;
     let fleet = Fleet::start(work, &mainstay, Some((start_redis(&scratch)?, scratch)))?;
     let mut facts = herd(&fleet, arguments.rounds)?;
-    facts.extend(freshness(
-        &fleet,
-        arguments,
-        database,
-        ["commit to last of three, Redis, p50: ms", "commit to last of three, Redis, p99: ms"],
-    )?);
+    let names = ["commit to last of three, Redis, p50: ms", "commit to last of three, Redis, p99: ms"];
+    facts.extend(freshness(&fleet, arguments, database, names)?);
     drop(fleet);
     let fleet = Fleet::start(work, &mainstay, None)?;
-    facts.extend(freshness(
-        &fleet,
-        arguments,
-        database,
-        ["commit to last of three, no Redis, p50: ms", "commit to last of three, no Redis, p99: ms"],
-    )?);
+    let names = ["commit to last of three, no Redis, p50: ms", "commit to last of three, no Redis, p99: ms"];
+    facts.extend(freshness(&fleet, arguments, database, names)?);
     Ok(facts)
 }
 

@@ -13,7 +13,7 @@ use crate::fetch::Answer;
 use crate::load::{self, Numbered};
 use crate::report::{Fact, Spread};
 use crate::servers::{HIT, Mainstay, Server};
-use crate::{Arguments, Outcome, progress};
+use crate::{Arguments, Outcome, learn_hit, progress};
 
 /// Connections on which hits go on.
 const CONNECTIONS: usize = 4;
@@ -59,6 +59,7 @@ fn weighed(server: &Server) -> Outcome<(f64, f64)> {
 
 /// The longest gaps of hits on a connection, in seconds that have a purge in them and in seconds that have none.
 fn purge(server: &Server, rounds: u16) -> Outcome<Vec<Fact>> {
+    learn_hit(server)?;
     let (mut quiet, mut purged, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=rounds {
         let without = gap_ms(server)?;

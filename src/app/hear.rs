@@ -26,6 +26,8 @@ use super::snapshots::Snapshots;
 const BACKOFF_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often an instance whose database has no change feed looks whether it has one now.
 const MIGRATION_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked which cluster's stream is to be read, until that is known.
+const SYSTEM_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is looked whether hard purges may have been missed.
 const HARD_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an instance that leaves waits until it is forgotten.
@@ -52,8 +54,9 @@ pub struct Ear {
 struct Heard {
     /// Whether any message was heard: what came before the first one was missed by all who begin.
     anything: bool,
-    /// When the stream last said anything.
+    /// When the stream last said anything, and what.
     stream_at: Option<Instant>,
+    stream: Option<Position>,
     /// The last message that carried a cursor: from there this instance can go on by itself.
     cursor: Option<(Position, Cursor)>,
     /// The last message of the stream that had tags.
@@ -127,7 +130,10 @@ impl Ear {
     fn apply(&self, message: &Message) {
         let now = Instant::now();
         let applied = self.pipeline.cache.fences.apply(message, now);
-        self.heard.lock().stream_at = Some(now);
+        {
+            let mut heard = self.heard.lock();
+            (heard.stream_at, heard.stream) = (Some(now), Some(message.at));
+        }
         self.note(message, applied, "stream");
     }
 
@@ -179,6 +185,11 @@ impl Ear {
     /// The last message of the stream that had tags.
     pub(super) fn tagged(&self) -> Option<Position> {
         self.heard.lock().tagged
+    }
+
+    /// The last message of the stream.
+    pub(super) fn last_of_stream(&self) -> Option<Position> {
+        self.heard.lock().stream
     }
 
     /// Whether the stream has said something lately, so that nobody need follow the feed himself.
@@ -237,7 +248,7 @@ impl Ear {
         let mut present_at: Option<Instant> = None;
         loop {
             let Some(system) = self.system(bus).await? else {
-                sleep(self.settings.changes.heartbeat_interval.0).await;
+                sleep(SYSTEM_LOOK_INTERVAL).await;
                 continue;
             };
             if after.is_some_and(|after| after.system != system) {

@@ -19,7 +19,7 @@ use crate::database::changes::feed::{Feed, FeedError, Reader};
 use crate::position::Position;
 
 /// How long a leader may be silent until another one takes over.
-const LEASE_TIME: Duration = Duration::from_millis(1500);
+pub(super) const LEASE_TIME: Duration = Duration::from_millis(1500);
 /// How often those who do not lead ask whether they may.
 const CANDIDACY_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -88,11 +88,14 @@ impl Ear {
         if known.is_none() && started.migrated {
             feed.advance(&cursor, prev).await?;
         }
-        let (mut beat_at, mut through) = (None::<Instant>, None);
+        let (mut beat_at, mut led_until, mut through) = (None::<Instant>, Instant::now(), None);
         while !self.is_leaving() {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
-            if is_due && !bus.lead(LEASE_TIME).await? {
-                return Ok(());
+            if is_due {
+                led_until = Instant::now() + LEASE_TIME;
+                if !bus.lead(LEASE_TIME).await? {
+                    return Ok(());
+                }
             }
             let message = if started.migrated {
                 let batch = feed.poll(&cursor, is_due).await?;
@@ -108,6 +111,11 @@ impl Ear {
                 None
             };
             if let Some(message) = message {
+                // Whoever was held up since then may have been replaced, and breaks the chain of the one who leads now. Who is held
+                // up after this look is refused: his fence is too old.
+                if Instant::now() > led_until && !bus.lead(LEASE_TIME).await? {
+                    return Ok(());
+                }
                 if bus.publish(&message).await? == Published::Overtaken {
                     return Ok(());
                 }

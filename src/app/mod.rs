@@ -1,5 +1,6 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
+mod count;
 mod hear;
 mod lead;
 mod purge;
@@ -214,6 +215,7 @@ impl Core {
         actix_rt::spawn(ear().hear_stream());
         actix_rt::spawn(ear().hear_feed());
         actix_rt::spawn(ear().lead());
+        actix_rt::spawn(ear().count());
         actix_rt::spawn(ear().learn_hard_purges());
         let surface = Arc::clone(&self.surface);
         actix_rt::spawn(ear().guard(move || surface.load().watches()));

@@ -19,6 +19,8 @@ use crate::position::Position;
 /// How long a purge waits for others to confirm it.
 const CONFIRMATION_TIME: Duration = Duration::from_secs(2);
 const CONFIRMATION_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a purge is put at the end of a stream that has gone on meanwhile.
+const PUBLICATIONS_MAX: usize = 5;
 /// A reader of another region that was not heard of for so long is no region that there is.
 const READER_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -90,8 +92,8 @@ impl Ear {
             }
         };
         let id = fastrand::i64(1 << 60..i64::MAX);
-        if let Some(message) = self.message_of(order, id, fence, &tags)
-            && self.publish_alone(&message).await
+        if let Some(mut message) = self.message_of(order, id, fence, &tags)
+            && self.publish_alone(&mut message).await
         {
             let deadline = Instant::now() + CONFIRMATION_TIME;
             loop {
@@ -124,7 +126,7 @@ impl Ear {
         let (soft, hard) = if order.hard { (Vec::new(), tags.to_vec()) } else { (tags.to_vec(), Vec::new()) };
         Some(Message {
             at: fence.unwrap_or(told.next()),
-            reads: Some(fence.unwrap_or(told)),
+            reads: self.database.as_ref().map(|_| fence.unwrap_or(told)),
             prev: Some(self.tagged().unwrap_or(Position::start_of(told.system, told.timeline))),
             through: Position::start_of(told.system, told.timeline),
             cursor: String::new(),
@@ -134,15 +136,23 @@ impl Ear {
         })
     }
 
-    async fn publish_alone(&self, message: &Message) -> bool {
+    /// Puts a purge behind whatever is last by then.
+    async fn publish_alone(&self, message: &mut Message) -> bool {
         let Some(bus) = &self.bus else { return false };
-        match bus.publish(message).await {
-            Ok(Published::Done) => true,
-            Ok(Published::Overtaken) => false,
-            Err(failure) => {
-                log::warn!("a purge did not reach the fleet: {failure}");
-                false
+        for _ in 0..PUBLICATIONS_MAX {
+            let outcome = match bus.publish(message).await {
+                Ok(Published::Done) => return true,
+                Ok(Published::Overtaken) => bus.top(message.at.system).await,
+                Err(failure) => Err(failure),
+            };
+            match outcome {
+                Ok(top) => message.at = top.unwrap_or(message.at).next(),
+                Err(failure) => {
+                    log::warn!("a purge did not reach the fleet: {failure}");
+                    return false;
+                }
             }
         }
+        false
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::streams::{StreamId, StreamReadOptions, StreamReadReply};
+use redis::streams::{StreamId, StreamRangeReply, StreamReadOptions, StreamReadReply};
 use redis::{Cmd, FromRedisValue, Value, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -30,11 +30,17 @@ const READ_TIME_MAX: Duration = Duration::from_secs(2);
 /// What Redis says of an id that is not greater than the last one.
 const OVERTAKEN: &str = "equal or smaller";
 
+/// In the place of what a fill must have read, where there is no database to read.
+const NOTHING_TO_READ: &str = "-";
+
 /// Renews a lease that is still ours.
 const RENEW: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
 /// Gives a lease back that is still ours.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+/// Puts a value in the place of another one.
+const REPLACE: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) return 1 end return 0";
 /// Notes that an instance is there, by Redis' own clock, and forgets those that have gone.
 const PRESENT: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) \
     redis.call('ZADD', KEYS[1], now, ARGV[1]) redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2]) \
@@ -82,7 +88,10 @@ struct Wire {
 fn encode(message: &Message) -> Option<String> {
     let names = |tags: &[Tag]| tags.iter().map(|tag| tag.name().to_owned()).collect();
     let wire = Wire {
-        reads: message.reads.filter(|reads| *reads != message.at).map(|reads| reads.to_string()),
+        reads: match message.reads {
+            Some(reads) => Some(reads.to_string()).filter(|_| reads != message.at),
+            None => Some(NOTHING_TO_READ.to_owned()),
+        },
         prev: message.prev?.to_string(),
         through: message.through.to_string(),
         cursor: message.cursor.clone(),
@@ -97,14 +106,15 @@ fn encode(message: &Message) -> Option<String> {
 fn decode(system: SystemId, id: &str, text: &str) -> Option<Message> {
     let at = position_of(system, id)?;
     let wire: Wire = serde_json::from_str(text).ok()?;
-    let reads = match &wire.reads {
-        Some(text) => text.parse().ok()?,
-        None => at,
+    let reads = match wire.reads.as_deref() {
+        Some(NOTHING_TO_READ) => None,
+        Some(text) => Some(text.parse().ok()?),
+        None => Some(at),
     };
     let tags = |names: Vec<String>| names.into_iter().map(Tag::new).collect();
     Some(Message {
         at,
-        reads: Some(reads),
+        reads,
         prev: Some(wire.prev.parse().ok()?),
         through: wire.through.parse().ok()?,
         cursor: wire.cursor,
@@ -218,6 +228,38 @@ impl Bus {
     pub async fn announce(&self, system: SystemId) -> Result<(), Unavailable> {
         let _ok: String = self.ask(cmd("SET").arg(self.key("system")).arg(system.0)).await?;
         Ok(())
+    }
+
+    /// The generation of a fleet without a database: the one that there is, or a new one.
+    ///
+    /// # Errors
+    /// Where Redis cannot be reached.
+    pub async fn generation(&self) -> Result<SystemId, Unavailable> {
+        let mut set = cmd("SET");
+        set.arg(self.key("system")).arg(fastrand::u64(..)).arg("NX");
+        let _set_or_not: Option<String> = self.ask(&set).await?;
+        self.system().await?.ok_or(Unavailable)
+    }
+
+    /// Begins a new generation in the place of one that lost messages, unless another instance has.
+    ///
+    /// # Errors
+    /// Where Redis cannot be reached.
+    pub async fn begin_generation(&self, lost: SystemId) -> Result<(), Unavailable> {
+        let mut replace = script(REPLACE, &self.key("system"));
+        let _replaced: i64 = self.ask(replace.arg(lost.0).arg(fastrand::u64(..))).await?;
+        Ok(())
+    }
+
+    /// The position of the last message of the stream.
+    ///
+    /// # Errors
+    /// Where Redis cannot be reached.
+    pub async fn top(&self, system: SystemId) -> Result<Option<Position>, Unavailable> {
+        let mut last = cmd("XREVRANGE");
+        last.arg(self.stream(system)).arg("+").arg("-").arg("COUNT").arg(1);
+        let reply: StreamRangeReply = self.ask(&last).await?;
+        Ok(reply.ids.first().and_then(|entry| position_of(system, &entry.id)))
     }
 
     /// The cluster that was announced last.

@@ -13,7 +13,7 @@ use crate::position::Position;
 /// Time between two attempts to refresh the same entry: a source that fails at once is not asked by every request.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 /// What an entry costs beyond its bytes: itself, its place in the map and in the eviction queues (measured by `make bench`).
-const OVERHEAD_BYTES: usize = 400;
+const OVERHEAD_BYTES: usize = 750;
 
 /// A response that can be served again.
 #[derive(Debug)]

@@ -238,7 +238,7 @@ mod tests {
             let mut bodies: Vec<u8> = memory.entries().map(|(_, entry)| entry.body.identity().bytes[0]).collect();
             bodies.sort_unstable();
             match loaded {
-                Ok(count) => assert_eq!(usize::try_from(count.entries), Ok(bodies.len())),
+                Ok(count) => assert_eq!(usize::try_from(count.entries).unwrap(), bodies.len()),
                 Err(_) => assert!(bodies.is_empty(), "a file that is refused puts nothing there"),
             }
             loaded.map(|_| bodies)

@@ -67,6 +67,12 @@ pub struct Variant {
 #[derive(Clone, Debug)]
 pub struct Variants {
     identity: Variant,
+    /// Apart, since small bodies have none of it, and there may be a million of them.
+    encoded: Option<Box<Encoded>>,
+}
+
+#[derive(Clone, Debug)]
+struct Encoded {
     gzip: Option<Variant>,
     brotli: Option<Variant>,
 }
@@ -89,12 +95,24 @@ impl Variants {
                 Some(name) => format!("\"{tag}-{name}\""),
                 None => format!("\"{tag}\""),
             };
-            Variant { bytes, etag: etag.into() }
+            // Copied into just as many bytes: a text that grew has room to spare, which an entry would keep.
+            Variant { bytes, etag: Bytes::copy_from_slice(etag.as_bytes()) }
         };
+        let gzip = gzip.map(|bytes| variant(Encoding::Gzip, bytes));
+        let brotli = brotli.map(|bytes| variant(Encoding::Brotli, bytes));
+        let is_encoded = gzip.is_some() || brotli.is_some();
         Self {
             identity: variant(Encoding::Identity, identity),
-            gzip: gzip.map(|bytes| variant(Encoding::Gzip, bytes)),
-            brotli: brotli.map(|bytes| variant(Encoding::Brotli, bytes)),
+            encoded: is_encoded.then(|| Box::new(Encoded { gzip, brotli })),
+        }
+    }
+
+    fn variant(&self, encoding: Encoding) -> Option<&Variant> {
+        let encoded = self.encoded.as_deref();
+        match encoding {
+            Encoding::Identity => Some(&self.identity),
+            Encoding::Gzip => encoded?.gzip.as_ref(),
+            Encoding::Brotli => encoded?.brotli.as_ref(),
         }
     }
 
@@ -105,26 +123,20 @@ impl Variants {
 
     /// The body in an encoding, where that is kept.
     pub fn get(&self, encoding: Encoding) -> Option<&Bytes> {
-        let variant = match encoding {
-            Encoding::Identity => Some(&self.identity),
-            Encoding::Gzip => self.gzip.as_ref(),
-            Encoding::Brotli => self.brotli.as_ref(),
-        };
-        variant.map(|variant| &variant.bytes)
+        self.variant(encoding).map(|variant| &variant.bytes)
     }
 
     /// The best variant among those that the client takes: brotli, then gzip, then the body as it is.
     pub fn choose(&self, takes: impl Fn(Encoding) -> bool) -> (Encoding, &Variant) {
-        let kept = [(Encoding::Brotli, self.brotli.as_ref()), (Encoding::Gzip, self.gzip.as_ref())];
-        let taken = kept
+        let taken = [Encoding::Brotli, Encoding::Gzip]
             .into_iter()
-            .find_map(|(encoding, variant)| variant.filter(|_| takes(encoding)).map(|it| (encoding, it)));
+            .find_map(|encoding| Some((encoding, self.variant(encoding).filter(|_| takes(encoding))?)));
         taken.unwrap_or((Encoding::Identity, &self.identity))
     }
 
     /// Whether there is more than one variant to choose from.
     pub fn is_encoded(&self) -> bool {
-        self.gzip.is_some() || self.brotli.is_some()
+        self.encoded.is_some()
     }
 
     /// The body as produced.
@@ -134,8 +146,11 @@ impl Variants {
 
     /// Bytes of all variants and their tags.
     pub fn bytes_kept(&self) -> usize {
-        let variants = std::iter::once(&self.identity).chain(&self.gzip).chain(&self.brotli);
-        variants.map(|variant| variant.bytes.len() + variant.etag.len()).sum()
+        let encodings = [Encoding::Identity, Encoding::Gzip, Encoding::Brotli].into_iter();
+        encodings
+            .filter_map(|encoding| self.variant(encoding))
+            .map(|variant| variant.bytes.len() + variant.etag.len())
+            .sum()
     }
 }
 

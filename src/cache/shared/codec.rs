@@ -36,6 +36,9 @@ const CHECKSUM: Range<usize> = 25..41;
 /// The fixed places together.
 pub const HEAD_BYTES: usize = 41;
 
+/// A shorter body is in the value beside its encodings: to unpack it takes longer than to read it.
+const PACKED_BYTES_MIN: usize = 4096;
+
 /// Distinct texts that values may bring into this process: media types, and who produced an answer.
 const INTERNED_MAX: usize = 256;
 /// Longest of them.
@@ -90,10 +93,11 @@ impl Codec {
         out.optional(entry.absence.as_ref().map(|sentence| sentence.as_bytes()));
         out.length(entry.tags.len());
         entry.tags.iter().for_each(|tag| out.part(tag.name().as_bytes()));
-        // The body as produced is left out where an encoding of it is there, and unpacked from that.
+        // A long body is left out where an encoding of it is there, and unpacked from that.
+        let body = &entry.body.identity().bytes;
         out.part(entry.body.tag());
-        out.length(entry.body.identity().bytes.len());
-        let identity = (!entry.body.is_encoded()).then_some(&entry.body.identity().bytes);
+        out.length(body.len());
+        let identity = Some(body).filter(|_| body.len() < PACKED_BYTES_MIN || !entry.body.is_encoded());
         for bytes in [identity, entry.body.get(Encoding::Gzip), entry.body.get(Encoding::Brotli)] {
             out.optional(bytes.map(|bytes| &**bytes));
         }
@@ -392,7 +396,7 @@ mod tests {
         fn whatever_the_bytes_are_reading_them_ends(mut value: Vec<u8>, place: prop::sample::Index, noise: Vec<u8>) {
             prop_assert_eq!(decode(&value).unwrap_err(), NotOurs);
             // With a right checksum: what a defect, or an enemy who has the namespace, could write.
-            value.splice(..0, encode(&entry(vec![b'a'; 2000], None, None)));
+            value.splice(..0, encode(&entry(vec![b'a'; PACKED_BYTES_MIN], None, None)));
             let place = HEAD_BYTES + place.index(value.len() - HEAD_BYTES);
             let end = (place + noise.len()).min(value.len());
             value[place..end].copy_from_slice(&noise[..end - place]);

@@ -104,7 +104,7 @@ fn an_audit_holds_up_no_hit_and_stays_within_the_bound_of_strong_reads() {
     for _ in 0..50 {
         assert!(instance.get("/public/held/items/1").is_hit());
     }
-    fleet.wait_held(1);
+    fleet.wait_held(&fleet.primary, 1);
     assert_eq!(checked(&instance, HELD), 0.0);
     let strong = instance.get_with("/public/items/1", &[("X-Consistency", "strong")]);
     assert_eq!((strong.status, strong.problem().as_str()), (503, "strong_unavailable"));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use mainstay::app::Parts;
 use mainstay::database::changes::{install, schema};
 use mainstay::database::maintenance::MaintenancePool;
-use mainstay::local::{Redis, RedisOptions, Scratch, wait_until};
+use mainstay::local::{Postgres, Redis, RedisOptions, Scratch, wait_until};
+use mainstay::position::Position;
 use postgres::{Client, NoTls};
 use serde_json::Value;
 
@@ -123,29 +124,30 @@ impl Fleet {
         fleet
     }
 
-    /// Lets a role follow the feed, as `mainstay migrate --role` does.
-    pub fn grant(&self, role: &str) {
-        let settings = settings(&self.primary.url("postgres", &self.database), "", &[]);
-        let mut conn = MaintenancePool::open(&settings.database).unwrap().get().unwrap();
-        if let Some(grants) = install::grants(&mut conn, role).unwrap() {
-            self.sql(&grants);
-        }
-    }
-
     /// A plan for an instance that hears of changes by the stream alone, until [`Fleet::deafen`]: its role may not follow the
     /// feed.
     pub fn listener(&self, name: &str) -> Plan {
+        self.listener_with(name, ROUTES)
+    }
+
+    /// As [`Fleet::listener`], with other routes.
+    pub fn listener_with(&self, name: &str, routes: &str) -> Plan {
         self.sql(&format!("CREATE ROLE {name} LOGIN; GRANT SELECT ON items TO {name}"));
         self.redis.command(&["ACL", "SETUSER", name, "on", "nopass", "~*", "&*", "+@all"]).unwrap();
         self.catch_up();
         let url = format!("redis://{name}:any@127.0.0.1:{}", self.redis.server.port());
-        self.plan().database_as(self, name, &self.database).set("REDIS_URL", &url)
+        self.plan_with(routes).database_as(self, name, &self.database).set("REDIS_URL", &url)
     }
 
     /// A listener reads nothing of the stream from here on: what it waits for is cut off, and what it asks next is refused.
     pub fn deafen(&self, name: &str) {
         self.redis.command(&["ACL", "SETUSER", name, "-xread"]).unwrap();
         self.redis.command(&["CLIENT", "KILL", "USER", name]).unwrap();
+    }
+
+    /// Ends [`Fleet::deafen`].
+    pub fn hear_again(&self, name: &str) {
+        self.redis.command(&["ACL", "SETUSER", name, "+xread"]).unwrap();
     }
 
     /// Entries in Redis.
@@ -207,6 +209,13 @@ impl Fleet {
         instance
     }
 
+    /// An instance that has just come, and may not have been told of anything yet.
+    pub fn join(&self) -> Instance {
+        let instance = self.plan().start();
+        instance.wait_reaching();
+        instance
+    }
+
     /// So many of them.
     pub fn start_all<const N: usize>(&self) -> [Instance; N] {
         std::array::from_fn(|_| self.start())
@@ -219,7 +228,19 @@ impl Fleet {
 
     /// A session on the primary that stays.
     pub fn session(&self) -> Client {
-        Client::connect(&self.primary.url("postgres", &self.database), NoTls).unwrap()
+        self.session_on(&self.primary)
+    }
+
+    /// A session on one of the servers that stays.
+    pub fn session_on(&self, server: &Postgres) -> Client {
+        Client::connect(&server.url("postgres", &self.database), NoTls).unwrap()
+    }
+
+    /// Holds the row of every reader's cursor, so that whoever has published waits before it notes that. Ends with the session.
+    pub fn hold_cursors(&self) -> Client {
+        let mut session = self.session();
+        session.batch_execute("BEGIN; SELECT FROM mainstay.cursors FOR UPDATE").unwrap();
+        session
     }
 
     /// Sets the value of a row.
@@ -247,12 +268,14 @@ impl Fleet {
         assert!(wait_until(PATIENCE, || self.sql(sql) == "t"), "waited in vain for {what}");
     }
 
-    /// Waits until so many sessions wait at [`GATE`], on the primary.
-    pub fn wait_held(&self, count: usize) {
+    /// Waits until so many sessions wait at [`GATE`] on a server.
+    pub fn wait_held(&self, server: &Postgres, count: usize) {
         let waiting = format!(
-            "SELECT count(*) >= {count} FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted"
+            "SELECT count(*) >= {count} FROM pg_locks WHERE locktype = 'advisory' AND objid = 7 AND NOT granted \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         );
-        self.wait_sql("requests at the gate", &waiting);
+        let are_held = || server.psql(&self.database, &waiting).unwrap().trim() == "t";
+        assert!(wait_until(PATIENCE, are_held), "{count} requests do not come to the gate");
     }
 }
 
@@ -260,10 +283,14 @@ impl Fleet {
 pub trait Member {
     /// Messages with tags that came from the stream, or from the feed.
     fn changes(&self, source: &str) -> f64;
+    /// Waits until it has reached its databases.
+    fn wait_reaching(&self);
     /// Waits until it is told by this source, and knows where it began.
     fn wait_hearing(&self, source: &str);
     /// Messages without tags.
     fn heartbeats(&self, source: &str) -> f64;
+    /// Waits until it is on this timeline.
+    fn wait_timeline(&self, timeline: u32);
     /// Waits until it has heard of one change more than `before`.
     fn wait_change(&self, source: &str, before: f64);
     /// Waits until it was told of all commits so far.
@@ -281,15 +308,30 @@ impl Member for Instance {
         self.metric(&format!("mainstay_bus_messages_total{{kind=\"change\",source=\"{source}\"}}"))
     }
 
+    fn wait_reaching(&self) {
+        let are_up = || {
+            let status = self.admin("GET", "/admin/status", "");
+            status["nodes"].as_array().unwrap().iter().all(|node| node["up"] == true)
+        };
+        assert!(wait_until(PATIENCE, are_up), "it does not reach its databases");
+    }
+
     fn heartbeats(&self, source: &str) -> f64 {
         self.metric(&format!("mainstay_bus_messages_total{{kind=\"heartbeat\",source=\"{source}\"}}"))
     }
 
     fn wait_hearing(&self, source: &str) {
-        self.wait_healthy();
+        self.wait_reaching();
         assert!(wait_until(PATIENCE, || self.heartbeats(source) > 0.0), "no heartbeat of the {source}");
         let status = || self.admin("GET", "/admin/status", "")["bus"]["caught_up"] == true;
         assert!(wait_until(PATIENCE, status), "it does not catch up");
+    }
+
+    fn wait_timeline(&self, timeline: u32) {
+        let told =
+            || -> Option<Position> { self.admin("GET", "/admin/status", "")["bus"]["told"].as_str()?.parse().ok() };
+        let is_there = || told().is_some_and(|told| told.timeline.0 == timeline);
+        assert!(wait_until(PATIENCE, is_there), "it is not on timeline {timeline}: {:?}", told());
     }
 
     fn wait_change(&self, source: &str, before: f64) {
@@ -298,9 +340,8 @@ impl Member for Instance {
 
     fn wait_told(&self, fleet: &Fleet) {
         let fence = crate::support::fence(&fleet.primary, &fleet.database);
-        let through = || -> Option<mainstay::position::Position> {
-            self.admin("GET", "/admin/status", "")["bus"]["through"].as_str()?.parse().ok()
-        };
+        let through =
+            || -> Option<Position> { self.admin("GET", "/admin/status", "")["bus"]["through"].as_str()?.parse().ok() };
         let is_told = || through().is_some_and(|through| through >= fence);
         assert!(wait_until(PATIENCE, is_told), "it is not told through {fence}: {:?}", through());
     }
@@ -361,5 +402,5 @@ pub fn assert_only(instance: &Instance, target: &str, value: i64) -> Reply {
     last
 }
 
-/// How long a takeover may last.
-pub const TAKEOVER_TIME: Duration = Duration::from_secs(3);
+/// How long a takeover may last: three seconds, and as long again on a busy machine.
+pub const TAKEOVER_TIME: Duration = Duration::from_secs(6);

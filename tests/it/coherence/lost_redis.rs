@@ -32,7 +32,7 @@ fn an_old_dump_is_current_to_nobody() {
     let (fleet, instances) = changed_since_saved("old-dump");
     fleet.redis.server.kill9();
     fleet.redis.server.start().unwrap();
-    let joined = fleet.plan().start();
+    let joined = fleet.join();
     assert_only(&joined, ITEM, 1);
     for instance in &instances {
         assert_only(instance, ITEM, 1);
@@ -53,7 +53,7 @@ fn an_old_dump_is_current_to_nobody_even_when_all_have_gone() {
     drop(instances);
     fleet.redis.server.kill9();
     fleet.redis.server.start().unwrap();
-    let joined: [_; 2] = [fleet.plan().start(), fleet.plan().start()];
+    let joined: [_; 2] = [fleet.join(), fleet.join()];
     for instance in &joined {
         assert_only(instance, ITEM, 1);
     }
@@ -93,7 +93,7 @@ fn what_was_trimmed_is_a_gap() {
     fleet.catch_up();
     fleet.redis.command(&["XTRIM", &fleet.stream(), "MAXLEN", "0"]).unwrap();
     assert_eq!((away.heartbeats("stream"), away.changes("stream")), (beats, changes));
-    fleet.redis.command(&["ACL", "SETUSER", "away", "+xread"]).unwrap();
+    fleet.hear_again("away");
     assert!(wait_until(PATIENCE, || away.heartbeats("stream") > beats));
     assert_only(&away, ITEM, 1);
 }

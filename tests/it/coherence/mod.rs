@@ -2,9 +2,18 @@
 //! argument why this one does not.
 
 mod audit;
+mod counted;
 mod fleet;
+mod hard;
+mod herd;
+mod late_commit;
+mod leader;
 mod lost_redis;
+mod outage;
+mod own_clock;
+mod promotion;
 mod publisher;
 mod refresh;
 mod restart;
 mod silence;
+mod unflushed;
