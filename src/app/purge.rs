@@ -74,7 +74,7 @@ impl Ear {
         let own = usize::from(self.has_applied(id));
         let Some(bus) = &self.bus else { return (1, own) };
         match (bus.be_present().await, bus.confirmed(id).await) {
-            (Ok(known), Ok(confirmed)) => (known.max(1), confirmed.max(own)),
+            (Ok(known), Ok(confirmed)) => (known.max(confirmed).max(1), confirmed.max(own)),
             _ => (1, own),
         }
     }

@@ -232,14 +232,26 @@ impl Bus {
         Ok(())
     }
 
-    /// The generation of a fleet without a database: the one that there is, or a new one.
+    /// The generation of a fleet without a database: the one that there is, or a new one. It does not outlive the server that it
+    /// was begun on, nor its restart: what that has loaded may be of long ago, and there may be nobody left who knows better.
     ///
     /// # Errors
     /// Where Redis cannot be reached.
     pub async fn generation(&self) -> Result<SystemId, Unavailable> {
+        let info: String = self.ask(cmd("INFO").arg("server")).await?;
+        let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).ok_or(Unavailable)?;
+        let kept: Option<String> = self.ask(cmd("GET").arg(self.key("run"))).await?;
+        let is_same_run = kept.as_deref() == Some(run);
         let mut set = cmd("SET");
-        set.arg(self.key("system")).arg(fastrand::u64(..)).arg("NX");
+        set.arg(self.key("system")).arg(fastrand::u64(..));
+        if is_same_run {
+            set.arg("NX");
+        }
         let _set_or_not: Option<String> = self.ask(&set).await?;
+        if !is_same_run {
+            // Afterwards: who dies in between leaves it to the next one.
+            let _ok: String = self.ask(cmd("SET").arg(self.key("run")).arg(run)).await?;
+        }
         self.system().await?.ok_or(Unavailable)
     }
 

@@ -80,14 +80,14 @@ impl History {
     /// A value was committed by now.
     pub fn committed(&self, key: usize, value: i64) {
         let mut state = self.0.lock().unwrap();
-        assert_eq!(state.commits[key].len() as i64, value, "each key has one writer");
+        assert_eq!(i64::try_from(state.commits[key].len()), Ok(value), "each key has one writer");
         state.commits[key].push(Instant::now());
         state.line(&format!("commit   {key} = {value}"));
     }
 
     /// The value that was committed last.
     pub fn last(&self, key: usize) -> i64 {
-        self.0.lock().unwrap().commits[key].len() as i64 - 1
+        i64::try_from(self.0.lock().unwrap().commits[key].len()).unwrap() - 1
     }
 
     /// Something happened to the fleet.
@@ -137,20 +137,19 @@ impl History {
     pub fn report(&self) -> String {
         let mut state = self.0.lock().unwrap();
         state.stale_ms.sort_by(f64::total_cmp);
-        let at = |share: f64| state.stale_ms.get(((state.stale_ms.len() as f64 - 1.0) * share) as usize).copied();
-        let at = |share: f64| at(share).unwrap_or_default();
+        let at = |permille: usize| state.stale_ms.get((state.stale_ms.len().saturating_sub(1)) * permille / 1000);
+        let at = |permille: usize| at(permille).copied().unwrap_or_default();
         let writes: usize = state.commits.iter().map(|commits| commits.len() - 1).sum();
         let mut text = String::new();
-        let share = 100.0 * state.marked as f64 / state.reads.max(1) as f64;
         writeln!(text, "{} reads, {writes} writes, {} events", state.reads, state.events / 2).unwrap();
-        writeln!(text, "marked stale: {share:.1} %; no answer or an error: {:?}", state.failures).unwrap();
+        writeln!(text, "marked stale: {}; no answer or an error: {:?}", state.marked, state.failures).unwrap();
         writeln!(
             text,
             "staleness of what was claimed fresh: p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms",
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            at(1.0)
+            at(500),
+            at(990),
+            at(999),
+            at(1000)
         )
         .unwrap();
         write!(text, "went back: {} times, by {:?} at most", state.went_back, state.went_back_max).unwrap();

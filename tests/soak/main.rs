@@ -115,8 +115,10 @@ fn write(fleet: &Fleet, history: &History, writer: usize, mut random: fastrand::
     let mut client = Client::connect(&fleet.primary_url(), NoTls).unwrap();
     while !is_over.load(Ordering::Relaxed) {
         let key = random.usize(0..KEYS / WRITERS) * WRITERS + writer;
-        let row =
-            client.query_one("UPDATE counters SET value = value + 1 WHERE id = $1 RETURNING value", &[&(key as i32)]);
+        let row = client.query_one(
+            "UPDATE counters SET value = value + 1 WHERE id = $1 RETURNING value",
+            &[&i32::try_from(key).unwrap()],
+        );
         history.committed(key, row.unwrap().get(0));
         thread::sleep(WRITE_PAUSE.mul_f64(random.f64() * 2.0));
     }

@@ -54,9 +54,9 @@ fn a_difference_that_no_trigger_told_of_is_wrong() {
         "UPDATE items SET value = 7 WHERE id = 1; DELETE FROM items WHERE id = 2; \
                INSERT INTO items VALUES (50, 'ann', 0)",
     );
-    for (count, target) in ["/public/items/1", "/public/items/2", "/public/items/50"].iter().enumerate() {
+    for (count, target) in [(1.0, "/public/items/1"), (2.0, "/public/items/2"), (3.0, "/public/items/50")] {
         audit(&instance, target);
-        assert_eq!(wrong(&instance), (count + 1) as f64, "{target}");
+        assert_eq!(wrong(&instance), count, "{target}");
     }
 }
 
