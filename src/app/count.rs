@@ -4,6 +4,7 @@
 //! does begins a new generation, which purges everything; and who has just come leaves the others time to notice.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::time::sleep;

@@ -41,6 +41,8 @@ const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redi
 /// Puts a value in the place of another one.
 const REPLACE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) return 1 end return 0";
+/// What a server says of itself: that which has the key, among those of a cluster.
+const SERVER: &str = "return redis.call('INFO', 'server')";
 /// Notes that an instance is there, by Redis' own clock, and forgets those that have gone.
 const PRESENT: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) \
     redis.call('ZADD', KEYS[1], now, ARGV[1]) redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2]) \
@@ -238,7 +240,7 @@ impl Bus {
     /// # Errors
     /// Where Redis cannot be reached.
     pub async fn generation(&self) -> Result<SystemId, Unavailable> {
-        let info: String = self.ask(cmd("INFO").arg("server")).await?;
+        let info: String = self.ask(&script(SERVER, &self.key("run"))).await?;
         let run = info.lines().find_map(|line| line.strip_prefix("run_id:")).ok_or(Unavailable)?;
         let kept: Option<String> = self.ask(cmd("GET").arg(self.key("run"))).await?;
         let is_same_run = kept.as_deref() == Some(run);
