@@ -25,7 +25,7 @@ soak: ## a fleet of processes in trouble for SECONDS=300; SOAK_SEED=… repeats 
 	@scripts/install-deps test
 	SOAK_SECONDS=$(or $(SECONDS),300) cargo test --locked --test soak -- --nocapture
 
-bench: ## compare with nginx, Varnish, HAProxy and a bare handler, side by side
+bench: ## compare with nginx, Varnish, HAProxy, Redis and a bare handler, side by side; ARGS="-- --quick" is a look
 	@scripts/install-deps bench
 	cargo bench --locked --bench side_by_side $(ARGS)
 

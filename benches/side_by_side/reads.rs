@@ -46,11 +46,20 @@ pub fn of_redis(arguments: &Arguments, work: &Path, mainstay: &Mainstay) -> Outc
     }
     let yardstick = Yardstick { bytes: value_bytes(&redis)?, connections: arguments.connections, redis };
     let seconds = arguments.turn_s();
-    let count =
-        yardstick.run("set", 1000).and_then(|_| yardstick.run("get", 50_000))?.requests_per_s * f64::from(seconds);
-    alternate(arguments, ("redis-benchmark", || yardstick.run("get", count as u64)), || {
+    yardstick.run("set", 1000)?;
+    let count = yardstick.run("get", 50_000)?.requests_per_s * f64::from(seconds);
+    let series = alternate(arguments, ("redis-benchmark", || yardstick.run("get", count as u64)), || {
         load::fixed_time(&server, BLOBS, seconds, arguments.connections)
-    })
+    })?;
+    let (own, shared) = (hits(&server, "L1")?, hits(&server, "L2")?);
+    if own * 100.0 > shared { Err(format!("{own} hits were in L1, {shared} in L2").into()) } else { Ok(series) }
+}
+
+/// Hits in a layer since the start.
+fn hits(server: &Server, layer: &str) -> Outcome<f64> {
+    let stats = server.operate("/admin/cache/stats", None)?;
+    let hits = stats.pointer(&format!("/lookups/{layer}/hit")).and_then(serde_json::Value::as_f64);
+    Ok(hits.ok_or_else(|| format!("no hits of {layer} in {stats}"))?)
 }
 
 pub fn start_redis(scratch: &Scratch) -> Outcome<Redis> {

@@ -9,7 +9,6 @@ use std::time::Instant;
 use tokio::time::sleep;
 
 use super::hear::{Ear, Trouble};
-use super::lead::LEASE_TIME;
 use crate::cache::bus::Bus;
 use crate::cache::fence::Message;
 use crate::cache::shared::commands::Unavailable;
@@ -47,7 +46,7 @@ impl Ear {
         }
         let patience = self.settings.changes.heartbeat_interval.0 * 2;
         let is_settled = known.is_some_and(|(_, since)| since.elapsed() > patience);
-        if is_settled && bus.lead(LEASE_TIME).await? {
+        if is_settled && bus.lead(self.lease_time()).await? {
             let at = top.unwrap_or(start).next();
             let prev = self.tagged().filter(|tagged| tagged.system == generation).unwrap_or(start);
             let _another_may_have_counted_on = bus.publish(&counted(at, prev)).await?;

@@ -261,8 +261,9 @@ impl Ear {
             let wait = self.settings.changes.heartbeat_interval.0;
             let messages = bus.read(&mut link, system, *after, wait).await?;
             trouble.is_over();
-            for message in messages {
-                *after = Some(message.at);
+            for (at, message) in messages {
+                *after = Some(at);
+                let Some(message) = message else { continue };
                 self.apply(&message);
                 for purge in &message.purges {
                     bus.confirm(*purge).await?;

@@ -18,8 +18,8 @@ use crate::database::changes::feed::{Feed, FeedError, Reader};
 
 use crate::position::Position;
 
-/// How long a leader may be silent until another one takes over.
-pub(super) const LEASE_TIME: Duration = Duration::from_millis(1500);
+/// How long a leader may be silent until another one takes over, at least.
+const LEASE_TIME_MIN: Duration = Duration::from_millis(1500);
 /// How often those who do not lead ask whether they may.
 const CANDIDACY_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -46,7 +46,7 @@ impl Ear {
         let mut feed = database.feed(Reader { name, region: self.settings.region.clone() });
         let mut trouble = Trouble::new("this instance cannot publish changes for its fleet");
         while !self.is_leaving() {
-            let may_lead = bus.lead(LEASE_TIME).await;
+            let may_lead = bus.lead(self.lease_time()).await;
             match may_lead {
                 Ok(true) => {
                     let ended = self.publish(bus, &mut feed, &mut trouble).await;
@@ -65,6 +65,11 @@ impl Ear {
         }
     }
 
+    /// The lease is renewed with each heartbeat, and has to outlive one that comes late.
+    pub(super) fn lease_time(&self) -> Duration {
+        LEASE_TIME_MIN.max(self.pace().beat.saturating_mul(3))
+    }
+
     /// Publishes until another instance leads.
     async fn publish(&self, bus: &Bus, feed: &mut Feed, trouble: &mut Trouble) -> Result<(), Failed> {
         let ChangesPace { poll, beat } = self.pace();
@@ -75,14 +80,14 @@ impl Ear {
         }
         bus.announce(started.position.system).await?;
         let mut cursor = started.cursor;
-        // The chain goes on from the last message with tags, as the database remembers it, or as it was heard where
-        // nothing is stored. Where nobody knows, all that was filled before counts as purged.
+        // The chain goes on from the last message with tags. Where the database remembers none, its cursor is new, and what
+        // was committed before that was told to nobody: then all that was filled before counts as purged, whatever was heard.
         let own_branch =
             |at: &Position| at.system == started.position.system && at.timeline == started.position.timeline;
         let heard = self.tagged().filter(own_branch);
-        let known = match (started.last, heard) {
-            (Some(stored), Some(heard)) => Some(stored.later(heard)),
-            (stored, heard) => stored.or(heard),
+        let known = match started.last {
+            Some(stored) => Some(heard.map_or(stored, |heard| stored.later(heard))),
+            None => heard.filter(|_| !started.migrated),
         };
         let mut prev = known.unwrap_or(started.position);
         if known.is_none() && started.migrated {
@@ -92,8 +97,8 @@ impl Ear {
         while !self.is_leaving() {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
             if is_due {
-                led_until = Instant::now() + LEASE_TIME;
-                if !bus.lead(LEASE_TIME).await? {
+                led_until = Instant::now() + self.lease_time();
+                if !bus.lead(self.lease_time()).await? {
                     return Ok(());
                 }
             }
@@ -113,7 +118,7 @@ impl Ear {
             if let Some(message) = message {
                 // Whoever was held up since then may have been replaced, and breaks the chain of the one who leads now. Who is held
                 // up after this look is refused: his fence is too old.
-                if Instant::now() > led_until && !bus.lead(LEASE_TIME).await? {
+                if Instant::now() > led_until && !bus.lead(self.lease_time()).await? {
                     return Ok(());
                 }
                 if bus.publish(&message).await? == Published::Overtaken {

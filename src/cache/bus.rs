@@ -169,8 +169,9 @@ impl Bus {
         added.await
     }
 
-    /// The messages after a position, or all that are kept; waits so long for the first one. It takes a connection of its
-    /// own, since a wait would hold up all others.
+    /// The messages after a position, or all that are kept, each with its place; waits so long for the first one. What is no
+    /// message of this version has a place all the same, after which to go on. It takes a connection of its own, since a wait
+    /// would hold up all others.
     ///
     /// # Errors
     /// Where Redis cannot be reached.
@@ -180,7 +181,7 @@ impl Bus {
         system: SystemId,
         after: Option<Position>,
         wait: Duration,
-    ) -> Result<Vec<Message>, Unavailable> {
+    ) -> Result<Vec<(Position, Option<Message>)>, Unavailable> {
         let after = after.map_or_else(|| "0-0".to_owned(), id_of);
         let block_ms = usize::try_from(wait.as_millis()).unwrap_or(0).max(1);
         let options = StreamReadOptions::default().block(block_ms).count(READ_MAX);
@@ -192,7 +193,8 @@ impl Bus {
             Unavailable
         })?;
         let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-        Ok(entries.filter_map(|entry| message_of(system, &entry)).collect())
+        let place = |entry: StreamId| Some((position_of(system, &entry.id)?, message_of(system, &entry)));
+        entries.map(|entry| place(entry).ok_or(Unavailable)).collect()
     }
 
     /// Takes or renews the right to publish, for so long. It only saves work: whoever publishes without it is refused by

@@ -330,7 +330,11 @@ impl Ledger {
     /// entries must not be served, unless more was missed since they were asked for: `gaps` is the count from before that.
     pub fn learn_hard(&mut self, purges: impl IntoIterator<Item = (Tag, Position)>, gaps: u64) {
         for (tag, at) in purges {
-            let fence = self.tags.entry(tag.hash()).or_default();
+            // No entry carries the tag of everything, which is how a flush is kept.
+            let fence = match tag.name() {
+                EVERYTHING => &mut self.all,
+                _ => self.tags.entry(tag.hash()).or_default(),
+            };
             fence.raise(Mark { at: Some(at), reads: None }, true);
         }
         self.hard_unknown &= gaps != self.gaps;

@@ -40,7 +40,7 @@ struct State {
     /// Claimed values below one that was claimed before.
     went_back: usize,
     went_back_max: Duration,
-    failures: BTreeMap<u16, usize>,
+    failures: BTreeMap<String, usize>,
     events: usize,
     lines: VecDeque<String>,
 }
@@ -98,10 +98,10 @@ impl History {
     }
 
     /// A request had no answer that says anything.
-    pub fn failed(&self, instance: usize, status: u16, body: &str) {
+    pub fn failed(&self, instance: usize, status: u16, why: &str) {
         let mut state = self.0.lock().unwrap();
-        *state.failures.entry(status).or_default() += 1;
-        state.line(&format!("instance {instance} failed: {status} {body}"));
+        *state.failures.entry(format!("{status} {why}")).or_default() += 1;
+        state.line(&format!("instance {instance} failed: {status} {why}"));
     }
 
     /// An answer is there: it is held against what was committed before it was asked for.
@@ -143,7 +143,7 @@ impl History {
         let mut text = String::new();
         let share = 100.0 * state.marked as f64 / state.reads.max(1) as f64;
         writeln!(text, "{} reads, {writes} writes, {} events", state.reads, state.events / 2).unwrap();
-        writeln!(text, "marked stale: {share:.1} %; no answer or an error, by status: {:?}", state.failures).unwrap();
+        writeln!(text, "marked stale: {share:.1} %; no answer or an error: {:?}", state.failures).unwrap();
         writeln!(
             text,
             "staleness of what was claimed fresh: p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms",

@@ -139,7 +139,12 @@ fn read(fleet: &Fleet, history: &History, instance: usize, mut random: fastrand:
             }
             // It was ended under the request.
             0 if fleet.base(instance).is_none_or(|(later, _)| later != life) => {}
-            status => history.failed(instance, status, &reply.body),
+            0 => history.failed(instance, 0, &reply.body),
+            status => history.failed(
+                instance,
+                status,
+                &(reply.code() + ": " + reply.json()["detail"].as_str().unwrap_or_default()),
+            ),
         }
         thread::sleep(READ_PAUSE.mul_f64(random.f64() * 2.0));
     }

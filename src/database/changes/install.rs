@@ -13,6 +13,9 @@ use crate::database::maintenance::MaintenanceConnection;
 /// More distinct tags in one statement are told as all of the table.
 const STATEMENT_TAGS_MAX: usize = 10_000;
 
+/// A longer tag is told as all of the table: what is told is kept, sent to everybody, and bounded by the number of tags.
+const TAG_BYTES_MAX: usize = 1024;
+
 /// Keeps the body of a function apart from what is around it.
 const QUOTES: &str = "$mainstay$";
 
@@ -360,6 +363,7 @@ BEGIN
                 END IF;
                 told := CASE WHEN cardinality(of_rows) > {STATEMENT_TAGS_MAX} THEN {all} ELSE told || of_rows END;
             END IF;
+            IF EXISTS (SELECT FROM unnest(told) AS one WHERE octet_length(one) > {TAG_BYTES_MAX}) THEN told := {all}; END IF;
         EXCEPTION WHEN OTHERS THEN
             told := {all};
         END;

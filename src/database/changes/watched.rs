@@ -13,7 +13,8 @@ pub fn table_all(table: &str) -> String {
 }
 
 /// Each spelling of a table with what it leads to: the table, and below it its partitions and children at every depth, since
-/// each of them can be written directly. A spelling that leads nowhere has one row of nulls.
+/// each of them can be written directly. A spelling that leads nowhere has one row of nulls. A name has 63 bytes, so that of a
+/// function keeps only characters of one byte.
 pub(super) const RELATIONS: &str = "\
     WITH RECURSIVE asked AS ( \
         SELECT spelling, to_regclass(spelling)::oid AS root FROM unnest($1::text[]) AS spelling \
@@ -23,7 +24,7 @@ pub(super) const RELATIONS: &str = "\
     ) \
     SELECT a.spelling, a.root::bigint AS root, f.relation::bigint AS relation, \
         coalesce(quote_ident(n.nspname) || '.' || quote_ident(c.relname), '') AS name, \
-        coalesce(quote_ident(left(rc.relname, 40) || '_' || left(md5(rn.nspname || '.' || rc.relname), 8)), '') AS function, \
+        coalesce(quote_ident(left(regexp_replace(rc.relname::text, '[^ -~]', '_', 'g'), 40) || '_' || left(md5(rn.nspname || '.' || rc.relname), 8)), '') AS function, \
         c.relkind::text AS kind, c.relpersistence::text AS persistence, \
         EXISTS (SELECT FROM pg_inherits WHERE inhrelid = a.root) AS is_child, \
         EXISTS (SELECT FROM pg_subscription_rel s JOIN family x ON x.relation = s.srrelid WHERE x.root = a.root) AS is_replicated, \

@@ -237,3 +237,11 @@ fn purges_for_good_that_were_asked_for_before_a_gap_do_not_close_it() {
     learn(&mut ledger, &[]);
     assert_eq!(standing(&ledger, 110, "a"), Standing::Purged);
 }
+
+#[test]
+fn a_flush_for_good_is_learnt_like_any_other_purge() {
+    let mut ledger = ledger();
+    learn(&mut ledger, &[("*", 105)]);
+    assert_eq!(standing(&ledger, 104, "a"), Standing::Forbidden);
+    assert_eq!(standing(&ledger, 105, "a"), Standing::Current);
+}

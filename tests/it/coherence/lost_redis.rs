@@ -97,3 +97,21 @@ fn what_was_trimmed_is_a_gap() {
     assert!(wait_until(PATIENCE, || away.heartbeats("stream") > beats));
     assert_only(&away, ITEM, 1);
 }
+
+/// Whoever reads what it cannot read goes on after it, in place of asking for it again without a pause.
+#[test]
+fn an_entry_of_another_version_is_read_once() {
+    let fleet = Fleet::new("other-version");
+    let instance = fleet.start();
+    // Past all that the publisher can say, so that nothing comes after it.
+    fleet.redis.command(&["XADD", &fleet.stream(), "4294967295-1", "m", "{}"]).unwrap();
+    let reads = || -> u64 {
+        let stats = fleet.redis.command(&["INFO", "commandstats"]).unwrap();
+        let calls = stats.split("cmdstat_xread:calls=").nth(1).unwrap();
+        calls.split(',').next().unwrap().parse().unwrap()
+    };
+    assert!(wait_until(PATIENCE, || instance.heartbeats("feed") > 0.0), "it goes on by itself");
+    let (before, beats) = (reads(), instance.heartbeats("feed"));
+    assert!(wait_until(PATIENCE, || instance.heartbeats("feed") > beats));
+    assert!(reads() - before < 20, "{} reads within a heartbeat", reads() - before);
+}

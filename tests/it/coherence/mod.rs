@@ -10,6 +10,7 @@ mod late_commit;
 mod leader;
 mod lost_redis;
 mod outage;
+mod own_clock;
 mod promotion;
 mod publisher;
 mod refresh;

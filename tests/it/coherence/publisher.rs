@@ -68,3 +68,36 @@ fn who_may_not_follow_the_feed_does_not_lead() {
     blind.wait_change("stream", before);
     assert_only(&blind, ITEM, 1);
 }
+
+/// The fleet's cursor has gone, as it does after `changes.cursor_retention`. Whoever leads next cannot know what was committed
+/// before it looked, though it has heard what was published last.
+#[test]
+fn a_publisher_without_the_fleets_cursor_is_a_gap_for_all() {
+    let fleet = Fleet::new("cursor-gone");
+    let publisher = fleet.start();
+    assert!(wait_until(PATIENCE, || publisher.leads()));
+    let told = fleet.listener("told").start();
+    told.wait_hearing("stream");
+    let before = told.changes("stream");
+    fleet.set(2, 1);
+    told.wait_change("stream", before);
+    assert_only(&told, ITEM, 0);
+
+    fleet.redis.command(&["SET", "mainstay:bus:leader", "nobody"]).unwrap();
+    assert!(wait_until(PATIENCE, || !publisher.leads()));
+    fleet.sql("DELETE FROM mainstay.cursors WHERE reader LIKE 'fleet %'");
+    fleet.set(1, 1);
+    fleet.redis.command(&["DEL", "mainstay:bus:leader"]).unwrap();
+    told.wait_told(&fleet);
+    assert_only(&told, ITEM, 1);
+}
+
+/// Else the lease ends between two heartbeats, and a second one leads beside the first.
+#[test]
+fn the_lease_outlives_the_time_between_two_heartbeats() {
+    let fleet = Fleet::new("slow-beat");
+    let publisher = fleet.plan().set("changes.heartbeat_interval", "10s").start();
+    assert!(wait_until(PATIENCE, || publisher.leads()));
+    let left_ms: i64 = fleet.redis.command(&["PTTL", "mainstay:bus:leader"]).unwrap().parse().unwrap();
+    assert!(left_ms > 10_000, "{left_ms}");
+}

@@ -180,3 +180,21 @@ async fn rows_that_logical_replication_writes_are_heard() {
     );
     origin.cluster.primary.psql(&target, &drop).unwrap();
 }
+
+#[actix_rt::test]
+async fn a_long_name_of_many_bytes_is_a_name_like_others() {
+    let table = "ц".repeat(31);
+    let watches = [watch(&table, "")];
+    let mut site = Site::new(&format!("CREATE TABLE {table} (id int)"), &watches).await;
+    assert_eq!(site.heard(&format!("INSERT INTO {table} VALUES (1)")).await, [format!("{table}:any")]);
+    let again = migrate(&site.settings, &watches, false).unwrap();
+    assert!(again.steps.is_empty(), "{:?}", again.steps);
+}
+
+#[actix_rt::test]
+async fn a_tag_that_is_too_long_is_all_of_the_table() {
+    let mut site = Site::new("CREATE TABLE t (id text)", &[watch("t", "t:{id}")]).await;
+    assert_eq!(site.heard("INSERT INTO t VALUES (repeat('x', 1022)), ('y')").await.len(), 3);
+    assert_eq!(site.heard("INSERT INTO t VALUES (repeat('x', 1023)), ('y')").await, ["t:all"]);
+    assert_eq!(site.heard("DELETE FROM t WHERE id LIKE 'x%'").await, ["t:all"]);
+}
