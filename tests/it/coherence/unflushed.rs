@@ -2,11 +2,15 @@
 //!
 //! A read by a session token, which the same trap awaits, is not in this version.
 
-use super::fleet::{Claim, Fleet, Member};
-use crate::support::{Cluster, PATIENCE};
 use mainstay::local::wait_until;
+use postgres::Client;
+
+use super::fleet::{Claim, Fleet, Member};
+use crate::instance::Instance;
+use crate::support::{Cluster, PATIENCE};
 
 const ITEM: &str = "/public/items/1";
+const ROUNDS_MAX: i64 = 20;
 
 /// What is visible is not yet on the log, and a position of the log is no fence of it. The fence that purges it has to bring it
 /// there: then a replica that has replayed just that far, and nothing after it, has the new row.
@@ -21,24 +25,28 @@ fn a_replica_at_the_fence_of_an_unflushed_commit_has_it() {
     assert_eq!(reply.value(), 0);
     fleet.catch_up();
 
-    let _paused = fleet.hold_cursors();
-    let unflushed = "SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()";
     let mut writer = fleet.session();
-    writer
-        .batch_execute(
-            "CREATE TABLE unwatched (id integer); SET synchronous_commit = off; INSERT INTO unwatched VALUES (1)",
-        )
-        .unwrap();
-    assert_eq!(fleet.sql(unflushed), "t", "this server flushes by itself, so the test proves nothing");
+    writer.batch_execute("CREATE TABLE unwatched (id integer)").unwrap();
+    writer.batch_execute("SET synchronous_commit = off").unwrap();
+    // The server may flush for reasons of its own. It need be quiet only once for the proof, and the answer is right each time.
+    let was_quiet = (1..=ROUNDS_MAX).any(|value| round(&fleet, &instance, &mut writer, value));
+    assert!(was_quiet, "this server flushes by itself all the time, so the test proves nothing");
+}
+
+/// One change. Says whether nothing but its fence flushed it, and nothing was flushed after that.
+fn round(fleet: &Fleet, instance: &Instance, writer: &mut Client, value: i64) -> bool {
+    let _paused = fleet.hold_cursors();
+    writer.batch_execute("INSERT INTO unwatched VALUES (1)").unwrap();
+    let is_lazy = fleet.sql("SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()") == "t";
     let before = instance.changes("stream");
-    writer.batch_execute("UPDATE items SET value = 1 WHERE id = 1").unwrap();
+    writer.batch_execute(&format!("UPDATE items SET value = {value} WHERE id = 1")).unwrap();
     instance.wait_change("stream", before);
     fleet.catch_up();
-    let flushed = fleet.sql("SELECT pg_current_wal_flush_lsn()");
+    let flushed = || fleet.sql("SELECT pg_current_wal_flush_lsn()");
+    let at_fence = flushed();
     let reply = instance.get(ITEM);
-    assert_eq!((reply.value(), reply.cache()), (1, "fwd=stale; stored; detail=replica"));
-    let entry = instance.admin("GET", &format!("/admin/cache/entry?path={ITEM}"), "");
-    assert_eq!(entry["standing"], "current", "{entry}");
-    assert_eq!(fleet.sql("SELECT pg_current_wal_flush_lsn()"), flushed, "something else has flushed it");
-    assert!(instance.get(ITEM).is_hit());
+    assert_eq!((reply.value(), reply.cache()), (value, "fwd=stale; stored; detail=replica"));
+    let hit = instance.get(ITEM);
+    assert!(hit.is_hit() && hit.claims_fresh() && hit.value() == value, "{hit:?}");
+    is_lazy && flushed() == at_fence
 }
