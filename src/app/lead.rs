@@ -145,6 +145,7 @@ impl Ear {
         let Some(database) = &self.database else { return };
         let reader = Reader { name: format!("guard {}", self.instance), region: self.settings.region.clone() };
         let mut feed = database.feed(reader);
+        let mut is_said = false;
         loop {
             sleep(self.settings.changes.watch_interval.0).await;
             let is_mine = match &self.bus {
@@ -164,7 +165,14 @@ impl Ear {
                         gauge.set(i64::from(is_broken));
                     }
                 }
-                Err(FeedError::NotMigrated) => {}
+                Err(FeedError::NotMigrated) => {
+                    if !watches.is_empty() && !std::mem::replace(&mut is_said, true) {
+                        log::warn!(
+                            "the manifest watches tables, and the database has no change feed: answers live by time; \
+                             run `mainstay migrate`"
+                        );
+                    }
+                }
                 Err(error) => log::debug!("the watched tables could not be looked at: {error}"),
             }
         }

@@ -210,13 +210,22 @@ fn sentence(error: &diesel::result::Error, role: &str) -> String {
     let message = information.message();
     let object = message.strip_prefix("permission denied for ").and_then(|rest| rest.split_once(' '));
     let grant = match object {
-        Some(("table" | "view", name)) => format!("; GRANT SELECT ON {name} TO {role}"),
-        Some(("schema", name)) => format!("; GRANT USAGE ON SCHEMA {name} TO {role}"),
+        Some(("table" | "view", name)) => format!("; GRANT SELECT ON {} TO {role}", quoted(name)),
+        Some(("schema", name)) => format!("; GRANT USAGE ON SCHEMA {} TO {role}", quoted(name)),
         Some(("function", name)) => format!("; GRANT EXECUTE ON FUNCTION {name} TO {role}"),
         _ => String::new(),
     };
     let hint = information.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     format!("sql: {message}{hint}{grant}")
+}
+
+/// A name as SQL wants it. The server's words have it bare.
+fn quoted(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.chars().all(is_plain) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        return name.to_owned();
+    }
+    crate::source::sql::quote_identifier(name)
 }
 
 /// Functions in a statement whose answer depends on when they are asked.

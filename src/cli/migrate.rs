@@ -8,7 +8,7 @@ use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
-use super::{Failure, FolderArgs, maintenance_connection};
+use super::{Failure, FolderArgs, maintenance_connection, put};
 use crate::app::{Parts, problems};
 use crate::config::manifest::{Manifest, Watch};
 use crate::config::settings::Settings;
@@ -79,6 +79,11 @@ pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
         return Ok(());
     }
     let mut conn = maintenance_connection(&settings)?;
+    for role in &args.roles {
+        if !is_role(&mut conn, role)? {
+            return Err(Failure::Failed(format!("--role {role}: there is no such role")));
+        }
+    }
     if args.dry_run {
         return preview(&mut conn, &wanted);
     }
@@ -90,6 +95,16 @@ pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
     }
     done.kept.iter().for_each(|kept| println!("kept, until --contract: {kept}"));
     Ok(())
+}
+
+fn is_role(conn: &mut MaintenanceConnection, name: &str) -> Result<bool, Failure> {
+    #[derive(QueryableByName)]
+    struct Role {
+        #[diesel(sql_type = Text)]
+        _name: String,
+    }
+    let role = sql_query("SELECT rolname::text AS _name FROM pg_roles WHERE rolname = $1").bind::<Text, _>(name);
+    Ok(!role.load::<Role>(conn).map_err(Failure::new)?.is_empty())
 }
 
 /// The user of the URL with which the server connects.
@@ -146,25 +161,25 @@ fn migrate_alone(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<Do
 /// Prints what [`migrate_alone`] would run.
 fn preview(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<(), Failure> {
     if wanted.ramp {
-        println!("-- The migrations of the built-in API come first, where they are not applied yet.");
+        put("-- The migrations of the built-in API come first, where they are not applied yet.");
     }
     let pending = schema::pending(conn).map_err(Failure::new)?;
     if !pending.is_empty() {
-        println!("CREATE SCHEMA IF NOT EXISTS mainstay;\n");
+        put("CREATE SCHEMA IF NOT EXISTS mainstay;\n");
     }
-    pending.iter().for_each(|text| println!("{text}"));
+    pending.iter().for_each(|text| put(text));
     match install::plan(conn, &wanted.watches, wanted.contract) {
         Ok(plan) => {
-            plan.steps.iter().for_each(|step| println!("BEGIN;\n{step};\nCOMMIT;\n"));
-            plan.kept.iter().for_each(|kept| println!("-- kept, until --contract: {kept}"));
+            plan.steps.iter().for_each(|step| put(&format!("BEGIN;\n{step};\nCOMMIT;\n")));
+            plan.kept.iter().for_each(|kept| put(&format!("-- kept, until --contract: {kept}")));
         }
         // Tables that the migrations of the built-in API are still to make.
-        Err(PlanError::Refused(reason)) if wanted.ramp => println!("-- Triggers cannot be planned yet: {reason}"),
+        Err(PlanError::Refused(reason)) if wanted.ramp => put(&format!("-- Triggers cannot be planned yet: {reason}")),
         Err(error) => return Err(Failure::new(error)),
     }
     for role in &wanted.roles {
         if let Some(grants) = install::grants(conn, role).map_err(Failure::new)? {
-            println!("{grants};");
+            put(&format!("{grants};"));
         }
     }
     Ok(())

@@ -143,6 +143,12 @@ pub fn main(parts: Parts) -> ExitCode {
     }
 }
 
+/// Prints a line, and does not mind that whoever read it has gone (`| head`), where `println!` panics.
+fn put(line: &str) {
+    use std::io::Write;
+    let _read_or_not = writeln!(std::io::stdout(), "{line}");
+}
+
 /// A connection for work that is no request, past a pooler where one is configured.
 fn maintenance_connection(settings: &Settings) -> Result<Pooled, Failure> {
     connection(&settings.database)

@@ -169,7 +169,7 @@ impl Commands {
     /// [`Unavailable`], after `redis.connect_timeout` at most.
     pub async fn dedicated(&self) -> Result<Connection, Unavailable> {
         self.target.connect().await.map_err(|error| {
-            log::debug!("no connection to Redis: {error}");
+            self.target.say("no connection to Redis", &error);
             Unavailable
         })
     }
@@ -200,7 +200,8 @@ impl Commands {
             self.link();
         }
         if !failure.is_of_server() {
-            // It answered.
+            // It answered. What it says of one command it may say of each, such as where it wants a password.
+            self.target.say("Redis refuses a command", &text);
             self.succeeded();
             return;
         }
@@ -276,7 +277,7 @@ async fn connect(target: Arc<Target>, pause_max: Duration, link: watch::Sender<O
                 link.send_replace(Some(connection));
                 return;
             }
-            Err(error) => log::debug!("no connection to Redis: {error}"),
+            Err(error) => target.say("no connection to Redis", &error),
         }
         sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = pause.saturating_mul(2).min(pause_max);

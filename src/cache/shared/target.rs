@@ -1,9 +1,10 @@
 //! Where Redis is, as the URL says, and the ways to connect to it.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
+use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSubSink};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
@@ -19,6 +20,8 @@ const CLUSTER_ATTEMPTS: u32 = 3;
 const CLUSTER_PAUSE_MS: (u64, u64) = (5, 20);
 /// Connecting to a cluster takes several connections.
 const CLUSTER_CONNECT_FACTOR: u32 = 3;
+/// How often it is said what is the matter.
+const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// The way in which URLs are written, for whoever wrote another one.
 const FORMS: &str = "redis.url: write redis://HOST:PORT, rediss:// for TLS, redis-cluster:// or rediss-cluster:// for a \
                      cluster (several nodes separated by commas)";
@@ -27,6 +30,7 @@ const FORMS: &str = "redis.url: write redis://HOST:PORT, rediss:// for TLS, redi
 pub struct Target {
     kind: Kind,
     connect_timeout: Duration,
+    said_at: Mutex<Option<Instant>>,
 }
 
 enum Kind {
@@ -81,7 +85,17 @@ impl Target {
             }
             _ => return Err(ConfigError::new(FORMS)),
         };
-        Ok(Self { kind, connect_timeout: settings.connect_timeout.0 })
+        Ok(Self { kind, connect_timeout: settings.connect_timeout.0, said_at: Mutex::new(None) })
+    }
+
+    /// Says what is the matter, now and then: the same may happen to every request and at every attempt.
+    pub(super) fn say(&self, what: &str, reason: &dyn std::fmt::Display) {
+        let now = Instant::now();
+        let mut said_at = self.said_at.lock();
+        if said_at.is_none_or(|at| now.duration_since(at) > SAY_INTERVAL) {
+            *said_at = Some(now);
+            log::warn!("{what}: {reason}");
+        }
     }
 
     /// Whether it is a cluster, whose connection mends itself when one of its nodes is lost.

@@ -1,5 +1,5 @@
 //! What triggers cannot notice: a table that was swapped for another, a partition that came with no triggers, a trigger that was
-//! dropped or disabled. Whoever looks finds it a moment late, so all that depends on the table is purged.
+//! dropped or disabled, a manifest that asks for more than was installed. Whoever looks finds it a moment late, so all that depends on the table is purged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,13 @@ impl Feed {
     pub async fn guard(&mut self, watches: &[Watch]) -> Result<Vec<Finding>, FeedError> {
         let tables: BTreeSet<String> = watches.iter().map(|watch| watch.table.clone()).collect();
         self.connected().await?;
-        let looks = self.look(&tables.into_iter().collect::<Vec<_>>()).await?;
+        let unknown = self.unknown(watches).await?;
+        let mut looks = self.look(&tables.into_iter().collect::<Vec<_>>()).await?;
+        for (table, look) in &mut looks {
+            if look.reason.is_none() && unknown.contains(table) {
+                look.reason = Some(format!("the triggers do not know this spelling of {table}, or a tag of its rows"));
+            }
+        }
         let mut purged = Vec::new();
         for (table, look) in &looks {
             let before = self.guarded.get(table);
@@ -58,6 +64,17 @@ impl Feed {
         let findings = looks.iter().filter_map(finding).collect();
         self.guarded = looks;
         Ok(findings)
+    }
+
+    /// The tables with a watch that was never installed. Their triggers tell something, and not what these entries carry.
+    async fn unknown(&mut self, watches: &[Watch]) -> Result<BTreeSet<String>, FeedError> {
+        const UNKNOWN: &str = "SELECT a.tbl AS table FROM unnest($1::text[], $2::text[]) AS a (tbl, tag) \
+            WHERE NOT EXISTS (SELECT FROM mainstay.watches w WHERE w.tbl = a.tbl AND w.tag = a.tag)";
+        let tables: Vec<&str> = watches.iter().map(|watch| watch.table.as_str()).collect();
+        let tags: Vec<&str> = watches.iter().map(|watch| watch.tag.as_deref().unwrap_or_default()).collect();
+        let rows = self.rows(UNKNOWN, &[(&tables, Type::TEXT_ARRAY), (&tags, Type::TEXT_ARRAY)]).await?;
+        let table = |row: &tokio_postgres::Row| row.try_get("table");
+        rows.iter().map(table).collect::<Result<_, _>>().map_err(|error| FeedError::Unavailable(error.to_string()))
     }
 
     async fn look(&mut self, tables: &[String]) -> Result<BTreeMap<String, Look>, FeedError> {

@@ -55,3 +55,15 @@ async fn a_trigger_that_is_disabled_dropped_or_for_some_sessions_only_is_noticed
         assert_eq!(look(&mut site, "t").await, (0, vec!["t:all".into()]), "{sql}");
     }
 }
+
+#[actix_rt::test]
+async fn a_manifest_that_asks_for_more_than_was_installed_is_noticed() {
+    let mut site = Site::new("CREATE TABLE t (id int)", &[watch("t", "")]).await;
+    assert_eq!(look(&mut site, "t").await, (0, vec![]));
+    assert_eq!(look(&mut site, "public.t").await, (1, vec!["public.t:all".into()]), "its triggers say t:any alone");
+    let tagged = [watch("t", "t:{id}")];
+    assert_eq!(site.feed.guard(&tagged).await.unwrap().len(), 1, "they say nothing of rows");
+    assert_eq!(site.news().await, ["t:all"]);
+    migrate(&site.settings, &tagged, false).unwrap();
+    assert!(site.feed.guard(&tagged).await.unwrap().is_empty());
+}
