@@ -7,6 +7,7 @@ mod purge;
 mod snapshots;
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 
 use crate::admin;
 use crate::admin::purge::Purger;
@@ -40,6 +42,8 @@ use crate::telemetry::metrics::Metrics;
 use hear::Ear;
 use snapshots::Snapshots;
 
+/// How long a task that panicked rests.
+const RESTART_TIME: Duration = Duration::from_secs(1);
 /// How long a start waits for the first word of changes.
 const HEARING_TIME_MAX: Duration = Duration::from_millis(500);
 /// Health is not judged more often than this.
@@ -210,15 +214,18 @@ pub fn problems(problems: Vec<Problem>) -> ConfigError {
 impl Core {
     /// Starts to listen for changes, and to tell of them.
     fn hear(&self) {
-        let ear = || Arc::clone(&self.ear);
-        actix_rt::spawn(ear().watch_timeline());
-        actix_rt::spawn(ear().hear_stream());
-        actix_rt::spawn(ear().hear_feed());
-        actix_rt::spawn(ear().lead());
-        actix_rt::spawn(ear().count());
-        actix_rt::spawn(ear().learn_hard_purges());
+        let ear = &self.ear;
+        keep_running(ear, "the watch over timelines", |ear| ear.watch_timeline());
+        keep_running(ear, "the reader of the stream", |ear| ear.hear_stream());
+        keep_running(ear, "the reader of the feed", |ear| ear.hear_feed());
+        keep_running(ear, "the publisher", |ear| ear.lead());
+        keep_running(ear, "the counter", |ear| ear.count());
+        keep_running(ear, "the look-up of hard purges", |ear| ear.learn_hard_purges());
         let surface = Arc::clone(&self.surface);
-        actix_rt::spawn(ear().guard(move || surface.load().watches()));
+        keep_running(ear, "the guard of watched tables", move |ear| {
+            let surface = Arc::clone(&surface);
+            ear.guard(move || surface.load().watches())
+        });
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
         }
@@ -287,4 +294,20 @@ fn set_node(metrics: &Metrics, node: &NodeStatus) {
     for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
         metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+/// Runs one of the tasks by which an instance hears of changes. Without it the instance would be deaf, and not know it: so a
+/// task that panics is said and begins anew.
+fn keep_running<F, Fut>(ear: &Arc<Ear>, name: &'static str, task: F)
+where
+    F: Fn(Arc<Ear>) -> Fut + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let ear = Arc::clone(ear);
+    actix_rt::spawn(async move {
+        while AssertUnwindSafe(task(Arc::clone(&ear))).catch_unwind().await.is_err() {
+            log::error!("{name} panicked, and begins anew");
+            actix_rt::time::sleep(RESTART_TIME).await;
+        }
+    });
 }

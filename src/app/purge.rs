@@ -22,7 +22,7 @@ const CONFIRMATION_INTERVAL: Duration = Duration::from_millis(10);
 /// How often a purge is put at the end of a stream that has gone on meanwhile.
 const PUBLICATIONS_MAX: usize = 5;
 /// A reader of another region that was not heard of for so long is no region that there is.
-const READER_TIME_MAX: Duration = Duration::from_secs(60);
+const READER_TIME_MAX: Duration = Duration::from_secs(25);
 
 impl Purger for Ear {
     fn purge(&self, order: Order) -> BoxFuture<'_, Result<Report, Error>> {

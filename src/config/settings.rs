@@ -462,6 +462,8 @@ impl Settings {
             ("redis.lease_timeout", self.redis.lease_timeout),
             ("changes.poll_interval", self.changes.poll_interval),
             ("changes.heartbeat_interval", self.changes.heartbeat_interval),
+            ("changes.watch_interval", self.changes.watch_interval),
+            ("cache.snapshot_interval", self.cache.snapshot_interval),
             ("cache.max_silence", self.cache.max_silence),
             ("cache.retention", self.cache.retention),
             ("replication.sample_interval", self.replication.sample_interval),
@@ -469,8 +471,24 @@ impl Settings {
         ];
         match spans.into_iter().find(|(_, span)| span.0.is_zero()) {
             Some((key, _)) => Err(ConfigError::new(format!("{key}: must be longer than zero"))),
-            None => Ok(()),
+            None => self.check_pace(),
         }
+    }
+
+    /// Times that only mean something beside each other.
+    fn check_pace(&self) -> Result<(), ConfigError> {
+        let (cache, changes) = (&self.cache, &self.changes);
+        if changes.heartbeat_interval.0 * 2 > cache.max_silence.0 {
+            return Err(ConfigError::new(
+                "cache.max_silence: must be at least twice changes.heartbeat_interval, or nothing would ever be fresh",
+            ));
+        }
+        if changes.hard_retention.0 < cache.retention.0 {
+            return Err(ConfigError::new(
+                "changes.hard_retention: must not be shorter than cache.retention, or what was purged for good could come back",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The soak: a fleet of real processes is kept busy while everything around it fails, and never serves as fresh what it should
 //! know to be old. `make soak` runs it for minutes, `make test` for seconds.
 #![allow(
+    clippy::as_conversions,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

@@ -483,6 +483,9 @@ fn policy(raw: RawCache, params: &[Param]) -> Result<CachePolicy, String> {
     if let Some(tag) = untagged {
         return Err(format!("watch: tag {tag:?} is none of the route's tags, so that a change would purge nothing"));
     }
+    for tag in watch.iter().flatten().filter_map(|watch| watch.tag.as_ref()) {
+        check_watched_tag(tag, params)?;
+    }
     Ok(CachePolicy {
         ttl,
         browser_ttl: raw.browser_ttl.map_or(ttl, |span| span.0),
@@ -493,6 +496,19 @@ fn policy(raw: RawCache, params: &[Param]) -> Result<CachePolicy, String> {
         watch,
         on_change: raw.on_change.unwrap_or(OnChange::Purge),
     })
+}
+
+/// A tag of a row's columns is the tag of a request's parameters only where both have one text.
+fn check_watched_tag(tag: &str, params: &[Param]) -> Result<(), String> {
+    let names = tag.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(name, _)| name);
+    let mut named = names.filter_map(|name| params.iter().find(|param| param.name == name));
+    match named.find(|param| matches!(param.scalar, Scalar::Number | Scalar::Timestamp)) {
+        Some(param) => Err(format!(
+            "watch: tag {tag:?}: {} is a number or a timestamp, which Postgres may print otherwise than the request does; watch the table by its name alone",
+            param.name
+        )),
+        None => Ok(()),
+    }
 }
 
 /// A tag names parameters only that exist, and stays within what a surrogate key may hold.

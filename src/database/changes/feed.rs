@@ -29,6 +29,9 @@ const REPETITIONS_MAX: i64 = 10;
 /// How often a reader removes what all readers have.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Rows that one prune removes, by the function `prune` of the schema.
+const PRUNED_ROWS_MAX: i64 = 50_000;
+
 /// System and timeline, in a form that does not fail on a standby.
 const BRANCH: &str = "pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_system()), \
     CASE WHEN NOT pg_is_in_recovery() \
@@ -243,8 +246,11 @@ impl Feed {
             self.touched_at = Instant::now();
         }
         if self.pruned_at.elapsed() > PRUNE_INTERVAL {
-            self.pruned_at = Instant::now();
-            self.prune().await?;
+            // As long as there is more than goes at once, it goes on at the next poll: a feed that is written to faster than
+            // that must not grow for ever.
+            if self.prune().await? < PRUNED_ROWS_MAX {
+                self.pruned_at = Instant::now();
+            }
         }
         Ok(batch)
     }

@@ -169,7 +169,7 @@ pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Optio
             AND (SELECT bool_and(has_table_privilege(r.oid, c.oid, 'SELECT')) FROM pg_class c \
                  WHERE c.relnamespace = n.oid AND c.relname IN ('change_feed', 'cursors', 'pruned', 'hard_purges', 'watches')) \
             AND (SELECT bool_and(has_function_privilege(r.oid, p.oid, 'EXECUTE')) FROM pg_proc p \
-                 WHERE p.pronamespace = n.oid AND p.proname IN ('attach', 'advance', 'touch', 'covers', 'purge', 'fenced', 'prune')) \
+                 WHERE p.pronamespace = n.oid AND p.proname IN ('attach', 'advance', 'touch', 'detach', 'covers', 'purge', 'fenced', 'prune')) \
          FROM pg_namespace n WHERE n.nspname = 'mainstay'), false)";
     let lacking = sql_query(LACKING).bind::<Text, _>(role).load::<Line>(conn)?;
     Ok(lacking.first().map(|role| GRANTS.replace("{role}", &role.text)))

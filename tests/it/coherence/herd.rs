@@ -28,7 +28,8 @@ fn a_thousand_cold_requests_over_three_instances_make_one_query() {
     let waiters = |instance: &crate::instance::Instance| {
         instance.metric("mainstay_fill_waiters_total{route=\"/public/held/items/{id}\"}")
     };
-    let are_here = || instances.iter().map(waiters).sum::<f64>() == (CLIENTS - instances.len()) as f64;
+    let are_here =
+        || instances.iter().map(waiters).sum::<f64>() == f64::from(u32::try_from(CLIENTS - instances.len()).unwrap());
     assert!(mainstay::local::wait_until(crate::support::PATIENCE, are_here));
     for gate in &mut gates {
         gate.batch_execute("COMMIT").unwrap();
