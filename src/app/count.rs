@@ -47,7 +47,9 @@ impl Ear {
         }
         let patience = self.settings.changes.heartbeat_interval.0 * 2;
         let is_settled = known.is_some_and(|(_, since)| since.elapsed() > patience);
-        if is_settled && bus.lead(self.lease_time()).await? {
+        let leads = is_settled && bus.lead(self.lease_time()).await?;
+        self.is_leading.store(leads, Ordering::Relaxed);
+        if leads {
             let at = top.unwrap_or(start).next();
             let prev = self.tagged().filter(|tagged| tagged.system == generation).unwrap_or(start);
             let _another_may_have_counted_on = bus.publish(&counted(at, prev)).await?;
