@@ -3,7 +3,7 @@
 //! [`read`] is the way in: it asks [`lag`] which replicas are eligible and [`crate::nodes`] which of them is the fastest, and
 //! makes attempts on one node after another. An attempt takes a connection from [`pools`], which opens it by [`connect`],
 //! the only place that knows URLs ([`target`]), TLS ([`tls`]) and session settings. A failure means what [`classify`] says,
-//! by the SQLSTATE that [`wire`] has seen. How far a node has read is said by [`proof`] before it is asked.
+//! by the SQLSTATE that [`wire`] has seen. How far a node has read is said by `proof` before it is asked.
 //!
 //! What is known of the nodes comes from [`sampler`] alone and stands in [`status`]; [`health`] judges it. Neither of them
 //! asks a server anything while somebody waits. [`changes`] tells what has changed. [`maintenance`] is for work that is no request.

@@ -111,6 +111,11 @@ pub fn from_entry(
     }
     head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     head.insert(headers::CACHE_STATUS, status.header(entry.detail));
+    // What was purged, or may have been, is not old by its age: caches outside must not take it for fresh.
+    let is_marked_stale = matches!(status, CacheStatus::Stale(_) | CacheStatus::StaleIfError { .. });
+    if is_marked_stale && age < entry.limits.fresh {
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=0"));
+    }
     if status.is_hit() {
         head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
     } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {

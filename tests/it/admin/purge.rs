@@ -92,7 +92,10 @@ fn soft_is_for_when_the_source_fails_and_hard_is_for_good() {
         let reply = instance.get("/public/rates");
         assert_eq!(reply.status, status, "{mode}: {reply:?}");
         match mode {
-            "soft" => assert!(reply.cache().contains("fwd-status=503"), "{reply:?}"),
+            "soft" => {
+                assert!(reply.cache().contains("fwd-status=503"), "{reply:?}");
+                assert_eq!(reply.said("cache-control"), "public, max-age=0");
+            }
             _ => assert_eq!(reply.problem(), "database_unavailable"),
         }
         probe.answer(|_, number| Answer::json(&json!({ "call": number })));
@@ -224,6 +227,7 @@ fn stale_on_change_serves_while_it_is_renewed() {
     for _ in 0..5 {
         let stale = instance.get("/public/it");
         assert!(stale.is_hit() && stale.ttl() < 0 && stale.json()["call"] == 1, "{stale:?}");
+        assert_eq!(stale.said("cache-control"), "public, max-age=0", "no cache outside takes it for fresh");
     }
     probe.wait_calls(2);
     probe.open();
