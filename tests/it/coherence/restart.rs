@@ -60,7 +60,11 @@ fn what_comes_back_is_stale_until_it_was_validated() {
     // With no database in sight it is what there is, and it is marked.
     let nowhere = "postgres://postgres@127.0.0.1:1/none";
     let plan = plan(2).set("DATABASE_URL", nowhere).set("DATABASE_READ_REPLICA_URL", nowhere);
-    let third = plan.set("cache.max_silence", "300ms").set("cache.snapshot_interval", "1h").start();
+    let third = plan
+        .set("cache.max_silence", "300ms")
+        .set("changes.heartbeat_interval", "100ms")
+        .set("cache.snapshot_interval", "1h")
+        .start();
     let reply = third.wait_for("an answer", "/public/items/1", |reply| reply.status == 200);
     assert!(reply.is_hit() && reply.ttl() < 0 && reply.value() == 0, "{reply:?}");
 }

@@ -116,7 +116,12 @@ fn a_database_that_is_migrated_while_it_serves_is_followed_from_then_on() {
                INSERT INTO items VALUES (1, 'ann', 0), (2, 'ann', 0)",
     );
     fleet.catch_up();
-    let instance = fleet.plan().set("REDIS_URL", "").set("cache.max_silence", "300ms").start();
+    let instance = fleet
+        .plan()
+        .set("REDIS_URL", "")
+        .set("cache.max_silence", "300ms")
+        .set("changes.heartbeat_interval", "100ms")
+        .start();
     instance.wait_healthy();
     // Before it has looked whether there is a feed, it claims nothing for long.
     let has_clock = || instance.admin("GET", "/admin/status", "")["bus"]["told"].is_string();
