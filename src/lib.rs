@@ -4,7 +4,9 @@
 //!
 //! A request comes in at [`http::front`], which answers it from [`cache::memory`] where it can. What it cannot goes on to
 //! [`http::pipeline`], which joins or leads a [`cache::fill`]; the fill runs the route's [`source`], which reads through
-//! [`database::read`] on a node that [`nodes`] has picked. Routes come from [`config::manifest`], everything else that can
+//! [`database::read`] on a node that [`nodes`] has picked. What changes comes the other way: [`database::changes`] reads it from
+//! the change feed, [`cache::bus`] carries it through the fleet, and [`cache::fence`] judges by it what is kept in
+//! [`cache::memory`] and [`cache::shared`]. Routes come from [`config::manifest`], everything else that can
 //! be set from [`config::settings`]. [`app`] wires it up, [`cli`] starts it.
 //!
 //! # Who may import whom
@@ -29,8 +31,7 @@
 //!
 //! In words: `error`, `config`, `mode` and `telemetry` import nothing above them. `nodes`, `cache` and `database` know neither
 //! each other's inside nor HTTP; both others may use `nodes`' breakers, and nothing in `database` names `cache`; the clock that they
-//! share is `position`. `ramp`, the reference
-//! application, sees of the server what a user's own crate would. `http` and `admin` sit on top. Only [`app`] sees everything,
+//! share is `position`. `ramp`, the reference application, sees of the server what a user's own crate would. `http` and `admin` sit on top. Only [`app`] sees everything,
 //! and only `cli` and the tests see `app`.
 //!
 //! `tests/it/rooms.rs` reads this table and every path in `src/`, and holds the one to the other.
