@@ -132,7 +132,12 @@ impl Ear {
         let applied = self.pipeline.cache.fences.apply(message, now);
         {
             let mut heard = self.heard.lock();
-            (heard.stream_at, heard.stream) = (Some(now), Some(message.at));
+            heard.stream = Some(message.at);
+            // A publisher that was left behind on an older timeline says nothing that counts here: whoever knows better
+            // follows the feed himself, in place of falling silent for as long as that one has the lease.
+            if !applied.foreign {
+                heard.stream_at = Some(now);
+            }
         }
         self.note(message, applied, "stream");
     }
