@@ -125,9 +125,11 @@ impl Server {
         });
         let snapshots = Snapshots::new(&pipeline).map(Arc::new);
         let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
-        match &pipeline.database {
-            Some(_) => pipeline.cache.fences.change(Ledger::await_start),
-            None => ear.begin_alone(),
+        // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago.
+        if pipeline.database.is_some() || pipeline.cache.shared.is_some() {
+            pipeline.cache.fences.change(Ledger::await_start);
+        } else {
+            ear.begin_alone();
         }
         if let Some(snapshots) = &snapshots {
             snapshots.load();
