@@ -77,7 +77,7 @@ fn terminating_drains_what_is_in_flight() {
     for signal in [Signal::TERM, Signal::INT] {
         let env = [("MAINSTAY__SERVER__DRAIN_DELAY", "1s")];
         let InFlight { mut origin, mut lock, answer } = InFlight::start(&env);
-        assert_eq!(origin.get("/health/ready").status, 200);
+        origin.get_until("/health/ready", |reply| reply.status == 200);
         origin.program.signal(signal);
         // Still accepting, for balancers to notice; but not ready. Who sits at a terminal has no balancer.
         if signal == Signal::TERM {
