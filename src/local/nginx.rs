@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::process::Recipe;
 use super::server::Server;
@@ -25,6 +26,8 @@ pub struct NginxOptions {
     pub secondary: String,
     /// Whether it keeps answers for as long as their `Cache-Control` allows.
     pub cache: bool,
+    /// How long an origin may take to answer before the other one is asked.
+    pub response_timeout: Duration,
     /// What it proves itself with to origins that ask for `X-Origin-Verify`; empty: nothing.
     pub origin_secret: String,
 }
@@ -65,7 +68,7 @@ impl Nginx {
 
 /// What CloudFront does with an origin group, in nginx's words. The time to connect is the least that CloudFront can be set to.
 fn configuration(dir: &Path, port: u16, options: &NginxOptions) -> String {
-    let NginxOptions { primary, secondary, cache, origin_secret, .. } = options;
+    let NginxOptions { primary, secondary, cache, response_timeout, origin_secret, .. } = options;
     let mut temporary = String::new();
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         // Writing to a string cannot fail.
@@ -98,7 +101,7 @@ http {{
     proxy_set_header Host $host;
     {prove}
     proxy_connect_timeout 1s;
-    proxy_read_timeout 30s;
+    proxy_read_timeout {response_timeout_ms}ms;
     # A connection that the origin has just given up is no failure of the origin.
     proxy_next_upstream error;
 
@@ -123,5 +126,6 @@ http {{
 }}
 "#,
         dir = dir.display(),
+        response_timeout_ms = response_timeout.as_millis(),
     )
 }

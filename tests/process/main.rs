@@ -13,6 +13,7 @@ mod configuration;
 mod data;
 mod deploy;
 mod dev;
+mod edge;
 mod foreign;
 mod load;
 mod local;

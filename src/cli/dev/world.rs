@@ -16,6 +16,8 @@ use crate::local::{
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// How far the primary is from all regions but the first, one way: half of what it is across an ocean.
 const DISTANCE: Duration = Duration::from_millis(40);
+/// How long the edge waits for an origin. CloudFront waits 30 seconds unless it is told otherwise; who has a second origin should tell it.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Everything.
 pub(super) struct World {
@@ -166,6 +168,7 @@ impl Site<'_> {
             primary: region.origin.public.to_string(),
             secondary: failover.public.to_string(),
             cache: self.args.edge_cache,
+            response_timeout: RESPONSE_TIMEOUT,
             origin_secret: secrets.first().map_or_else(String::new, |secret| secret.expose().to_owned()),
         };
         Nginx::start(&options).map_err(Failure::new)
