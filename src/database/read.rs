@@ -480,7 +480,8 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
         Role::Primary => Kind::Primary,
         Role::Replica => Kind::Replica,
     };
-    let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region: None };
+    let region = settings.nodes.region(&name).map(str::to_owned);
+    let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region };
     let measured = Measured::new(identity, &settings.nodes, Calendar::of_this_machine());
     Ok(Node::new(Served { node: name, role, reached: Reached::Unknown }, pool, probe, measured))
 }

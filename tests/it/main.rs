@@ -9,6 +9,7 @@ mod database;
 mod docs;
 mod http;
 mod instance;
+mod nodes;
 mod ramp;
 mod rooms;
 mod source;
