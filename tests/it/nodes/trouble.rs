@@ -47,12 +47,20 @@ fn a_failure_moves_the_pick_at_once() {
 #[test]
 fn where_every_breaker_is_open_the_least_bad_is_tried() {
     let cluster = Cluster::shared();
+    let database = cluster.database();
     let ((first, first_url), (second, second_url)) =
         (behind_proxy(&cluster.primary.server), behind_proxy(&cluster.replica.server));
-    let instance = plan(&first_url, &second_url).start();
+    let of_database = |url: &str| format!("{}/{database}", url.strip_suffix("/postgres").unwrap());
+    let instance = plan(&of_database(&first_url), &of_database(&second_url)).start();
     instance.wait_healthy();
+    assert_eq!(instance.get("/now").status, 200, "its statement is known from now on");
     first.set_mode(ProxyMode::Refuse);
     second.set_mode(ProxyMode::Refuse);
+    // Probes go on, over the connections that they have. Those of reads end, and nothing takes their place.
+    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE datname = current_database() AND query LIKE '%AS standby%' AND pid <> pg_backend_pid()";
+    cluster.replica.psql(&database, sql).unwrap();
+    cluster.primary.psql(&database, sql).unwrap();
     for _ in 0..4 {
         assert_eq!(instance.get("/now").problem(), "database_unavailable");
     }
