@@ -27,6 +27,7 @@ use crate::config::ConfigError;
 use crate::error::{Code, Error};
 use crate::http::headers::{self, Asked};
 use crate::http::health::HealthPages;
+use crate::http::nodes;
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
@@ -72,16 +73,20 @@ enum Action {
     Entry,
     Warm,
     Status,
+    Nodes,
+    NodeMinutes,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 6] = [
+    const PATHS: [(&str, Action); 8] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        (nodes::NODES, Action::Nodes),
+        (nodes::MINUTES, Action::NodeMinutes),
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -91,7 +96,7 @@ impl Action {
     const fn method(self) -> Method {
         match self {
             Self::Purge | Self::Flush | Self::Warm => Method::POST,
-            Self::Stats | Self::Entry | Self::Status => Method::GET,
+            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes => Method::GET,
         }
     }
 }
@@ -215,6 +220,8 @@ impl Desk {
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Nodes => self.parts.pipeline.nodes.list(&query),
+            Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
         }
     }
 }

@@ -4,6 +4,7 @@ mod count;
 mod hard;
 mod hear;
 mod lead;
+mod outlook;
 mod purge;
 mod snapshots;
 
@@ -36,6 +37,7 @@ use crate::http::front::Front;
 use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
+use crate::http::nodes::NodePages;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
 use crate::http::surface::Surface;
@@ -43,6 +45,7 @@ use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
 use hard::STARTING_TIME;
 use hear::Ear;
+use outlook::Outlook;
 use snapshots::Snapshots;
 
 /// How long a task that panicked rests.
@@ -123,6 +126,7 @@ impl Server {
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
+            nodes: NodePages::new(database.clone(), &settings.nodes),
             database,
             capabilities,
             starting: Starting::new(STARTING_TIME),
@@ -265,7 +269,7 @@ impl Core {
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
-        let mut health = Health::default();
+        let (mut health, mut outlook) = (Health::default(), Outlook::default());
         let mut last = None;
         let mut ticks = actix_rt::time::interval(settings.replication.sample_interval.0.max(TICK_MIN));
         loop {
@@ -286,7 +290,7 @@ impl Core {
                 last = Some((verdict.status, verdict.reasons.clone()));
             }
             self.pipeline.metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
-            self.health.publish(&verdict);
+            self.health.publish(&verdict, outlook.look(&self.pipeline));
             if is_first_look {
                 actix_rt::time::sleep(TICK_MIN).await;
             } else {
@@ -320,7 +324,8 @@ fn set_node(metrics: &Metrics, node: &NodeStatus) {
     }
     let reads = [("served", node.counts.served), ("failed", node.counts.failed), ("conflict", node.counts.conflicts)];
     for (outcome, count) in reads {
-        metrics.node_reads.with_label_values(&[name, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        let counter = metrics.node_reads.with_label_values(&[name, outcome]);
+        counter.inc_by(count.saturating_sub(counter.get()));
     }
     for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
         metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -143,6 +143,10 @@ impl Front {
             ));
         }
         let path = target::canonical_path(path)?;
+        if let Some(response) = self.pipeline.nodes.respond(&path, request, &trace.request_id) {
+            let allow = HeaderValue::from_static("GET, HEAD");
+            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+        }
         let Some(found) = surface.find(&path) else {
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };

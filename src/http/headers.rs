@@ -111,6 +111,12 @@ pub fn is_one_of(given: &[u8], secrets: &[Secret]) -> bool {
     matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
 }
 
+/// The token of an `Authorization` header (RFC 6750, section 2.1; the scheme in any case).
+pub fn bearer(authorization: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = authorization.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
 /// Sixteen random hexadecimal digits.
 fn new_request_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -9,6 +9,7 @@ pub mod headers;
 pub mod health;
 pub mod hot;
 pub mod middleware;
+pub mod nodes;
 pub mod pipeline;
 pub mod problem;
 pub mod resolve;

@@ -15,6 +15,7 @@ use super::fill::{Fill, Produced, beside};
 use super::headers::Asked;
 use super::hot::Hot;
 use super::middleware::Next;
+use super::nodes::NodePages;
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
 use crate::cache::Cache;
@@ -77,6 +78,8 @@ pub struct Pipeline {
     pub settings: Arc<Settings>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What is told of nodes.
+    pub nodes: NodePages,
     /// Answers to render again when they fall.
     pub hot: Hot,
     /// Which hits are compared with the primary.

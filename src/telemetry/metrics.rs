@@ -46,7 +46,11 @@ pub struct Metrics {
     /// 0 closed, 1 half-open, 2 open.
     pub node_breaker_state: IntGaugeVec,
     /// Reads that a node served, and those that failed on it.
-    pub node_reads: IntGaugeVec,
+    pub node_reads: IntCounterVec,
+    /// 1 while no breaker of a kind of nodes is closed.
+    pub nodes_all_open: IntGaugeVec,
+    /// How far eventual reads have stepped back.
+    pub degradation_step: IntGauge,
     /// Connections of a node's pool.
     pub pool_connections: IntGaugeVec,
     /// Whether changes of a watched table go unnoticed.
@@ -118,7 +122,16 @@ impl Metrics {
             replication_lag_seconds,
             node_up: gauges("node_up", "Whether the node answers its probes.", &["node"])?,
             node_breaker_state: gauges("node_breaker_state", "Breaker: 0 closed, 1 half-open, 2 open.", &["node"])?,
-            node_reads: gauges("node_reads", "Reads since the start by node and outcome.", &["node", "outcome"])?,
+            node_reads: counters("node_reads_total", "Reads by node and outcome.", &["node", "outcome"])?,
+            nodes_all_open: gauges(
+                "nodes_all_open",
+                "1 while every node of the kind is let alone for its failures.",
+                &["kind"],
+            )?,
+            degradation_step: gauge(
+                "degradation_step",
+                "Eventual reads: 0 preferred, 1 other_replica, 2 primary, 3 stale, 4 unavailable.",
+            )?,
             pool_connections: gauges(
                 "pool_connections",
                 "Connections of the node's pool by state.",

@@ -10,6 +10,7 @@ mod docs;
 mod failures;
 mod http;
 mod instance;
+mod nodes;
 mod ramp;
 mod rooms;
 mod source;
