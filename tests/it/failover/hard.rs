@@ -41,17 +41,15 @@ fn kept(fleet: &Fleet) -> String {
     fleet.redis.command(&["EVAL", read, "0"]).unwrap()
 }
 
+fn lose_kept(fleet: &Fleet) {
+    let remove = "for _, key in ipairs(redis.call('KEYS', '*:bus:hard')) do redis.call('DEL', key) end return ''";
+    fleet.redis.command(&["EVAL", remove, "0"]).unwrap();
+}
+
 /// Waits until a list is kept that ends later than the one there is.
 fn wait_kept_anew(fleet: &Fleet) {
     let before = kept(fleet);
-    fleet
-        .redis
-        .command(&[
-            "EVAL",
-            "for _, key in ipairs(redis.call('KEYS', '*:bus:hard')) do redis.call('DEL', key) end return ''",
-            "0",
-        ])
-        .unwrap();
+    lose_kept(&fleet);
     assert!(wait_until(PATIENCE, || ![String::new(), before.clone()].contains(&kept(fleet))), "no list is kept");
 }
 
@@ -105,16 +103,25 @@ fn what_is_purged_while_it_runs_is_served_no_more_and_what_changes_is_marked() {
 fn where_purges_cannot_be_known_the_setting_decides() {
     let fleet = Fleet::new("failover_unknown");
     let origin = region(&fleet);
+    let wait_told = |changes: f64| assert!(wait_until(PATIENCE, || origin.changes("stream") == changes));
+    fleet.set(3, 1);
+    wait_told(1.0);
     hard(&origin, "items:1");
-    drop(origin);
+    wait_told(2.0);
+    super::end(origin, &fleet.redis);
+    // All before the purge is gone from the stream, and the list with it.
+    let (stream, find) = (
+        fleet.stream(),
+        r#"for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
+        if entry[2][2]:find('"h":') then return entry[1] end
+    end"#,
+    );
+    let purge = fleet.redis.command(&["EVAL", find, "1", &stream]).unwrap();
     fleet
         .redis
-        .command(&[
-            "EVAL",
-            "for _, key in ipairs(redis.call('KEYS', '*:bus:hard')) do redis.call('DEL', key) end return ''",
-            "0",
-        ])
+        .command(&["EVAL", "return tostring(redis.call('XTRIM', KEYS[1], 'MINID', ARGV[1]))", "1", &stream, &purge])
         .unwrap();
+    lose_kept(&fleet);
     let refuses = failover(&fleet).start();
     assert_eq!(refuses.get(TWO).status, 503);
     let serves = failover(&fleet).set("cache.past_hard_purge_max_silence", "serve").start();
