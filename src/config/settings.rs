@@ -186,6 +186,11 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
+    /// Whether there is any database to read.
+    pub fn is_set(&self) -> bool {
+        !self.url.is_empty() || !self.read_replica_urls.is_empty()
+    }
+
     /// Where migrations and imports connect: past a pooler where one is configured.
     pub fn maintenance_url(&self) -> &DatabaseUrl {
         if self.direct_url.is_empty() { &self.url } else { &self.direct_url }
@@ -471,6 +476,9 @@ impl Settings {
             return fail(
                 "failover.max_age: must be longer than 300s, which is for how long regional origins let caches keep answers",
             );
+        }
+        if is_failover && self.failover.source == FailoverSource::ReadOnly && !self.database.is_set() {
+            return fail("failover.source: read-only needs a database to read; set DATABASE_READ_REPLICA_URL");
         }
         if !is_failover && self.database.url.is_empty() && !self.database.read_replica_urls.is_empty() {
             return fail("database.read_replica_urls: replicas need a primary; set DATABASE_URL as well");
