@@ -168,6 +168,8 @@ pub enum Place {
     Path,
     /// The query string.
     Query,
+    /// All of the query string, as it was sent: what an upstream takes that nothing is declared of.
+    WholeQuery,
 }
 
 /// One declared parameter, validated.

@@ -143,7 +143,7 @@ impl Front {
             ));
         }
         let path = target::canonical_path(path)?;
-        let Some(found) = surface.find(&path) else {
+        let Some(found) = surface.find(&path, request.method().as_str()) else {
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {

@@ -79,7 +79,7 @@ impl Surface {
         &'surface self,
         path: &'path str,
     ) -> Result<(Found<'surface, 'path>, &'surface Arc<Endpoint>), Error> {
-        let found = self.find(path).ok_or_else(|| self.no_cached_route(path))?;
+        let found = self.find(path, "GET").ok_or_else(|| self.no_cached_route(path))?;
         let endpoint = found.pattern.endpoint("GET").filter(|endpoint| endpoint.route.is_cacheable());
         let endpoint = endpoint.ok_or_else(|| self.no_cached_route(path))?;
         Ok((found, endpoint))
