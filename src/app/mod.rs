@@ -29,6 +29,7 @@ use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::alone::Alone;
 use crate::http::audit::Audit;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
@@ -38,6 +39,7 @@ use crate::http::pipeline::Pipeline;
 use crate::http::server;
 use crate::http::surface::Surface;
 use crate::source::handler::Registry;
+use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
 use hear::Ear;
 use snapshots::Snapshots;
@@ -69,6 +71,12 @@ impl Parts {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
         let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version })
+    }
+
+    fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
+        let Pipeline { upstreams, settings, metrics, .. } = pipeline;
+        upstreams.keep(&manifest.upstreams);
+        Surface::new(manifest, &self.registry, &self.middlewares, upstreams, settings, metrics)
     }
 }
 
@@ -115,6 +123,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
+        let upstreams = Upstreams::new(&settings.nodes, &metrics);
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, settings.limits.fills_max, shared),
             database,
@@ -122,6 +131,8 @@ impl Server {
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
             settings: Arc::clone(&settings),
+            upstreams,
+            alone: Alone::default(),
         });
         let snapshots = Snapshots::new(&pipeline).map(Arc::new);
         let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
@@ -134,7 +145,7 @@ impl Server {
         if let Some(snapshots) = &snapshots {
             snapshots.load();
         }
-        let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
+        let surface = parts.surface(&manifest, &pipeline);
         let core = Arc::new(Core {
             parts,
             dir,
@@ -186,7 +197,7 @@ impl Server {
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
-        let fresh = Surface::new(&manifest, &parts.registry, &parts.middlewares, &pipeline.settings, &pipeline.metrics);
+        let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
     }

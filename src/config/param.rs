@@ -325,6 +325,11 @@ impl Params {
         self.0.iter().map(|(_, value)| value)
     }
 
+    /// The values with their names, in declared order.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Value<'static>)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// The canonical text of a scalar; `None` where it is NULL, an array, or not declared.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {

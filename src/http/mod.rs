@@ -1,8 +1,10 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
+pub mod alone;
 pub mod audit;
 pub mod connections;
 pub mod cors;
 mod fill;
+pub mod forward;
 pub mod front;
 pub mod headers;
 pub mod health;
