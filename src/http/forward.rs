@@ -11,7 +11,7 @@ use actix_http::body::{BodySize, BoxBody, MessageBody};
 use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{ConnectionType, Response, StatusCode};
 use actix_web::body::{BodyStream, SizedStream};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use reqwest::Method;
@@ -136,7 +136,8 @@ impl Pipeline {
         let mut head = Head::new();
         for (name, value) in request.headers() {
             let is_ours = *name == X_ORIGIN_VERIFY || *name == header::HOST || *name == header::EXPECT;
-            let is_claim = *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-") || name == "x-real-ip";
+            let is_claim =
+                *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-") || name == "x-real-ip";
             if !is_ours && !(is_claim && !is_trusted) && !is_of_one_hop(name.as_str(), connection()) {
                 append(&mut head, name.as_str(), value.as_bytes());
             }

@@ -93,7 +93,7 @@ impl Surface {
         settings: &Settings,
         metrics: &Metrics,
     ) -> Self {
-        let mut surface = Self { 
+        let mut surface = Self {
             tree: matchit::Router::new(),
             catch_alls: matchit::Router::new(),
             patterns: Vec::new(),

@@ -211,7 +211,11 @@ pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<(Vec<R
         let path = raw.path.clone();
         if let Some(name) = raw.upstream.as_ref().filter(|name| !upstreams.contains_key(*name)) {
             if !names.contains(name) {
-                let there_are = if names.is_empty() { "there are none".to_owned() } else { format!("there are: {}", names.join(", ")) };
+                let there_are = if names.is_empty() {
+                    "there are none".to_owned()
+                } else {
+                    format!("there are: {}", names.join(", "))
+                };
                 let reason = format!("no upstream is called {name:?}; {there_are}");
                 problems.push(problem(line, format!("route {path}: {reason}")));
             }
@@ -279,11 +283,15 @@ fn validate(
             );
         }
         (Some(_), _) if matches!(&source, Source::Upstream { upstream, .. } if upstream.forward_host) => {
-            return Err("[route.cache]: its upstream has forward_host = true, and the Host is not in the cache key".to_owned());
+            return Err(
+                "[route.cache]: its upstream has forward_host = true, and the Host is not in the cache key".to_owned()
+            );
         }
         (Some(cache), _) => Some(policy(cache, &params)?),
         // Only who knows an upstream can say that its answers are for everyone.
-        (None, Prefix::Public) if !is_upstream && reads_only && consistency == Consistency::Eventual => Some(default_policy()),
+        (None, Prefix::Public) if !is_upstream && reads_only && consistency == Consistency::Eventual => {
+            Some(default_policy())
+        }
         (None, _) => None,
     };
     if cache.is_some()
@@ -350,8 +358,7 @@ fn check_methods(methods: &[String], may_have_options: bool) -> Result<(), Strin
     if methods.is_empty() {
         return Err("methods must name at least one".to_owned());
     }
-    let is_known =
-        |method: &&String| METHODS.contains(&method.as_str()) || (may_have_options && *method == "OPTIONS");
+    let is_known = |method: &&String| METHODS.contains(&method.as_str()) || (may_have_options && *method == "OPTIONS");
     match methods.iter().find(|method| !is_known(method)) {
         Some(method) if method == "HEAD" || method == "OPTIONS" => {
             Err(format!("{method} follows from GET; leave it out"))
@@ -443,9 +450,9 @@ fn check_params(path: &str, params: &[Param]) -> Result<(), String> {
     if let Some(twice) = params.iter().find(|param| !names.insert(param.name.as_str())) {
         return Err(format!("parameter {} is declared twice", twice.name));
     }
-    if let Some((name, _)) = captures(path)
-        .find(|(name, is_rest)| *is_rest && params.iter().any(|param| param.name == *name && (param.array || param.scalar != Scalar::Text)))
-    {
+    if let Some((name, _)) = captures(path).find(|(name, is_rest)| {
+        *is_rest && params.iter().any(|param| param.name == *name && (param.array || param.scalar != Scalar::Text))
+    }) {
         return Err(format!("parameter {name} is all the rest of the path, which is a text"));
     }
     let in_path: Vec<&str> = captures(path).map(|(name, _)| name).collect();

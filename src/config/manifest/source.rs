@@ -50,7 +50,9 @@ fn twin(raw: &RawRoute, shadow: &RawShadow, file: &Path, params: &[Param]) -> Re
         return Err("shadow is for routes with GET".to_owned());
     }
     if params.iter().any(|param| param.name == WHOLE_QUERY) && captures(&raw.path).any(|(_, is_rest)| is_rest) {
-        return Err("shadow: a catch-all has no one query that could take its place; declare the route by itself".to_owned());
+        return Err(
+            "shadow: a catch-all has no one query that could take its place; declare the route by itself".to_owned()
+        );
     }
     if shadow.sql.is_some() == shadow.sql_file.is_some() {
         return Err("shadow: give exactly one of sql, sql_file".to_owned());

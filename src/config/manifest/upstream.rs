@@ -86,7 +86,9 @@ impl Upstream {
             return Err(format!("endpoints: 1 to {ENDPOINTS_MAX} URLs"));
         }
         let endpoints = raw.endpoints.iter().map(|url| endpoint(url)).collect::<Result<Vec<_>, _>>()?;
-        if let Some((at, twice)) = endpoints.iter().enumerate().find(|(at, url)| endpoints.iter().take(*at).any(|other| other == *url)) {
+        if let Some((at, twice)) =
+            endpoints.iter().enumerate().find(|(at, url)| endpoints.iter().take(*at).any(|other| other == *url))
+        {
             return Err(format!("endpoints: {twice} is there twice (number {})", at + 1));
         }
         let retries = raw.retries.unwrap_or(1);

@@ -249,7 +249,8 @@ impl Group {
             })
             .collect();
         let mut order = self.pick.lock().order(now, &candidates, &self.settings);
-        if tried.is_empty() && matches!(ask.method, Method::GET | Method::HEAD) && fastrand::u32(..EXPLORED_ONE_IN) == 0 {
+        if tried.is_empty() && matches!(ask.method, Method::GET | Method::HEAD) && fastrand::u32(..EXPLORED_ONE_IN) == 0
+        {
             let is_well = |index: &usize| candidates.iter().any(|one| one.node == *index && !one.shaken);
             if order.len() > 1 && order.iter().all(is_well) {
                 let other = fastrand::usize(1..order.len());
@@ -270,7 +271,10 @@ impl Group {
     fn note_out(&self, now: Instant) {
         let is_out = !self.endpoints.iter().any(|endpoint| endpoint.node.would_admit(now));
         if is_out && !self.is_out.swap(true, Ordering::Relaxed) {
-            log::error!("every endpoint of upstream {} has failed; the least bad is asked all the same", self.config.name);
+            log::error!(
+                "every endpoint of upstream {} has failed; the least bad is asked all the same",
+                self.config.name
+            );
             self.metrics.upstream_out.with_label_values(&[self.config.name.as_str()]).set(1);
         }
     }

@@ -53,8 +53,9 @@ pub fn private_reason(headers: &HeaderMap, varies_on_origin: bool) -> Option<&'s
     if is_encoded(headers) {
         return Some("it has an encoding that was not asked for");
     }
-    let is_harmless =
-        |member: &str| member.eq_ignore_ascii_case("accept-encoding") || (varies_on_origin && member.eq_ignore_ascii_case("origin"));
+    let is_harmless = |member: &str| {
+        member.eq_ignore_ascii_case("accept-encoding") || (varies_on_origin && member.eq_ignore_ascii_case("origin"))
+    };
     if !members(headers, &header::VARY).all(|member| member.is_some_and(is_harmless)) {
         return Some("it varies on what is not in the cache key");
     }
@@ -76,7 +77,9 @@ fn is_encoded(headers: &HeaderMap) -> bool {
 /// The members of a list header; `None` for a line that is no text.
 fn members<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Option<&'a str>> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.map_or_else(|| vec![None], |text| text.split(',').map(|member| Some(member.trim())).collect()))
+    lines.flat_map(|line| {
+        line.map_or_else(|| vec![None], |text| text.split(',').map(|member| Some(member.trim())).collect())
+    })
 }
 
 #[cfg(test)]
