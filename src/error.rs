@@ -63,6 +63,10 @@ pub enum Code {
     ClientGone,
     /// A strong read cannot be served: the primary is out of reach or its cap is reached.
     StrongUnavailable,
+    /// A failover origin has nothing cached that answers the request.
+    NotCached,
+    /// A failover origin takes no writes.
+    WritesUnavailable,
     /// A limit on concurrent work is reached.
     Overloaded,
     /// The server is shutting down.
@@ -115,10 +119,12 @@ impl Code {
             Self::SourceTimeout => info("source_timeout", 503, "Source timed out", true),
             Self::DatabaseUnavailable => info("database_unavailable", 503, "Database unavailable", true),
             Self::UpstreamUnavailable => info("upstream_unavailable", 503, "Upstream unavailable", true),
-            Self::NotShareable => info("not_shareable", 409, "Answer for one caller alone", false),
+            Self::NotShareable => info("not_shareable", 503, "Answer for one caller alone", true),
             Self::LoopDetected => info("loop_detected", 508, "Loop detected", false),
             Self::ClientGone => info("client_gone", 499, "Client closed the request", false),
             Self::StrongUnavailable => info("strong_unavailable", 503, "Strong read unavailable", true),
+            Self::NotCached => info("not_cached", 503, "Nothing cached", true),
+            Self::WritesUnavailable => info("writes_unavailable", 503, "Writes unavailable", true),
             Self::Overloaded => info("overloaded", 503, "Overloaded", true),
             Self::Draining => info("draining", 503, "Shutting down", true),
             Self::Internal => info("internal", 500, "Internal error", false),

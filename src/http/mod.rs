@@ -3,6 +3,7 @@ pub mod alone;
 pub mod audit;
 pub mod connections;
 pub mod cors;
+pub mod failover;
 mod fill;
 pub mod forward;
 pub mod front;

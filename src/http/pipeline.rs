@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 
 use super::alone::Alone;
 use super::audit::Audit;
+use super::failover::Starting;
 use super::fill::{Fill, Produced, beside};
 use super::forward::Incoming;
 use super::headers::Asked;
@@ -29,6 +30,7 @@ use crate::config::param::Params;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
 use crate::error::{Code, Error};
+use crate::mode::Capabilities;
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -71,6 +73,10 @@ pub struct Pipeline {
     pub cache: Cache,
     /// The databases, where configured.
     pub database: Option<Arc<Database>>,
+    /// What this instance does.
+    pub capabilities: Capabilities,
+    /// What requests wait for that come while a failover origin starts.
+    pub starting: Starting,
     /// The settings.
     pub settings: Arc<Settings>,
     /// The metrics.
@@ -95,6 +101,11 @@ impl Pipeline {
             return HttpResponse::from(response).map_into_boxed_body();
         }
         match (plan, upstream) {
+            (Plan::Shared(shared), _) if self.capabilities.issues_anew => {
+                let mut response = self.respond_anew(request, &endpoint, params, shared, &request_id).await;
+                respond::add_timing(&mut response, None, started.elapsed());
+                HttpResponse::from(response).map_into_boxed_body()
+            }
             (Plan::Direct(consistency), upstream) => {
                 let work = async {
                     match (upstream, body) {
