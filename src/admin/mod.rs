@@ -5,6 +5,7 @@
 mod auth;
 mod entry;
 pub mod purge;
+mod shadow;
 mod stats;
 mod status;
 mod warm;
@@ -72,16 +73,20 @@ enum Action {
     Entry,
     Warm,
     Status,
+    Shadow,
+    ShadowCompare,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 6] = [
+    const PATHS: [(&str, Action); 8] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        ("/admin/shadow", Action::Shadow),
+        ("/admin/shadow/compare", Action::ShadowCompare),
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -90,8 +95,8 @@ impl Action {
 
     const fn method(self) -> Method {
         match self {
-            Self::Purge | Self::Flush | Self::Warm => Method::POST,
-            Self::Stats | Self::Entry | Self::Status => Method::GET,
+            Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::Stats | Self::Entry | Self::Status | Self::Shadow => Method::GET,
         }
     }
 }
@@ -215,6 +220,8 @@ impl Desk {
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Shadow => shadow::summary(&self),
+            Action::ShadowCompare => shadow::compare(&self, &body).await,
         }
     }
 }

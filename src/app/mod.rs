@@ -39,6 +39,7 @@ use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
+use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
 use crate::nodes::node::{Node, Totals};
 use crate::source::handler::Registry;
@@ -142,6 +143,7 @@ impl Server {
             settings: Arc::clone(&settings),
             upstreams,
             alone: Alone::default(),
+            shadows: Shadows::default(),
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);

@@ -16,6 +16,7 @@ pub mod problem;
 pub mod resolve;
 pub mod respond;
 pub mod server;
+pub mod shadow;
 pub mod surface;
 pub mod target;
 pub mod warm;

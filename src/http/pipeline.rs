@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::Response;
+use actix_http::{Method, Response};
 use actix_http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use super::headers::Asked;
 use super::hot::Hot;
 use super::middleware::Next;
 use super::respond::{self, CacheStatus};
+use super::shadow::Shadows;
 use super::surface::Endpoint;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
@@ -89,6 +90,8 @@ pub struct Pipeline {
     pub upstreams: Upstreams,
     /// Keys whose answers are not shared.
     pub alone: Alone,
+    /// What upstreams and their shadows have said.
+    pub shadows: Shadows,
 }
 
 impl Pipeline {
@@ -99,6 +102,9 @@ impl Pipeline {
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
             return HttpResponse::from(response).map_into_boxed_body();
+        }
+        if upstream.is_some() && request.method() == Method::GET {
+            self.shadow(&endpoint, &params);
         }
         match (plan, upstream) {
             (Plan::Shared(shared), _) if self.capabilities.issues_anew => {

@@ -7,8 +7,10 @@ use actix_http::header::HeaderValue;
 
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
+use super::shadow::Twin;
 use crate::cache::key::KeyMaker;
 use crate::cache::tag::Tags;
+use crate::config::manifest::upstream::Shadow;
 use crate::config::manifest::{Manifest, Route, Source, Watch};
 use crate::config::settings::Settings;
 use crate::source::Producer;
@@ -42,6 +44,8 @@ pub struct Endpoint {
     pub route: Arc<Route>,
     /// What produces a response.
     pub producer: Producer,
+    /// What is compared with it.
+    pub twin: Option<Twin>,
     /// Makes the keys of its answers.
     pub keys: KeyMaker,
     /// Makes the tags of its answers.
@@ -106,6 +110,7 @@ impl Surface {
             };
             let endpoint = Arc::new(Endpoint {
                 producer,
+                twin: twin(route, settings),
                 keys: KeyMaker::new(&settings.cache.namespace, &route.fingerprint),
                 tags: Tags::new(route),
                 cache_control: headers::interned(cache_control(route, settings)),
@@ -223,6 +228,14 @@ fn producer(route: &Route, registry: &Registry, upstreams: &Upstreams, settings:
             Some(Producer::Upstream(UpstreamSource::new(&route.path, group, &settings.limits, varies_on_origin)))
         }
     }
+}
+
+fn twin(route: &Route, settings: &Settings) -> Option<Twin> {
+    let Source::Upstream { shadow: Some(shadow), .. } = &route.source else { return None };
+    let limits = &settings.limits;
+    let Shadow { statement, result, sample } = &**shadow;
+    let source = SqlSource::new(statement, *result, &route.params, limits.rows_max, limits.response_bytes_max);
+    Some(Twin { source, sample: *sample })
 }
 
 impl Pattern {

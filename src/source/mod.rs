@@ -1,5 +1,6 @@
 //! What produces a response on a miss: a declared query, a handler by name, or an HTTP service.
 
+pub mod compare;
 pub mod handler;
 pub mod sql;
 pub mod upstream;

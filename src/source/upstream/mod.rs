@@ -58,6 +58,30 @@ impl UpstreamSource {
     /// `not_found` where the upstream says so; `not_shareable` where its answer is for one caller alone, whatever its status;
     /// `upstream_unavailable`, `source_timeout` and `response_too_large`. Cancelling gives the upstream's connection up.
     pub async fn run(&self, call: &Call) -> Result<Answer, Error> {
+        let reply = self.get(call).await?;
+        let status = reply.response.status();
+        if let Some(reason) = headers::private_reason(reply.response.headers(), self.varies_on_origin) {
+            return Err(not_shareable(reason));
+        }
+        match status {
+            StatusCode::OK => self.whole(reply, call.deadline()).await,
+            StatusCode::NOT_FOUND => Err(Error::new(Code::NotFound, "there is no such thing")),
+            // What goes with it, as the target of a redirect does, is in headers, which a kept answer has not.
+            _ => Err(not_shareable("its status is neither 200 nor 404")),
+        }
+    }
+
+    /// Asks the same, and takes any answer but the failures of servers as it is, to be compared and not to be kept.
+    ///
+    /// # Errors
+    /// As [`UpstreamSource::run`], but for what depends on the answer.
+    pub async fn any_status(&self, call: &Call) -> Result<Answer, Error> {
+        let reply = self.get(call).await?;
+        let status = reply.response.status().as_u16();
+        Ok(Answer { status, ..self.whole(reply, call.deadline()).await? })
+    }
+
+    async fn get(&self, call: &Call) -> Result<Reply, Error> {
         let ask = Ask {
             method: Method::GET,
             target: self.target(&call.params),
@@ -72,15 +96,7 @@ impl UpstreamSource {
         if status.is_server_error() {
             return Err(Error::new(Code::UpstreamUnavailable, format!("the upstream answered {}", status.as_u16())));
         }
-        if let Some(reason) = headers::private_reason(reply.response.headers(), self.varies_on_origin) {
-            return Err(not_shareable(reason));
-        }
-        match status {
-            StatusCode::OK => self.whole(reply, call.deadline()).await,
-            StatusCode::NOT_FOUND => Err(Error::new(Code::NotFound, "there is no such thing")),
-            // What goes with it, as the target of a redirect does, is in headers, which a kept answer has not.
-            _ => Err(not_shareable("its status is neither 200 nor 404")),
-        }
+        Ok(reply)
     }
 
     /// What every request for the cache says: no header of the client's could make the answer another one.
