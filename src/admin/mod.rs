@@ -5,6 +5,7 @@
 mod auth;
 mod entry;
 pub mod purge;
+mod shadow;
 mod stats;
 mod status;
 mod warm;
@@ -75,6 +76,8 @@ enum Action {
     Status,
     Nodes,
     NodeMinutes,
+    Shadow,
+    ShadowCompare,
 }
 
 impl Action {
@@ -87,6 +90,8 @@ impl Action {
         ("/admin/status", Action::Status),
         (nodes::NODES, Action::Nodes),
         (nodes::MINUTES, Action::NodeMinutes),
+        ("/admin/shadow", Action::Shadow),
+        ("/admin/shadow/compare", Action::ShadowCompare),
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -95,8 +100,8 @@ impl Action {
 
     const fn method(self) -> Method {
         match self {
-            Self::Purge | Self::Flush | Self::Warm => Method::POST,
-            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes => Method::GET,
+            Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes | Self::Shadow => Method::GET,
         }
     }
 }
@@ -222,6 +227,8 @@ impl Desk {
             Action::Status => status::status(&self),
             Action::Nodes => self.parts.pipeline.nodes.list(&query),
             Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
+            Action::Shadow => shadow::summary(&self),
+            Action::ShadowCompare => shadow::compare(&self, &body).await,
         }
     }
 }

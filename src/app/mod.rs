@@ -32,6 +32,7 @@ use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::alone::Alone;
 use crate::http::audit::Audit;
 use crate::http::failover::Starting;
 use crate::http::front::Front;
@@ -41,8 +42,11 @@ use crate::http::middleware::Middlewares;
 use crate::http::nodes::NodePages;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
+use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
+use crate::nodes::node::{Node, Totals};
 use crate::source::handler::Registry;
+use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
 use hard::STARTING_TIME;
 use hear::Ear;
@@ -77,6 +81,12 @@ impl Parts {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
         let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version })
+    }
+
+    fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
+        let Pipeline { upstreams, settings, metrics, .. } = pipeline;
+        upstreams.keep(&manifest.upstreams);
+        Surface::new(manifest, &self.registry, &self.middlewares, upstreams, settings, metrics)
     }
 }
 
@@ -126,6 +136,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
+        let upstreams = Upstreams::new(&settings.nodes, &metrics);
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             nodes: NodePages::new(database.clone(), &settings.nodes),
@@ -136,6 +147,9 @@ impl Server {
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
             settings: Arc::clone(&settings),
+            upstreams,
+            alone: Alone::default(),
+            shadows: Shadows::default(),
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
@@ -164,7 +178,7 @@ impl Server {
             Some(file) => file.load(),
             None => {}
         }
-        let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
+        let surface = parts.surface(&manifest, &pipeline);
         let core = Arc::new(Core {
             parts,
             dir,
@@ -216,7 +230,7 @@ impl Server {
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
-        let fresh = Surface::new(&manifest, &parts.registry, &parts.middlewares, &pipeline.settings, &pipeline.metrics);
+        let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
     }
@@ -303,7 +317,7 @@ impl Core {
     }
 
     fn render_metrics(&self) -> Vec<u8> {
-        let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
+        let Pipeline { cache, database, metrics, upstreams, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
@@ -312,7 +326,18 @@ impl Core {
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
         let nodes = database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
         nodes.iter().for_each(|node| set_node(metrics, node));
+        let now = Instant::now();
+        upstreams.nodes().iter().for_each(|node| set_endpoint(metrics, node, now));
         metrics.render()
+    }
+}
+
+fn set_endpoint(metrics: &Metrics, node: &Node, now: Instant) {
+    let name: &str = &node.identity().id;
+    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker_state(now).as_number());
+    let Totals { served, failed } = node.totals();
+    for (outcome, count) in [("served", served), ("failed", failed)] {
+        metrics.node_reads.with_label_values(&[name, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

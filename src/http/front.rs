@@ -147,7 +147,7 @@ impl Front {
             let allow = HeaderValue::from_static("GET, HEAD");
             return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
         }
-        let Some(found) = surface.find(&path) else {
+        let Some(found) = surface.find(&path, request.method().as_str()) else {
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {

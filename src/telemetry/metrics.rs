@@ -23,6 +23,14 @@ pub struct Metrics {
     pub fills: IntCounterVec,
     /// Requests that waited for another's fill.
     pub fill_waiters: IntCounterVec,
+    /// Requests to upstreams' endpoints.
+    pub upstream_tries: IntCounterVec,
+    /// Requests to upstreams that were worth repeating.
+    pub upstream_retries: IntCounterVec,
+    /// 1 while every endpoint of an upstream has failed.
+    pub upstream_out: IntGaugeVec,
+    /// Answers of upstreams that were compared with the query which is to take their place.
+    pub shadow_compared: IntCounterVec,
     /// Answers that were compared with the primary.
     pub audit_checked: IntCounterVec,
     /// Those of them that were wrong.
@@ -106,6 +114,22 @@ impl Metrics {
                 "fill_waiters_total",
                 "Requests that waited for another request's fill.",
                 &["route"],
+            )?,
+            upstream_tries: counters(
+                "upstream_tries_total",
+                "Requests to endpoints of upstreams, by outcome: ok, connect, broken, timeout, status, own.",
+                &["upstream", "outcome"],
+            )?,
+            upstream_retries: counters(
+                "upstream_retries_total",
+                "Requests worth repeating elsewhere: sent, or over_budget.",
+                &["upstream", "outcome"],
+            )?,
+            upstream_out: gauges("upstream_out", "1 while every endpoint of the upstream has failed.", &["upstream"])?,
+            shadow_compared: counters(
+                "shadow_compared_total",
+                "Upstream routes compared with their shadow: equal, different, failed.",
+                &["route", "outcome"],
             )?,
             audit_checked: counters("audit_checked_total", "Cached answers compared with the primary.", &["route"])?,
             audit_wrong: counters("audit_wrong_total", "Cached answers that were wrong.", &["route"])?,
