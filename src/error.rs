@@ -55,6 +55,10 @@ pub enum Code {
     DatabaseUnavailable,
     /// A strong read cannot be served: the primary is out of reach or its cap is reached.
     StrongUnavailable,
+    /// A failover origin has nothing cached that answers the request.
+    NotCached,
+    /// A failover origin takes no writes.
+    WritesUnavailable,
     /// A limit on concurrent work is reached.
     Overloaded,
     /// The server is shutting down.
@@ -107,6 +111,8 @@ impl Code {
             Self::SourceTimeout => info("source_timeout", 503, "Source timed out", true),
             Self::DatabaseUnavailable => info("database_unavailable", 503, "Database unavailable", true),
             Self::StrongUnavailable => info("strong_unavailable", 503, "Strong read unavailable", true),
+            Self::NotCached => info("not_cached", 503, "Nothing cached", true),
+            Self::WritesUnavailable => info("writes_unavailable", 503, "Writes unavailable", true),
             Self::Overloaded => info("overloaded", 503, "Overloaded", true),
             Self::Draining => info("draining", 503, "Shutting down", true),
             Self::Internal => info("internal", 500, "Internal error", false),

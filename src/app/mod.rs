@@ -1,6 +1,7 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
 mod count;
+mod hard;
 mod hear;
 mod lead;
 mod purge;
@@ -30,6 +31,7 @@ use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
 use crate::http::audit::Audit;
+use crate::http::failover::Starting;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
@@ -39,6 +41,7 @@ use crate::http::server;
 use crate::http::surface::Surface;
 use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
+use hard::STARTING_TIME;
 use hear::Ear;
 use snapshots::Snapshots;
 
@@ -103,36 +106,57 @@ impl Server {
         let manifest = parts.manifest(&dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
-        let database = if settings.database.url.is_empty() { None } else { Some(Database::start(&settings)?) };
+        let capabilities = settings.capabilities();
+        let has_database = capabilities.fills && !settings.database.url.is_empty();
+        let database = if has_database { Some(Database::start(&settings)?) } else { None };
         let metrics = Arc::new(metrics);
         let shared = if settings.redis.url.is_empty() {
             None
         } else {
             let body_bytes_max = settings.limits.response_bytes_max;
-            Some(Arc::new(Shared::new(&settings.redis, &settings.cache, body_bytes_max, &metrics)?))
+            let shared = if capabilities.tells { Shared::new } else { Shared::reading };
+            Some(Arc::new(shared(&settings.redis, &settings.cache, body_bytes_max, &metrics)?))
         };
         let instance = format!("{}/{:016x}", settings.region, fastrand::u64(..));
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, settings.limits.fills_max, shared),
+            cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             database,
+            capabilities,
+            starting: Starting::new(STARTING_TIME),
             metrics,
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
             settings: Arc::clone(&settings),
         });
-        let snapshots = Snapshots::new(&pipeline).map(Arc::new);
+        let file = Snapshots::new(&pipeline).map(Arc::new);
+        let snapshots = file.clone().filter(|_| capabilities.tells);
         let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
-        // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago.
-        if pipeline.database.is_some() || pipeline.cache.shared.is_some() {
+        // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago. Who only
+        // listens begins nowhere, and takes for current what the stream says is.
+        if !capabilities.tells {
+            if pipeline.cache.shared.is_some() {
+                pipeline.cache.fences.expect_messages();
+            }
+        } else if pipeline.database.is_some() || pipeline.cache.shared.is_some() {
             pipeline.cache.fences.change(Ledger::await_start);
         } else {
             ear.begin_alone();
         }
-        if let Some(snapshots) = &snapshots {
-            snapshots.load();
+        match file {
+            // Redis may have what the first requests ask for: nobody waits for a long file who need not.
+            Some(file) if capabilities.issues_anew => {
+                pipeline.starting.begin_load();
+                let pipeline = Arc::clone(&pipeline);
+                actix_rt::spawn(async move {
+                    let _loaded_or_said = actix_rt::task::spawn_blocking(move || file.load()).await;
+                    pipeline.starting.end_load();
+                });
+            }
+            Some(file) => file.load(),
+            None => {}
         }
         let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
         let core = Arc::new(Core {
@@ -217,8 +241,13 @@ impl Core {
     /// Starts to listen for changes, and to tell of them.
     fn hear(&self) {
         let ear = &self.ear;
-        keep_running(ear, "the watch over timelines", |ear| ear.watch_timeline());
         keep_running(ear, "the reader of the stream", |ear| ear.hear_stream());
+        if !self.pipeline.capabilities.tells {
+            keep_running(ear, "the look-up of hard purges", |ear| ear.recall_hard_purges());
+            return;
+        }
+        keep_running(ear, "the watch over timelines", |ear| ear.watch_timeline());
+        keep_running(ear, "the keeper of hard purges", |ear| ear.keep_hard_purges());
         keep_running(ear, "the reader of the feed", |ear| ear.hear_feed());
         keep_running(ear, "the publisher", |ear| ear.lead());
         keep_running(ear, "the counter", |ear| ear.count());

@@ -22,7 +22,7 @@ Environment (each also as NAME_FILE, a path to a file that holds the value):
   DATABASE_READ_REPLICA_URL    replicas, separated by commas
   DATABASE_DIRECT_URL          the primary past a pooler, for the change feed
   REDIS_URL                    the shared cache and the bus of a fleet: redis://, rediss://, redis-cluster://
-  REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE
+  REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE, FAILOVER_SOURCE
   MAINSTAY__SECTION__KEY       any key of config/default.toml
 
 Signals: SIGTERM and SIGINT drain and exit, a second one exits at once, SIGHUP reads routes.toml again.
@@ -85,13 +85,35 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<Server
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
-    let (region, has_database) = (settings.region.clone(), !settings.database.url.is_empty());
+    let said = said(&settings);
     let server = Server::start(settings, folder.dir.clone(), parts)?;
-    if !has_database {
-        log::warn!("DATABASE_URL is not set: routes that read a database answer 503");
-    }
-    log::info!("region {region} serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
+    log::info!("{said}, serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
     Ok(server)
+}
+
+/// What the log says at the start of how this instance runs, and from what.
+fn said(settings: &Settings) -> String {
+    let has_database = !settings.database.url.is_empty();
+    if !settings.capabilities().issues_anew {
+        if !has_database {
+            log::warn!("DATABASE_URL is not set: routes that read a database answer 503");
+        }
+        return format!("region {}", settings.region);
+    }
+    let stores = [
+        (!settings.redis.url.is_empty(), "Redis, read only"),
+        (!settings.cache.snapshot_file.is_empty(), "the snapshot file"),
+        (!settings.failover.peers.is_empty(), "snapshots of peers"),
+        (settings.capabilities().fills, "databases, read only"),
+    ];
+    let stores: Vec<&str> = stores.into_iter().filter_map(|(is_there, name)| is_there.then_some(name)).collect();
+    if stores.is_empty() {
+        log::warn!(
+            "this failover origin has nothing to serve from: set REDIS_URL, cache.snapshot_file or failover.peers"
+        );
+    }
+    let source = settings.failover.source.as_str();
+    format!("failover origin ({source}) in region {}, from {}", settings.region, stores.join(" and "))
 }
 
 /// The signals that a server lives by.

@@ -51,8 +51,6 @@ pub struct NodeCounts {
     pub failed: u64,
     /// Cancelled by the node.
     pub conflicts: u64,
-    /// Times the breaker opened.
-    pub breaker_opened: u64,
 }
 
 impl NodeStatus {

@@ -38,12 +38,12 @@ const READS_MAX: usize = 4;
 pub(super) struct Fill {
     endpoint: Arc<Endpoint>,
     params: Params,
-    key: Key,
-    canonical: Box<[u8]>,
+    pub(super) key: Key,
+    pub(super) canonical: Box<[u8]>,
     tags: Arc<[Tag]>,
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
-    began: Instant,
+    pub(super) began: Instant,
 }
 
 /// What an entry is stamped with.
@@ -85,7 +85,7 @@ impl Fill {
         Wanted { key: self.key, canonical: &self.canonical, fingerprint, tags: &self.tags }
     }
 
-    fn fingerprint(&self) -> &[u8; 16] {
+    pub(super) fn fingerprint(&self) -> &[u8; 16] {
         &self.endpoint.route.fingerprint
     }
 }
@@ -131,6 +131,9 @@ impl Pipeline {
 
     /// Runs a fill that belongs to no connection: it goes on when the client who caused it has gone.
     async fn fill(self: Arc<Self>, lead: Lead, fill: Fill) {
+        if self.capabilities.issues_anew {
+            return self.fill_anew(lead, fill).await;
+        }
         let (outcome, lease) = match &self.cache.shared {
             Some(shared) => self.fill_shared(shared, &fill).await,
             None => (self.run(&fill).await, None),

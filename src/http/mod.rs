@@ -2,6 +2,7 @@
 pub mod audit;
 pub mod connections;
 pub mod cors;
+pub mod failover;
 mod fill;
 pub mod front;
 pub mod headers;

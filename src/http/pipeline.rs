@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::audit::Audit;
+use super::failover::Starting;
 use super::fill::{Fill, Produced, beside};
 use super::headers::Asked;
 use super::hot::Hot;
@@ -27,6 +28,7 @@ use crate::config::param::Params;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
 use crate::error::{Code, Error};
+use crate::mode::Capabilities;
 use crate::telemetry::metrics::Metrics;
 
 /// A request that goes past L1.
@@ -67,6 +69,10 @@ pub struct Pipeline {
     pub cache: Cache,
     /// The databases, where configured.
     pub database: Option<Arc<Database>>,
+    /// What this instance does.
+    pub capabilities: Capabilities,
+    /// What requests wait for that come while a failover origin starts.
+    pub starting: Starting,
     /// The settings.
     pub settings: Arc<Settings>,
     /// The metrics.
@@ -82,6 +88,11 @@ impl Pipeline {
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Bytes, passage: Passage) -> HttpResponse {
         let Passage { endpoint, params, plan, request_id, started } = passage;
         let response = match plan {
+            Plan::Shared(shared) if self.capabilities.issues_anew => {
+                let mut response = self.respond_anew(request, &endpoint, params, shared, &request_id).await;
+                respond::add_timing(&mut response, None, started.elapsed());
+                response
+            }
             Plan::Shared(shared) => self.respond_shared(request, &endpoint, params, shared, &request_id, started).await,
             Plan::Direct(consistency) => {
                 let work = async {

@@ -47,6 +47,13 @@ pub enum CacheStatus {
         /// Whether another request asked.
         collapsed: bool,
     },
+    /// A failover origin issues anew what it has.
+    Reissued {
+        /// The freshness that is left; negative where it is stale, or may be.
+        ttl_secs: i64,
+        /// Whether another request asked.
+        collapsed: bool,
+    },
     /// The cache was not consulted.
     Bypass,
 }
@@ -74,6 +81,10 @@ impl CacheStatus {
                 let stored = if stored { "; stored" } else { "" };
                 let collapsed = if collapsed { "; collapsed" } else { "" };
                 format!("mainstay; {forward}{stored}{collapsed}; detail={detail}")
+            }
+            Self::Reissued { ttl_secs, collapsed } => {
+                let collapsed = if collapsed { "; collapsed" } else { "" };
+                format!("mainstay; hit; ttl={ttl_secs}{collapsed}; detail=failover")
             }
             Self::Bypass if detail.is_empty() => "mainstay; fwd=bypass".to_owned(),
             Self::Bypass => format!("mainstay; fwd=bypass; detail={detail}"),
@@ -116,7 +127,12 @@ pub fn from_entry(
     if is_marked_stale && age < entry.limits.fresh {
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=0"));
     }
-    if status.is_hit() {
+    if let CacheStatus::Reissued { .. } = status {
+        // It has no age, and is good for as long as the route's header says here. What is not there may come at any time.
+        if is_absence {
+            head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+    } else if status.is_hit() {
         head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
     } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

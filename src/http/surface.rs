@@ -98,7 +98,7 @@ impl Surface {
                 producer,
                 keys: KeyMaker::new(&settings.cache.namespace, &route.fingerprint),
                 tags: Tags::new(route),
-                cache_control: headers::interned(route.cache_control()),
+                cache_control: headers::interned(cache_control(route, settings)),
                 cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
                 counters: Counters::new(metrics, &route.path),
@@ -157,6 +157,15 @@ impl Surface {
     /// All endpoints.
     pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.patterns.iter().flat_map(|pattern| &pattern.endpoints)
+    }
+}
+
+/// What is issued anew is good for as long as the origin that stands in says, whatever was left of it.
+fn cache_control(route: &Route, settings: &Settings) -> String {
+    if settings.capabilities().issues_anew {
+        format!("public, max-age={}", settings.failover.max_age.0.as_secs())
+    } else {
+        route.cache_control()
     }
 }
 
