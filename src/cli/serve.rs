@@ -59,12 +59,17 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
     let settings = args.folder.settings(flags)?;
     logs::start(&settings.log)?;
     raise_open_files();
-    actix_rt::System::new().block_on(async {
+    let system = actix_rt::System::new();
+    let outcome = system.block_on(async {
         let stop = Stop::listen()?;
         let server = start(settings, &args.folder, parts)?;
         stop.run(server).await;
         Ok(())
-    })
+    });
+    // Dropped, it would wait for the threads that do blocking work, without a limit: for a name server that does not answer, it
+    // may be half a minute. All that was worth waiting for has ended.
+    std::mem::forget(system);
+    outcome
 }
 
 /// Lets the process open as many files as it may. Each connection takes two, and the soft limit, which is there for programs
