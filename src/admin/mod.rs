@@ -10,7 +10,7 @@ mod stats;
 mod status;
 mod warm;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -136,13 +136,15 @@ impl From<Shut> for Refusal {
     }
 }
 
-/// Binds the admin listener. The server runs once it is awaited; it does not listen for signals itself.
+/// Serves on the admin listener. The server runs once it is awaited; it does not listen for signals itself.
 ///
 /// # Errors
-/// Where the address cannot be bound; the sentence names the setting.
-pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
+/// Where the socket cannot be used; the sentence names the setting.
+pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr), ConfigError> {
     let settings = Arc::clone(&parts.pipeline.settings);
-    let address = settings.server.admin_addr;
+    let unusable =
+        |error: std::io::Error| ConfigError::new(format!("server.admin_addr: its socket cannot be used: {error}"));
+    let address = listener.local_addr().map_err(unusable)?;
     let desk = web::Data::new(Desk {
         parts,
         gate: Gate::new(&settings.server.admin_token),
@@ -155,10 +157,9 @@ pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
         .client_request_timeout(settings.server.header_timeout.0)
         .shutdown_timeout(1)
         .disable_signals()
-        .bind(address)
-        .map_err(|error| ConfigError::new(format!("server.admin_addr: cannot listen on {address}: {error}")))?;
-    let bound = server.addrs().first().copied().unwrap_or(address);
-    Ok((server.run(), bound))
+        .listen(listener)
+        .map_err(unusable)?;
+    Ok((server.run(), address))
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Desk>) -> HttpResponse {

@@ -1,15 +1,18 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
 mod count;
+mod handover;
 mod hard;
 mod hear;
 mod lead;
+mod listeners;
 mod outlook;
 mod purge;
+mod shutdown;
 mod snapshots;
 mod stores;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +22,8 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::admin::purge::Purger;
@@ -51,6 +56,9 @@ use crate::telemetry::metrics::Metrics;
 use hard::STARTING_TIME;
 use hear::Ear;
 use outlook::Outlook;
+pub use handover::Handover;
+pub use listeners::Listeners;
+pub use shutdown::Wish;
 use snapshots::Snapshots;
 use stores::StoreWatch;
 
@@ -96,9 +104,26 @@ pub struct Server {
     pub public_addr: SocketAddr,
     /// Where the admin listener is.
     pub admin_addr: SocketAddr,
-    public: ServerHandle,
-    admin: ServerHandle,
+    public: Listener,
+    admin: Listener,
     core: Arc<Core>,
+    /// The sockets, for a successor. Whoever else holds them holds them weakly, so that they close with this.
+    sockets: Arc<[TcpListener; 2]>,
+    is_held: bool,
+    relieved: Arc<Notify>,
+}
+
+/// What listens and serves.
+struct Listener {
+    handle: ServerHandle,
+    /// It runs there; without it requests in flight and open connections end.
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Listener {
+    fn start(server: actix_web::dev::Server) -> Self {
+        Self { handle: server.handle(), task: actix_rt::spawn(server) }
+    }
 }
 
 /// What outlives single requests.
@@ -113,11 +138,26 @@ struct Core {
 }
 
 impl Server {
+    /// [`Server::start_on`] the addresses that are set.
+    ///
+    /// # Errors
+    /// Those of [`Server::start_on`], and addresses that cannot be bound.
+    pub fn start(settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
+        let listeners = Listeners::bind(&settings.server)?;
+        Self::start_on(listeners, settings, dir, parts)
+    }
+
     /// Starts everything on the current Actix system. A database that is down does not stop the start.
     ///
     /// # Errors
     /// A sentence that names the setting, or the lines of the manifest, that cannot be run with.
-    pub fn start(settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
+    pub fn start_on(
+        listeners: Listeners,
+        settings: Settings,
+        dir: PathBuf,
+        parts: Parts,
+    ) -> Result<Self, ConfigError> {
+        let sockets = listeners.share()?;
         let manifest = parts.manifest(&dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
@@ -190,37 +230,44 @@ impl Server {
         });
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
-        let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
+        let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline), listeners.public)?;
         let for_scrapes = Arc::clone(&core);
         let purger: Arc<dyn Purger> = core.ear.clone();
-        let (admin, admin_addr) = admin::listen(admin::Parts {
+        let admin_parts = admin::Parts {
             pipeline: Arc::clone(&core.pipeline),
             surface: Arc::clone(&core.surface),
             health: Arc::clone(&core.health),
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
-        })?;
-        let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
-        actix_rt::spawn(Arc::clone(&server.core).watch_health());
-        server.core.hear();
-        actix_rt::spawn(public);
-        actix_rt::spawn(admin);
-        Ok(server)
+        };
+        let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
+        actix_rt::spawn(Arc::clone(&core).watch_health());
+        core.hear();
+        Ok(Self {
+            public_addr,
+            admin_addr,
+            public: Listener::start(public),
+            admin: Listener::start(admin),
+            core,
+            sockets,
+            is_held: listeners.is_held,
+            relieved: Arc::default(),
+        })
     }
 
     /// Waits until every database has been asked once, so that the first request already finds its way to a replica.
     pub async fn wait_sampled(&self) {
-        let is_sampled = || match &self.core.pipeline.database {
-            Some(database) => database.status().nodes.iter().all(|node| node.sampled),
-            None => true,
-        };
-        // Who is told by others, or by the database, can say more of what it fills from then on; but nobody waits for that
-        // where it does not come.
-        let patience = Instant::now() + HEARING_TIME_MAX;
-        let has_clock = || self.core.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
-        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
-            actix_rt::time::sleep(TICK_MIN).await;
-        }
+        self.core.wait_sampled().await;
+    }
+
+    /// Takes over from the process before once this one is ready, and waits for the process after.
+    pub fn take_over(&self, handover: Handover) {
+        let (core, relieved) = (Arc::clone(&self.core), Arc::clone(&self.relieved));
+        let sockets = Arc::downgrade(&self.sockets);
+        actix_rt::spawn(async move {
+            core.wait_sampled().await;
+            handover.take_over(sockets, relieved);
+        });
     }
 
     /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
@@ -234,22 +281,6 @@ impl Server {
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
     }
-
-    /// Says "not ready", lets requests in flight end within `server.shutdown_timeout`, and closes everything.
-    pub async fn stop(self) {
-        let settings = &self.core.pipeline.settings;
-        self.core.health.drain();
-        actix_rt::time::sleep(settings.server.drain_delay.0).await;
-        self.public.stop(true).await;
-        self.core.ear.leave().await;
-        self.admin.stop(false).await;
-        if let Some(snapshots) = self.core.snapshots.clone() {
-            let _written = actix_rt::task::spawn_blocking(move || snapshots.write()).await;
-        }
-        if let Some(database) = &self.core.pipeline.database {
-            database.shutdown();
-        }
-    }
 }
 
 /// All problems of a manifest as one sentence a line.
@@ -258,6 +289,20 @@ pub fn problems(problems: Vec<Problem>) -> ConfigError {
 }
 
 impl Core {
+    async fn wait_sampled(&self) {
+        let is_sampled = || match &self.pipeline.database {
+            Some(database) => database.status().nodes.iter().all(|node| node.sampled),
+            None => true,
+        };
+        // Who is told by others, or by the database, can say more of what it fills from then on; but nobody waits for that
+        // where it does not come.
+        let patience = Instant::now() + HEARING_TIME_MAX;
+        let has_clock = || self.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
+        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
+            actix_rt::time::sleep(TICK_MIN).await;
+        }
+    }
+
     /// Starts to listen for changes, and to tell of them.
     fn hear(&self) {
         let ear = &self.ear;

@@ -98,6 +98,7 @@ pub struct ServerSettings {
     pub header_timeout: Span,
     pub shutdown_timeout: Span,
     pub drain_delay: Span,
+    pub handover_socket: String,
     pub tls_cert_file: String,
     pub tls_key_file: String,
     pub list_routes_on_404: bool,

@@ -335,7 +335,7 @@ impl Front {
     /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
     fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, trace: &mut Trace) {
         let status = response.status();
-        if self.health.is_draining() {
+        if self.health.closes_connections() {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
             response.head_mut().set_connection_type(ConnectionType::Close);
         }

@@ -1,7 +1,7 @@
 //! The public listener.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +23,15 @@ use crate::config::ConfigError;
 use crate::config::settings::{LimitSettings, ServerSettings, Settings};
 use crate::error::{Code, Error};
 
-/// Binds the public listener. The server runs once it is awaited; it does not listen for signals itself.
+/// Serves on the public listener. The server runs once it is awaited; it does not listen for signals itself.
 ///
 /// # Errors
-/// Where the address cannot be bound, or the certificate not be read; the sentence names the setting.
-pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, SocketAddr), ConfigError> {
+/// Where the socket cannot be used, or the certificate not be read; the sentence names the setting.
+pub fn listen(
+    front: Arc<Front>,
+    pipeline: Arc<Pipeline>,
+    listener: TcpListener,
+) -> Result<(Server, SocketAddr), ConfigError> {
     let settings = Arc::clone(&pipeline.settings);
     let server_settings = &settings.server;
     let application = move || {
@@ -46,22 +50,18 @@ pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, Soc
         })
         .workers(workers(server_settings))
         .max_connections(server_settings.connections_max)
-        .backlog(server_settings.backlog)
         .keep_alive(server_settings.keep_alive.0)
         .client_request_timeout(server_settings.header_timeout.0)
         .client_disconnect_timeout(server_settings.header_timeout.0)
         .shutdown_timeout(whole_seconds(server_settings.shutdown_timeout.0))
         .disable_signals();
-    let address = server_settings.bind_addr;
-    let bound = match tls(server_settings)? {
-        Some(tls) => server.bind_rustls_0_23(address, tls),
-        None => server.bind(address),
+    let unusable = |error: io::Error| ConfigError::new(format!("server.bind_addr: its socket cannot be used: {error}"));
+    let address = listener.local_addr().map_err(unusable)?;
+    let listening = match tls(server_settings)? {
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+        None => server.listen(listener),
     };
-    let bind_failed =
-        |error: io::Error| ConfigError::new(format!("server.bind_addr: cannot listen on {address}: {error}"));
-    let server = bound.map_err(bind_failed)?;
-    let bound_address = server.addrs().first().copied().unwrap_or(address);
-    Ok((server.run(), bound_address))
+    Ok((listening.map_err(unusable)?.run(), address))
 }
 
 /// Actix counts the time to drain in whole seconds; a part of one is not taken away from requests in flight.

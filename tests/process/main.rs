@@ -11,8 +11,10 @@
 mod check;
 mod configuration;
 mod data;
+mod deploy;
 mod dev;
 mod foreign;
+mod load;
 mod local;
 mod operators;
 mod own_handlers;
