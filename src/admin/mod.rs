@@ -5,6 +5,7 @@
 mod auth;
 mod entry;
 pub mod purge;
+mod shadow;
 mod stats;
 mod status;
 mod warm;
@@ -27,6 +28,7 @@ use crate::config::ConfigError;
 use crate::error::{Code, Error};
 use crate::http::headers::{self, Asked};
 use crate::http::health::HealthPages;
+use crate::http::nodes;
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
@@ -72,16 +74,24 @@ enum Action {
     Entry,
     Warm,
     Status,
+    Nodes,
+    NodeMinutes,
+    Shadow,
+    ShadowCompare,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 6] = [
+    const PATHS: [(&str, Action); 8] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        (nodes::NODES, Action::Nodes),
+        (nodes::MINUTES, Action::NodeMinutes),
+        ("/admin/shadow", Action::Shadow),
+        ("/admin/shadow/compare", Action::ShadowCompare),
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -90,8 +100,8 @@ impl Action {
 
     const fn method(self) -> Method {
         match self {
-            Self::Purge | Self::Flush | Self::Warm => Method::POST,
-            Self::Stats | Self::Entry | Self::Status => Method::GET,
+            Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes | Self::Shadow => Method::GET,
         }
     }
 }
@@ -216,6 +226,10 @@ impl Desk {
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Nodes => self.parts.pipeline.nodes.list(&query),
+            Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
+            Action::Shadow => shadow::summary(&self),
+            Action::ShadowCompare => shadow::compare(&self, &body).await,
         }
     }
 }

@@ -6,9 +6,11 @@ mod hard;
 mod hear;
 mod lead;
 mod listeners;
+mod outlook;
 mod purge;
 mod shutdown;
 mod snapshots;
+mod stores;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -35,23 +37,30 @@ use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::alone::Alone;
 use crate::http::audit::Audit;
 use crate::http::failover::Starting;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
+use crate::http::nodes::NodePages;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
+use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
+use crate::nodes::node::{Node, Totals};
 use crate::source::handler::Registry;
+use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
 use hard::STARTING_TIME;
 use hear::Ear;
+use outlook::Outlook;
 pub use handover::Handover;
 pub use listeners::Listeners;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
+use stores::StoreWatch;
 
 /// How long a task that panicked rests.
 const RESTART_TIME: Duration = Duration::from_secs(1);
@@ -80,6 +89,12 @@ impl Parts {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
         let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version })
+    }
+
+    fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
+        let Pipeline { upstreams, settings, metrics, .. } = pipeline;
+        upstreams.keep(&manifest.upstreams);
+        Surface::new(manifest, &self.registry, &self.middlewares, upstreams, settings, metrics)
     }
 }
 
@@ -147,7 +162,7 @@ impl Server {
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let capabilities = settings.capabilities();
-        let has_database = capabilities.fills && !settings.database.url.is_empty();
+        let has_database = capabilities.fills && settings.database.is_set();
         let database = if has_database { Some(Database::start(&settings)?) } else { None };
         let metrics = Arc::new(metrics);
         let shared = if settings.redis.url.is_empty() {
@@ -161,8 +176,10 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
+        let upstreams = Upstreams::new(&settings.nodes, &metrics);
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
+            nodes: NodePages::new(database.clone(), &settings.nodes),
             database,
             capabilities,
             starting: Starting::new(STARTING_TIME),
@@ -170,6 +187,9 @@ impl Server {
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
             settings: Arc::clone(&settings),
+            upstreams,
+            alone: Alone::default(),
+            shadows: Shadows::default(),
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
@@ -198,7 +218,7 @@ impl Server {
             Some(file) => file.load(),
             None => {}
         }
-        let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
+        let surface = parts.surface(&manifest, &pipeline);
         let core = Arc::new(Core {
             parts,
             dir,
@@ -257,7 +277,7 @@ impl Server {
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
-        let fresh = Surface::new(&manifest, &parts.registry, &parts.middlewares, &pipeline.settings, &pipeline.metrics);
+        let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
     }
@@ -310,11 +330,12 @@ impl Core {
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
-        let mut health = Health::default();
+        let (mut health, mut outlook, mut stores) = (Health::default(), Outlook::default(), StoreWatch::default());
         let mut last = None;
         let mut ticks = actix_rt::time::interval(settings.replication.sample_interval.0.max(TICK_MIN));
         loop {
             let verdict = match &self.pipeline.database {
+                _ if self.pipeline.capabilities.issues_anew => stores.look(&self.pipeline).await,
                 Some(database) => health.tick(&database.status(), &settings.health),
                 None => Verdict::without_database(),
             };
@@ -331,7 +352,7 @@ impl Core {
                 last = Some((verdict.status, verdict.reasons.clone()));
             }
             self.pipeline.metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
-            self.health.publish(&verdict);
+            self.health.publish(&verdict, outlook.look(&self.pipeline));
             if is_first_look {
                 actix_rt::time::sleep(TICK_MIN).await;
             } else {
@@ -341,7 +362,7 @@ impl Core {
     }
 
     fn render_metrics(&self) -> Vec<u8> {
-        let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
+        let Pipeline { cache, database, metrics, upstreams, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
@@ -350,7 +371,18 @@ impl Core {
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
         let nodes = database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
         nodes.iter().for_each(|node| set_node(metrics, node));
+        let now = Instant::now();
+        upstreams.nodes().iter().for_each(|node| set_endpoint(metrics, node, now));
         metrics.render()
+    }
+}
+
+fn set_endpoint(metrics: &Metrics, node: &Node, now: Instant) {
+    let name: &str = &node.identity().id;
+    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker_state(now).as_number());
+    let Totals { served, failed } = node.totals();
+    for (outcome, count) in [("served", served), ("failed", failed)] {
+        metrics.node_reads.with_label_values(&[name, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 
@@ -365,7 +397,8 @@ fn set_node(metrics: &Metrics, node: &NodeStatus) {
     }
     let reads = [("served", node.counts.served), ("failed", node.counts.failed), ("conflict", node.counts.conflicts)];
     for (outcome, count) in reads {
-        metrics.node_reads.with_label_values(&[name, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        let counter = metrics.node_reads.with_label_values(&[name, outcome]);
+        counter.inc_by(count.saturating_sub(counter.get()));
     }
     for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
         metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::connections::Connections;
+use super::forward::Incoming;
 use super::front::{Front, FrontFactory};
 use super::pipeline::{Passage, Pipeline};
 use super::problem;
@@ -103,7 +104,7 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
         log::error!("a request came past the front without its passage");
         return HttpResponse::InternalServerError().finish();
     };
-    match read_body(&request, payload, &pipeline.settings).await {
+    match incoming(&request, payload, &passage, &pipeline.settings).await {
         Ok(body) => pipeline.into_inner().respond(&request, body, *passage).await,
         Err(error) => {
             let mut response = problem::response(&error, &passage.request_id, None);
@@ -112,6 +113,20 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
             HttpResponse::from(response).map_into_boxed_body()
         }
     }
+}
+
+/// The body of a request: whole, unless it only passes through.
+async fn incoming(
+    request: &HttpRequest,
+    payload: web::Payload,
+    passage: &Passage,
+    settings: &Settings,
+) -> Result<Incoming, Error> {
+    let is_passed_on = passage.endpoint.producer.upstream().is_some();
+    if is_passed_on && Incoming::streams(request, &settings.limits)? {
+        return Ok(Incoming::Stream(payload));
+    }
+    read_body(request, payload, settings).await.map(Incoming::Whole)
 }
 
 /// The whole body, inside the limits of length and time.
