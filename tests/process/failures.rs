@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mainstay::local::{Proxy, ProxyMode, Redis, RedisOptions, Scratch, Signal, free_port, wait_until};
 use rustix::process::{Resource, Rlimit, prlimit};
 
-use crate::support::{Cluster, Folder, MAINSTAY, Origin, PATIENCE, Reply, command, get, mainstay};
+use crate::support::{Cluster, Folder, MAINSTAY, Origin, PATIENCE, Reply, command, get, mainstay, request};
 
 const ROUTES: &str = r#"
 [[route]]
@@ -125,13 +125,19 @@ fn who_is_killed_in_an_outage_comes_back_with_the_last_snapshot() {
         ("MAINSTAY__CACHE__SNAPSHOT_FILE", file.to_str().unwrap()),
         ("MAINSTAY__CACHE__SNAPSHOT_INTERVAL", "50ms"),
         ("DATABASE_URL", &url),
+        ("ADMIN_TOKEN", "any"),
     ];
     let mut first = Origin::start(folder.path(), &env);
     first.get_until("/health/edge", |reply| reply.status == 200);
     // What is filled before it has a clock says nothing to its successor.
-    let kept = |reply: &Reply| is_fresh_hit(reply) && std::fs::metadata(&file).is_ok_and(|file| file.len() > 200);
-    first.get_until("/public/brief", |reply| reply.status == 200);
-    first.get_until("/public/kept", kept);
+    let status = format!("{}/admin/status", first.admin);
+    let told = || request("GET", &status, &[("Authorization", "Bearer any")], None).json()["bus"]["told"].is_string();
+    assert!(wait_until(PATIENCE, told), "it gets no clock");
+    first.get_until("/public/kept", is_fresh_hit);
+    assert_eq!(first.get("/public/brief").status, 200);
+    let written = || metric(&first, "mainstay_snapshots_total{outcome=\"ok\"}");
+    let before = written();
+    assert!(wait_until(PATIENCE, || written() > before + 1.0), "no snapshot is written");
     front.set_mode(ProxyMode::BlackHole);
     first.program.signal(Signal::KILL);
     first.program.wait();
