@@ -28,7 +28,7 @@ use crate::nodes::breaker::BreakerState;
 use crate::nodes::minutes::Calendar;
 use crate::nodes::node::{Identity, Kind, Node as Measured, Totals};
 use crate::nodes::report::{NodeReport, Status};
-use crate::nodes::select::{Candidate, Order, Pick, least_bad};
+use crate::nodes::select::{Candidate, Order, Pick, least_bad_first};
 use crate::position::{Position, SystemId, Timeline};
 
 pub use crate::config::manifest::Consistency;
@@ -117,7 +117,7 @@ pub struct Database {
 
 /// What requests and samplers share.
 pub struct Shared {
-    /// The primary first, then the replicas in the order of the configuration.
+    /// The primary first, where there is one, then the replicas in the order of the configuration.
     pub nodes: Vec<Node>,
     /// The primary's positions.
     pub history: Mutex<History>,
@@ -210,7 +210,12 @@ impl Drop for Database {
 impl Shared {
     fn new(settings: &Settings) -> Result<Self, ConfigError> {
         let database = &settings.database;
-        let mut nodes = vec![node("database.url", "primary".into(), Role::Primary, &database.url, settings)?];
+        let mut nodes = Vec::new();
+        if !database.url.is_empty() {
+            // Whatever it is, it is no primary to an instance that takes no part in the fleet.
+            let role = if settings.capabilities().tells { Role::Primary } else { Role::Replica };
+            nodes.push(node("database.url", "primary".into(), role, &database.url, settings)?);
+        }
         for (index, url) in database.read_replica_urls.list().iter().enumerate() {
             let name = format!("replica-{}", index + 1).into();
             nodes.push(node("database.read_replica_urls", name, Role::Replica, url, settings)?);
@@ -275,15 +280,16 @@ impl Shared {
     }
 
     pub(super) fn primary(&self) -> Option<&Node> {
-        self.nodes.first()
+        self.nodes.first().filter(|node| node.is_primary())
     }
 
     fn replicas(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.nodes.iter().enumerate().skip(1)
+        self.nodes.iter().enumerate().filter(|(_, node)| !node.is_primary())
     }
 
     fn eligible(&self, node: &Node, now: Instant) -> Result<(), lag::Ineligible> {
-        let primary = self.primary().map(|primary| primary.sampled.load());
+        let Some(primary) = self.primary() else { return lag::answers(node.sampled.load().as_deref()) };
+        let primary = Some(primary.sampled.load());
         let primary = primary.as_ref().and_then(|primary| primary.as_deref());
         let last_heard = self.history.lock().newest();
         lag::eligible(now, node.sampled.load().as_deref(), primary, last_heard, self.bounds)
@@ -327,15 +333,15 @@ impl Shared {
         }
         match self.fall_back(at_least, deadline, query).await {
             Err(error) if error.code == Code::DatabaseUnavailable && !resting.is_empty() => {
-                self.try_least_bad(&resting, at_least, deadline, query).await.unwrap_or(Err(error))
+                self.try_resting(&resting, at_least, deadline, query).await.unwrap_or(Err(error))
             }
             outcome => outcome,
         }
     }
 
-    /// Nobody else is left, so one that is let alone is asked all the same: a breaker is there to spare a node, not to refuse
+    /// Nobody else is left, so those that are let alone are asked all the same: a breaker is there to spare a node, not to refuse
     /// what it could answer. Few at once, as with the primary; the others are refused quickly.
-    async fn try_least_bad<T>(
+    async fn try_resting<T>(
         &self,
         resting: &[usize],
         at_least: Option<Position>,
@@ -344,12 +350,15 @@ impl Shared {
     ) -> Option<Result<(T, Served), Error>> {
         let _permit = self.fallback.try_acquire().ok()?;
         let nodes = resting.iter().filter_map(|index| Some((*index, &*self.nodes.get(*index)?.measured)));
-        let node = self.nodes.get(least_bad(nodes)?)?;
-        match self.attempt(node, at_least, deadline, Others::AllOpen, query).await {
-            Ok(answer) => Some(Ok(answer)),
-            Err(Failure::Final(error)) => Some(Err(error)),
-            Err(_) => None,
+        for index in least_bad_first(nodes) {
+            let Some(node) = self.nodes.get(index) else { continue };
+            match self.attempt(node, at_least, deadline, Others::AllOpen, query).await {
+                Ok(answer) => return Some(Ok(answer)),
+                Err(Failure::Final(error)) => return Some(Err(error)),
+                Err(_) => {}
+            }
         }
+        None
     }
 
     /// The primary, for reads that prefer a replica. While replicas are configured, few at once: all reads of a region
@@ -480,14 +489,18 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
         Role::Primary => Kind::Primary,
         Role::Replica => Kind::Replica,
     };
-    let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region: None };
+    let region = settings.nodes.region(&name).map(str::to_owned);
+    let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region };
     let measured = Measured::new(identity, &settings.nodes, Calendar::of_this_machine());
     Ok(Node::new(Served { node: name, role, reached: Reached::Unknown }, pool, probe, measured))
 }
 
 fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {
     if settings.direct_url.is_empty() {
-        return Connector::new("database.url", &settings.url, Session::Feed, settings);
+        // Where there is no primary nobody follows its feed.
+        let replica = settings.read_replica_urls.list().into_iter().next().unwrap_or_default();
+        let url = if settings.url.is_empty() { &replica } else { &settings.url };
+        return Connector::new("database.url", url, Session::Feed, settings);
     }
     let settings = DatabaseSettings { pooler: Pooler::None, ..settings.clone() };
     Connector::new("database.direct_url", &settings.direct_url, Session::Feed, &settings)

@@ -143,7 +143,11 @@ impl Front {
             ));
         }
         let path = target::canonical_path(path)?;
-        let Some(found) = surface.find(&path) else {
+        if let Some(response) = self.pipeline.nodes.respond(&path, request, &trace.request_id) {
+            let allow = HeaderValue::from_static("GET, HEAD");
+            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+        }
+        let Some(found) = surface.find(&path, request.method().as_str()) else {
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {
@@ -239,11 +243,11 @@ impl Front {
         trace: &Trace,
     ) -> Found {
         let Some(ttl_secs) = failover::ttl_secs(standing, entry, age) else { return Found::Nothing };
-        let is_fresh = ttl_secs > 0;
-        if is_fresh { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
+        if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
         let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
-        Found::Hit { response, refresh: !is_fresh && entry.claim_refresh(age), audit: None }
+        let refresh = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
+        Found::Hit { response, refresh, audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.
@@ -331,7 +335,7 @@ impl Front {
     /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
     fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, trace: &mut Trace) {
         let status = response.status();
-        if self.health.is_draining() {
+        if self.health.closes_connections() {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
             response.head_mut().set_connection_type(ConnectionType::Close);
         }

@@ -96,7 +96,7 @@ impl Ledger {
 
     /// All hard purges that matter, to be told on; none while some may be missing.
     pub fn hard_purges(&self) -> Option<HardPurges> {
-        let through = self.heard.filter(|_| !self.hard.is_unknown && !self.hard.is_given_up)?;
+        let through = self.heard.filter(|_| self.knows_hard())?;
         let fence = |(hash, fence): (&u64, &Fence)| Some((*hash, fence.hard.at?));
         let mut tags: Vec<(u64, Position)> = self.tags.iter().filter_map(fence).collect();
         tags.sort_unstable_by_key(|(hash, at)| (std::cmp::Reverse((at.timeline, at.lsn)), *hash));
@@ -109,6 +109,11 @@ impl Ledger {
     /// The hard purges of the past cannot be learnt, and what they may cover is served all the same.
     pub fn give_up_hard(&mut self) {
         self.hard.give_up();
+    }
+
+    /// Whether this instance knows of all hard purges that matter.
+    pub fn knows_hard(&self) -> bool {
+        !self.hard.is_unknown && !self.hard.is_given_up
     }
 
     /// Whether hard purges may have been missed; see [`Ledger::learn_hard`].
