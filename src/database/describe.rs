@@ -11,6 +11,7 @@ use super::connect::RawLink;
 use super::node::Node;
 use super::read::{Column, Database, Shared};
 use crate::error::{Code, Error};
+use crate::nodes::breaker::BreakerState;
 
 /// What a statement takes and yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +74,11 @@ impl Database {
         self.anywhere(deadline, async |node: &Node, _| prepare_on(node, sql, types).await).await
     }
 
-    async fn anywhere(&self, deadline: Instant, ask: impl AsyncFn(&Node, Others) -> Result<Description, DescribeError>) -> Result<Description, DescribeError> {
+    async fn anywhere(
+        &self,
+        deadline: Instant,
+        ask: impl AsyncFn(&Node, Others) -> Result<Description, DescribeError>,
+    ) -> Result<Description, DescribeError> {
         let late = |_| DescribeError::Unavailable("no answer came in time".to_owned());
         timeout_at(deadline.into(), self.shared.ask_anywhere(deadline, ask)).await.map_err(late)?
     }
@@ -114,9 +119,12 @@ async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Descripti
         outcome = prepare_on(node, sql, &[]) => outcome,
         () = gone(node, others) => Err(DescribeError::Unavailable(format!("{} stopped answering", node.name()))),
     };
+    let now = Instant::now();
     match &outcome {
-        Err(DescribeError::Unavailable(reason)) => node.measured.failed(Instant::now(), reason),
-        Ok(_) | Err(_) => node.measured.succeeded(Instant::now(), began.elapsed()),
+        Err(DescribeError::Unavailable(reason)) => node.measured.failed(now, reason),
+        // With its login it takes longer than a read does, so it is measured only where it was the trial of the breaker.
+        _ if node.measured.breaker_state(now) != BreakerState::Closed => node.measured.succeeded(now, now - began),
+        _ => {}
     }
     outcome
 }
