@@ -14,6 +14,7 @@ mod data;
 mod deploy;
 mod dev;
 mod edge;
+mod failover;
 mod failures;
 mod foreign;
 mod load;
