@@ -4,6 +4,7 @@ mod caching;
 mod passing;
 mod retries;
 mod server;
+mod shadow;
 mod streaming;
 
 use crate::instance::Plan;
