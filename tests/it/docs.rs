@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
@@ -15,6 +15,7 @@ const PAGES: [&str; 8] = [
     "docs/manifest.md",
     "docs/operating.md",
     "docs/replicas.md",
+    "docs/upstream.md",
 ];
 
 fn root() -> PathBuf {

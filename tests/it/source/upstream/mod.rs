@@ -6,6 +6,7 @@ mod retries;
 mod server;
 mod shadow;
 mod streaming;
+mod tls;
 
 use crate::instance::Plan;
 use server::Service;
