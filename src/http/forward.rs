@@ -281,9 +281,8 @@ fn pieces(
         let connection = connection.clone();
         async move {
             let mut reply = reply?;
-            if let Some(connection) = &connection {
-                connection.heard(Instant::now());
-            }
+            // Who waits for the upstream is not silent; who does not take what is there asks for no more of it.
+            let _working = connection.as_ref().map(Connection::work);
             let broken = |what: &'static str| Error::new(Code::UpstreamUnavailable, what);
             match actix_rt::time::timeout(idle_timeout, reply.response.chunk()).await {
                 Ok(Ok(Some(piece))) => Some((Ok(piece), Some(reply))),
