@@ -138,7 +138,7 @@ impl Pipeline {
             let is_ours = *name == X_ORIGIN_VERIFY || *name == header::HOST || *name == header::EXPECT;
             let is_claim =
                 *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-") || name == "x-real-ip";
-            if !is_ours && !(is_claim && !is_trusted) && !is_of_one_hop(name.as_str(), connection()) {
+            if !is_ours && (is_trusted || !is_claim) && !is_of_one_hop(name.as_str(), connection()) {
                 append(&mut head, name.as_str(), value.as_bytes());
             }
         }
