@@ -16,6 +16,7 @@ const PAGES: [&str; 9] = [
     "docs/manifest.md",
     "docs/operating.md",
     "docs/replicas.md",
+    "docs/upstream.md",
 ];
 
 fn root() -> PathBuf {

@@ -23,5 +23,6 @@ mod operators;
 mod own_handlers;
 mod readme;
 mod serve;
+mod shadow;
 mod snapshot;
 mod support;
