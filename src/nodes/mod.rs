@@ -1,7 +1,10 @@
-//! What replicas and upstreams have in common: a measured latency, a breaker, and the choice among several.
+//! What replicas and upstreams have in common: a measured latency, a breaker, and the choice among several; and how many
+//! sources may run at once, and who waits for a place.
 //!
 //! Pure: time is passed in, nothing is spawned, nothing is known of databases.
 
 pub mod breaker;
 pub mod latency;
+pub mod limit;
+pub mod queue;
 pub mod select;
