@@ -29,12 +29,14 @@ use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::admission::Admission;
 use crate::http::audit::Audit;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::pipeline::Pipeline;
+use crate::http::rate_limit::Rates;
 use crate::http::server;
 use crate::http::surface::Surface;
 use crate::source::handler::Registry;
@@ -118,6 +120,8 @@ impl Server {
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, settings.limits.fills_max, shared),
             database,
+            admission: Admission::new(&settings.overload, &metrics),
+            rates: Rates::new(&settings)?,
             metrics,
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
@@ -271,6 +275,7 @@ impl Core {
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
+        self.pipeline.admission.export(metrics);
         let usage = cache.memory.usage();
         metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));

@@ -1,5 +1,7 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
+pub mod admission;
 pub mod audit;
+pub mod client;
 pub mod connections;
 pub mod cors;
 mod fill;
@@ -10,6 +12,7 @@ pub mod hot;
 pub mod middleware;
 pub mod pipeline;
 pub mod problem;
+pub mod rate_limit;
 pub mod resolve;
 pub mod respond;
 pub mod server;

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::statement::Statement;
 use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch, beside};
+use crate::config::overload::RouteRates;
 use crate::config::param::{Param, Place, Scalar, Value};
 use crate::config::units::{Span, fingerprint_part};
 
@@ -76,6 +77,8 @@ struct RawRoute {
     params: Vec<RawParam>,
     #[serde(default = "refuse")]
     unknown_params: UnknownParams,
+    #[serde(default)]
+    rate_limit: RouteRates,
     cache: Option<RawCache>,
 }
 
@@ -265,6 +268,7 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
         middlewares: raw.middlewares,
         params,
         unknown_params: raw.unknown_params,
+        rates: raw.rate_limit,
         cache,
         fingerprint: [0; 16],
         line,
