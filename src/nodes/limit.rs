@@ -452,7 +452,7 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         for (servers, service) in [(4, ms(100)), (16, ms(20)), (2, ms(500)), (40, ms(50))] {
-            let capacity = servers as f64 / service.as_secs_f64();
+            let capacity = count(servers) / service.as_secs_f64();
             let mut source = Simulation::new(seed, servers, service);
             source.run(capacity * 0.3, Duration::from_secs(20));
             source.run(capacity * 10.0, Duration::from_secs(20));
@@ -470,7 +470,7 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let (servers, service) = (30, ms(40));
-        let capacity = servers as f64 / service.as_secs_f64();
+        let capacity = count(servers) / service.as_secs_f64();
         let mut source = Simulation::new(seed, servers, service);
         let before = source.run(capacity * 0.9, Duration::from_secs(20));
         source.service = service * 4;
