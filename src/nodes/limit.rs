@@ -42,6 +42,8 @@ pub struct Bounds {
 pub struct Limit {
     bounds: Bounds,
     limit: f64,
+    /// The whole places of the limit.
+    places: usize,
     running: usize,
     /// When more than little began to run last.
     crowded_at: Option<Instant>,
@@ -115,6 +117,7 @@ impl Limit {
         let mut limit = Self {
             bounds,
             limit: START,
+            places: bounds.min,
             running: 0,
             crowded_at: None,
             alone: HashMap::new(),
@@ -127,12 +130,7 @@ impl Limit {
 
     /// How many may run now.
     pub fn get(&self) -> usize {
-        // Between one and the greatest `usize` that was set, and truncated on purpose: a part of a place is none.
-        let mut whole = self.bounds.min;
-        while whole < self.bounds.max && count(whole + 1) <= self.limit {
-            whole += 1;
-        }
-        whole
+        self.places
     }
 
     /// How many run.
@@ -218,7 +216,10 @@ impl Limit {
     }
 
     fn set(&mut self, limit: f64) {
-        self.limit = limit.clamp(count(self.bounds.min), count(self.bounds.max.max(self.bounds.min)));
+        let Bounds { min, max, .. } = self.bounds;
+        self.limit = limit.clamp(count(min), count(max.max(min)));
+        // A part of a place is none.
+        self.places = (min..=max).rev().find(|places| count(*places) <= self.limit).unwrap_or(min);
     }
 }
 

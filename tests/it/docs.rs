@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
@@ -14,6 +14,7 @@ const PAGES: [&str; 8] = [
     "docs/errors.md",
     "docs/manifest.md",
     "docs/operating.md",
+    "docs/overload.md",
     "docs/replicas.md",
 ];
 
