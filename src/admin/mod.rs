@@ -200,7 +200,9 @@ impl Desk {
         let action = Action::of(path).ok_or_else(unknown_path)?;
         only(&action.method(), request)?;
         let query = request.query_string().to_owned();
-        let body = server::read_body(request, payload, &self.parts.pipeline.settings).await?;
+        let pipeline = &self.parts.pipeline;
+        let body =
+            server::read_body(request, payload, &pipeline.settings, &mut pipeline.admission.bodies.share()).await?;
         // What has begun ends, and is written down, though its client has gone.
         let work = actix_rt::spawn(Arc::clone(self).act(action, caller, query, body));
         let broke_off = |_| Error::new(Code::Internal, "the action broke off; the log says why");

@@ -37,6 +37,7 @@ use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::admission::Admission;
 use crate::http::alone::Alone;
 use crate::http::audit::Audit;
 use crate::http::failover::Starting;
@@ -46,6 +47,7 @@ use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::nodes::NodePages;
 use crate::http::pipeline::Pipeline;
+use crate::http::rate_limit::Rates;
 use crate::http::server;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
@@ -185,6 +187,8 @@ impl Server {
             database,
             capabilities,
             starting: Starting::new(STARTING_TIME),
+            admission: Admission::new(&settings.overload, &metrics),
+            rates: Rates::new(&settings)?,
             metrics,
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
@@ -368,6 +372,7 @@ impl Core {
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
+        self.pipeline.admission.export(metrics);
         let usage = cache.memory.usage();
         metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));

@@ -10,6 +10,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
@@ -55,6 +56,10 @@ pub struct Settings {
     pub server: ServerSettings,
     /// What a request may cost.
     pub limits: LimitSettings,
+    /// How many sources may run, and who waits.
+    pub overload: OverloadSettings,
+    /// How often a client may ask.
+    pub rate_limit: RateLimitSettings,
     /// Nodes and pools.
     pub database: DatabaseSettings,
     /// Lag sampling and eligibility.
@@ -534,8 +539,11 @@ impl Settings {
         ];
         match spans.into_iter().find(|(_, span)| span.0.is_zero()) {
             Some((key, _)) => Err(ConfigError::new(format!("{key}: must be longer than zero"))),
-            None => self.nodes.check(&self.server.admin_token).and_then(|()| self.check_pace()),
-        }
+            None => self.check_pace(),
+        }?;
+        self.nodes.check(&self.server.admin_token)?;
+        self.overload.check()?;
+        self.rate_limit.check()
     }
 
     /// Times that only mean something beside each other.

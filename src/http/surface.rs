@@ -7,6 +7,7 @@ use actix_http::header::HeaderValue;
 
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
+use super::rate_limit::RouteLimits;
 use super::shadow::Twin;
 use crate::cache::key::KeyMaker;
 use crate::cache::tag::Tags;
@@ -56,6 +57,8 @@ pub struct Endpoint {
     pub cors: bool,
     /// All other middlewares, outermost first.
     pub middlewares: Vec<Middleware>,
+    /// How often it may be asked past L1.
+    pub limits: RouteLimits,
     /// Counters of the hit path, resolved beforehand so that a hit looks nothing up.
     pub counters: Counters,
 }
@@ -116,6 +119,7 @@ impl Surface {
                 cache_control: headers::interned(cache_control(route, settings)),
                 cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
+                limits: RouteLimits::new(route.rates, settings.rate_limit.clients_max),
                 counters: Counters::new(metrics, &route.path),
                 route: Arc::clone(route),
             });

@@ -31,6 +31,16 @@ pub struct Metrics {
     pub upstream_out: IntGaugeVec,
     /// Answers of upstreams that were compared with the query which is to take their place.
     pub shadow_compared: IntCounterVec,
+    /// Sources that were not run, since too many ran already.
+    pub overload_refused: IntCounterVec,
+    /// How many sources may run at once.
+    pub overload_limit: IntGaugeVec,
+    /// How many sources run.
+    pub overload_running: IntGaugeVec,
+    /// How many sources wait for a place.
+    pub overload_waiting: IntGaugeVec,
+    /// Requests that came more often than they may.
+    pub rate_limited: IntCounterVec,
     /// Answers that were compared with the primary.
     pub audit_checked: IntCounterVec,
     /// Those of them that were wrong.
@@ -133,6 +143,15 @@ impl Metrics {
                 "Upstream routes compared with their shadow: equal, different, failed.",
                 &["route", "outcome"],
             )?,
+            overload_refused: counters(
+                "overload_refused_total",
+                "Sources not run because too many ran, by kind and how urgent they were.",
+                &["kind", "priority"],
+            )?,
+            overload_limit: gauges("overload_limit", "How many sources may run at once, by kind.", &["kind"])?,
+            overload_running: gauges("overload_running", "How many sources run, by kind.", &["kind"])?,
+            overload_waiting: gauges("overload_waiting", "How many sources wait for a place, by kind.", &["kind"])?,
+            rate_limited: counters("rate_limited_total", "Requests refused with 429, by route.", &["route"])?,
             audit_checked: counters("audit_checked_total", "Cached answers compared with the primary.", &["route"])?,
             audit_wrong: counters("audit_wrong_total", "Cached answers that were wrong.", &["route"])?,
             bus_messages: counters(
