@@ -51,6 +51,18 @@ pub enum Reason {
     ReplicationLagUnknown,
     /// All is well again, and has to stay so for a moment.
     Recovering,
+    /// This is a failover origin: it serves what others have stored.
+    FailoverMode,
+    /// A failover origin: Redis does not answer.
+    SharedCacheDown,
+    /// A failover origin: no database answers.
+    DatabaseDown,
+    /// A failover origin: there may be purges for good that it does not know of.
+    HardPurgesUnknown,
+    /// A failover origin: a snapshot is still being read.
+    SnapshotLoading,
+    /// A failover origin: there is nothing that it could serve from.
+    NothingToServe,
 }
 
 impl Reason {
@@ -66,6 +78,12 @@ impl Reason {
             Self::ReplicationLag => "replication_lag",
             Self::ReplicationLagUnknown => "replication_lag_unknown",
             Self::Recovering => "recovering",
+            Self::FailoverMode => "failover_mode",
+            Self::SharedCacheDown => "shared_cache_down",
+            Self::DatabaseDown => "database_down",
+            Self::HardPurgesUnknown => "hard_purges_unknown",
+            Self::SnapshotLoading => "snapshot_loading",
+            Self::NothingToServe => "nothing_to_serve",
         }
     }
 }
@@ -198,10 +216,9 @@ mod tests {
 
     use super::*;
     use crate::config::units::Span;
-    use crate::database::pools::PoolUsage;
     use crate::database::read::Role;
-    use crate::database::status::{NodeCounts, NodeStatus};
-    use crate::nodes::breaker::BreakerState;
+    use crate::database::status::NodeStatus;
+    use crate::database::status::testing::node;
 
     fn settings(required: &[Dependency]) -> HealthSettings {
         HealthSettings {
@@ -213,25 +230,6 @@ mod tests {
     }
 
     const BOTH: [Dependency; 2] = [Dependency::Primary, Dependency::Replica];
-
-    fn node(role: Role) -> NodeStatus {
-        NodeStatus {
-            name: "node".into(),
-            role,
-            sampled: true,
-            up: true,
-            writable: role == Role::Primary,
-            ineligible: None,
-            lag: (role == Role::Replica).then_some(Duration::from_millis(900)),
-            flowing: role == Role::Replica,
-            timeline: None,
-            lsn: None,
-            breaker: BreakerState::Closed,
-            latency: None,
-            pool: PoolUsage::default(),
-            counts: NodeCounts::default(),
-        }
-    }
 
     fn status(nodes: impl IntoIterator<Item = NodeStatus>) -> DatabaseStatus {
         DatabaseStatus { at: Instant::now(), nodes: nodes.into_iter().collect() }
