@@ -539,9 +539,8 @@ impl Settings {
         ];
         match spans.into_iter().find(|(_, span)| span.0.is_zero()) {
             Some((key, _)) => Err(ConfigError::new(format!("{key}: must be longer than zero"))),
-            None => self.check_pace(),
+            None => self.nodes.check(&self.server.admin_token).and_then(|()| self.check_pace()),
         }?;
-        self.nodes.check(&self.server.admin_token)?;
         self.overload.check()?;
         self.rate_limit.check()
     }

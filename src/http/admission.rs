@@ -1,9 +1,10 @@
 //! Admission before work: a source runs only where there is room for it, and who would wait for long is told so at once.
 //!
-//! Fills and direct requests pass a [`Gate`] each. How many may be inside adapts to how long sources take
+//! Fills and direct requests pass a [`Gate`] each, and fills of each upstream one of their own. How many may be inside adapts to how long sources take
 //! ([`crate::nodes::limit`]); a few more wait outside, by how urgent they are ([`crate::nodes::queue`]), and not for long. What
 //! is held in memory meanwhile is counted: requests that wait, and bytes of bodies.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use prometheus::IntCounter;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
+use crate::config::manifest::Source;
 use crate::config::overload::OverloadSettings;
 use crate::error::{Code, Error};
 use crate::nodes::limit::{Begun, Bounds, Limit, Outcome};
@@ -22,16 +24,16 @@ use crate::telemetry::metrics::Metrics;
 
 /// What keeps an instance from taking more on than it can do.
 pub struct Admission {
-    /// Before the sources of fills.
-    pub fills: Gate,
     /// Before the sources of requests that are answered for themselves alone.
     pub direct: Gate,
+    fills: Gate,
+    /// Before fills out of upstreams, by their names: one that hangs must not keep what the database can do from being done.
+    upstreams: Mutex<HashMap<String, Gate>>,
+    settings: OverloadSettings,
     /// Requests that wait for fills.
     pub waiters: Budget,
     /// Bytes of request bodies.
     pub bodies: Budget,
-    queue_timeout: Duration,
-    stale_timeout: Duration,
 }
 
 /// A door that lets so many in as do not slow each other down.
@@ -40,7 +42,7 @@ pub struct Gate(Arc<Door>);
 
 struct Door {
     state: Mutex<State>,
-    kind: &'static str,
+    kind: String,
     refused: [IntCounter; 4],
 }
 
@@ -85,35 +87,49 @@ impl Admission {
     /// Nothing runs yet.
     pub fn new(settings: &OverloadSettings, metrics: &Metrics) -> Self {
         Self {
-            fills: Gate::new("fill", settings, metrics),
             direct: Gate::new("direct", settings, metrics),
+            fills: Gate::new("fill", settings, metrics),
+            upstreams: Mutex::default(),
+            settings: settings.clone(),
             waiters: Budget::new(settings.waiters_max),
             bodies: Budget::new(settings.bodies_bytes_max),
-            queue_timeout: settings.queue_timeout.0,
-            stale_timeout: settings.stale_timeout.0,
         }
+    }
+
+    /// Before the source of a fill: the database, and handlers with it, or an upstream.
+    pub fn fills(&self, source: &Source, metrics: &Metrics) -> Gate {
+        let Source::Upstream { upstream, .. } = source else { return self.fills.clone() };
+        let mut upstreams = self.upstreams.lock();
+        if let Some(gate) = upstreams.get(&upstream.name) {
+            return gate.clone();
+        }
+        let gate = Gate::new(&format!("upstream {}", upstream.name), &self.settings, metrics);
+        upstreams.insert(upstream.name.clone(), gate.clone());
+        gate
     }
 
     /// How long a source waits for its place; less where something stale could be served instead.
     pub fn patience(&self, has_stale: bool) -> Duration {
-        if has_stale { self.stale_timeout.min(self.queue_timeout) } else { self.queue_timeout }
+        let OverloadSettings { queue_timeout, stale_timeout, .. } = self.settings;
+        if has_stale { stale_timeout.min(queue_timeout).0 } else { queue_timeout.0 }
     }
 
-    /// Moves what is known of both gates into the exported metrics.
+    /// Moves what is known of the gates into the exported metrics.
     pub fn export(&self, metrics: &Metrics) {
         self.fills.export(metrics);
         self.direct.export(metrics);
+        self.upstreams.lock().values().for_each(|gate| gate.export(metrics));
     }
 }
 
 impl Gate {
-    fn new(kind: &'static str, settings: &OverloadSettings, metrics: &Metrics) -> Self {
+    fn new(kind: &str, settings: &OverloadSettings, metrics: &Metrics) -> Self {
         let OverloadSettings { concurrency_min, concurrency_max, slowdown_max, slack, queue_max, .. } = *settings;
         let bounds = Bounds { min: concurrency_min, max: concurrency_max, slowdown_max, slack: slack.0 };
         let state = State { limit: Limit::new(bounds, Instant::now()), queue: Queue::new(queue_max), in_vain: false };
         let refused =
             Priority::ALL.map(|priority| metrics.overload_refused.with_label_values(&[kind, priority.as_str()]));
-        Self(Arc::new(Door { state: Mutex::new(state), kind, refused }))
+        Self(Arc::new(Door { state: Mutex::new(state), kind: kind.to_owned(), refused }))
     }
 
     /// Goes in, or waits for a place, but no longer than `patience`: who would have to is refused at once. Cancelling ends
@@ -199,7 +215,7 @@ impl Gate {
             (&metrics.overload_waiting, waiting),
         ];
         for (gauge, value) in gauges {
-            gauge.with_label_values(&[self.0.kind]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.with_label_values(&[self.0.kind.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
 }

@@ -226,7 +226,8 @@ impl Pipeline {
         // What is renewed behind a hit has answered already: nobody waits for it, so it may wait.
         let has_stale = fill.priority == Priority::Foreground
             && self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), stands_in);
-        self.admission.fills.enter(fill.priority, self.admission.patience(has_stale)).await
+        let gate = self.admission.fills(&fill.endpoint.route.source, &self.metrics);
+        gate.enter(fill.priority, self.admission.patience(has_stale)).await
     }
 
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.

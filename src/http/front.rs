@@ -249,9 +249,8 @@ impl Front {
         if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
         let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
-        let wanted = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
-        let refresh = wanted.then_some(Priority::Revalidate);
-        Found::Hit { response, refresh, audit: None }
+        let refresh = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
+        Found::Hit { response, refresh: refresh.then_some(Priority::Revalidate), audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.

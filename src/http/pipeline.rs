@@ -89,12 +89,12 @@ pub struct Pipeline {
     pub settings: Arc<Settings>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// What is told of nodes.
-    pub nodes: NodePages,
     /// How many sources may run.
     pub admission: Admission,
     /// How often clients may ask.
     pub rates: Rates,
+    /// What is told of nodes.
+    pub nodes: NodePages,
     /// Answers to render again when they fall.
     pub hot: Hot,
     /// Which hits are compared with the primary.

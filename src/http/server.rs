@@ -128,21 +128,6 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
     }
 }
 
-/// The body of a request: whole, unless it only passes through.
-async fn incoming(
-    request: &HttpRequest,
-    payload: web::Payload,
-    passage: &Passage,
-    settings: &Settings,
-    held: &mut Share,
-) -> Result<Incoming, Error> {
-    let is_passed_on = passage.endpoint.producer.upstream().is_some();
-    if is_passed_on && Incoming::streams(request, &settings.limits)? {
-        return Ok(Incoming::Stream(payload));
-    }
-    read_body(request, payload, settings, held).await.map(Incoming::Whole)
-}
-
 /// The answer to a client that asks too often.
 fn limited(pipeline: &Pipeline, passage: &Passage, rate: Rate, retry_secs: u64) -> Response<Bytes> {
     let Passage { endpoint, request_id, .. } = passage;
@@ -160,6 +145,21 @@ fn unread(mut response: Response<Bytes>, request: &HttpRequest) -> HttpResponse 
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
     }
     HttpResponse::from(response).map_into_boxed_body()
+}
+
+/// The body of a request: whole, unless it only passes through.
+async fn incoming(
+    request: &HttpRequest,
+    payload: web::Payload,
+    passage: &Passage,
+    settings: &Settings,
+    held: &mut Share,
+) -> Result<Incoming, Error> {
+    let is_passed_on = passage.endpoint.producer.upstream().is_some();
+    if is_passed_on && Incoming::streams(request, &settings.limits)? {
+        return Ok(Incoming::Stream(payload));
+    }
+    read_body(request, payload, settings, held).await.map(Incoming::Whole)
 }
 
 /// The whole body, inside the limits of length and time, and of what all bodies together may take up.

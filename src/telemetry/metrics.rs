@@ -23,14 +23,6 @@ pub struct Metrics {
     pub fills: IntCounterVec,
     /// Requests that waited for another's fill.
     pub fill_waiters: IntCounterVec,
-    /// Requests to upstreams' endpoints.
-    pub upstream_tries: IntCounterVec,
-    /// Requests to upstreams that were worth repeating.
-    pub upstream_retries: IntCounterVec,
-    /// 1 while every endpoint of an upstream has failed.
-    pub upstream_out: IntGaugeVec,
-    /// Answers of upstreams that were compared with the query which is to take their place.
-    pub shadow_compared: IntCounterVec,
     /// Sources that were not run, since too many ran already.
     pub overload_refused: IntCounterVec,
     /// How many sources may run at once.
@@ -41,6 +33,14 @@ pub struct Metrics {
     pub overload_waiting: IntGaugeVec,
     /// Requests that came more often than they may.
     pub rate_limited: IntCounterVec,
+    /// Requests to upstreams' endpoints.
+    pub upstream_tries: IntCounterVec,
+    /// Requests to upstreams that were worth repeating.
+    pub upstream_retries: IntCounterVec,
+    /// 1 while every endpoint of an upstream has failed.
+    pub upstream_out: IntGaugeVec,
+    /// Answers of upstreams that were compared with the query which is to take their place.
+    pub shadow_compared: IntCounterVec,
     /// Answers that were compared with the primary.
     pub audit_checked: IntCounterVec,
     /// Those of them that were wrong.
@@ -127,6 +127,15 @@ impl Metrics {
                 "Requests that waited for another request's fill.",
                 &["route"],
             )?,
+            overload_refused: counters(
+                "overload_refused_total",
+                "Sources not run because too many ran, by kind and how urgent they were.",
+                &["kind", "priority"],
+            )?,
+            overload_limit: gauges("overload_limit", "How many sources may run at once, by kind.", &["kind"])?,
+            overload_running: gauges("overload_running", "How many sources run, by kind.", &["kind"])?,
+            overload_waiting: gauges("overload_waiting", "How many sources wait for a place, by kind.", &["kind"])?,
+            rate_limited: counters("rate_limited_total", "Requests refused with 429, by route.", &["route"])?,
             upstream_tries: counters(
                 "upstream_tries_total",
                 "Requests to endpoints of upstreams, by outcome: ok, connect, broken, timeout, status, own.",
@@ -143,15 +152,6 @@ impl Metrics {
                 "Upstream routes compared with their shadow: equal, different, failed.",
                 &["route", "outcome"],
             )?,
-            overload_refused: counters(
-                "overload_refused_total",
-                "Sources not run because too many ran, by kind and how urgent they were.",
-                &["kind", "priority"],
-            )?,
-            overload_limit: gauges("overload_limit", "How many sources may run at once, by kind.", &["kind"])?,
-            overload_running: gauges("overload_running", "How many sources run, by kind.", &["kind"])?,
-            overload_waiting: gauges("overload_waiting", "How many sources wait for a place, by kind.", &["kind"])?,
-            rate_limited: counters("rate_limited_total", "Requests refused with 429, by route.", &["route"])?,
             audit_checked: counters("audit_checked_total", "Cached answers compared with the primary.", &["route"])?,
             audit_wrong: counters("audit_wrong_total", "Cached answers that were wrong.", &["route"])?,
             bus_messages: counters(
