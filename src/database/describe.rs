@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::connect::RawLink;
 use super::node::Node;
 use super::read::{Column, Database, Shared};
+use super::wire::SqlState;
 use crate::error::{Code, Error};
 
 /// What a statement takes and yields.
@@ -56,7 +57,13 @@ impl Database {
                 Err(Error::new(Code::DatabaseUnavailable, "no database can be reached"))
             }
             Err(error) => {
-                log::error!("a statement was refused: {error}");
+                let state = match &error {
+                    DescribeError::Refused { state, .. } => SqlState::new(state),
+                    _ => None,
+                };
+                if let Some(kept_back) = self.shared.said.may_say(Instant::now(), ("any node".into(), state)) {
+                    log::error!(kept_back; "a statement was refused: {error}");
+                }
                 Err(Error::new(Code::QueryFailed, "the query failed; the log says why"))
             }
         }

@@ -11,10 +11,12 @@ use crate::cache::key::KeyMaker;
 use crate::cache::tag::Tags;
 use crate::config::manifest::{Manifest, Route, Source, Watch};
 use crate::config::settings::Settings;
+use crate::error::Code;
 use crate::source::Producer;
 use crate::source::handler::Registry;
 use crate::source::sql::SqlSource;
 use crate::telemetry::metrics::{LookupResult, Metrics};
+use crate::telemetry::sparing::Sparing;
 use crate::telemetry::striped::Striped;
 
 /// All routes of an instance, ready to serve.
@@ -48,6 +50,8 @@ pub struct Endpoint {
     pub cors: bool,
     /// All other middlewares, outermost first.
     pub middlewares: Vec<Middleware>,
+    /// What was said of it in the log, by what went wrong.
+    pub said: Sparing<Code>,
     /// Counters of the hit path, resolved beforehand so that a hit looks nothing up.
     pub counters: Counters,
 }
@@ -101,6 +105,7 @@ impl Surface {
                 cache_control: headers::interned(route.cache_control()),
                 cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
+                said: Sparing::default(),
                 counters: Counters::new(metrics, &route.path),
                 route: Arc::clone(route),
             });
