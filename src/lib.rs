@@ -20,7 +20,7 @@
 //! | `telemetry` | `config`, `error`, `mode` |
 //! | `local` | nothing |
 //! | `nodes` | `config`, `error`, `telemetry` |
-//! | `cache` | `config`, `error`, `nodes`, `position`, `telemetry` |
+//! | `cache` | `config`, `error`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `database` | `config`, `error`, `nodes`, `position`, `telemetry` |
 //! | `source` | `config`, `database`, `error`, `nodes`, `position`, `telemetry` |
 //! | `ramp` | `config`, `database`, `error`, `source` |

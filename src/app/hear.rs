@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::cache::bus::Bus;
+use crate::cache::bus::{Bus, READ_MAX};
 use crate::cache::fence::{Applied, Ledger, Message};
 use crate::cache::shared::commands::Unavailable;
 use crate::cache::tag::Tag;
@@ -44,6 +44,8 @@ pub struct Ear {
     pub(super) snapshots: Option<Arc<Snapshots>>,
     pub(super) instance: String,
     pub(super) is_leading: AtomicBool,
+    /// Whether the stream has more than was read of it.
+    is_behind: AtomicBool,
     is_leaving: AtomicBool,
     has_left: Notify,
     heard: Mutex<Heard>,
@@ -110,6 +112,7 @@ impl Ear {
             snapshots,
             instance,
             is_leading: AtomicBool::new(false),
+            is_behind: AtomicBool::new(true),
             is_leaving: AtomicBool::new(false),
             has_left: Notify::new(),
             heard: Mutex::default(),
@@ -152,7 +155,7 @@ impl Ear {
         if applied.foreign {
             return;
         }
-        if let Some(database) = &self.database {
+        if let Some(database) = self.database.as_ref().filter(|_| self.tells()) {
             database.see(message.at.system, message.at.timeline);
         }
         let metrics = &self.pipeline.metrics;
@@ -259,27 +262,39 @@ impl Ear {
             if after.is_some_and(|after| after.system != system) {
                 *after = None;
             }
-            if present_at.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
+            if self.tells() && present_at.is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
                 bus.be_present().await?;
                 present_at = Some(Instant::now());
             }
             let wait = self.settings.changes.heartbeat_interval.0;
             let messages = bus.read(&mut link, system, *after, wait).await?;
             trouble.is_over();
+            let is_behind = messages.len() == READ_MAX;
             for (at, message) in messages {
                 *after = Some(at);
                 let Some(message) = message else { continue };
                 self.apply(&message);
-                for purge in &message.purges {
+                for purge in message.purges.iter().filter(|_| self.tells()) {
                     bus.confirm(*purge).await?;
                 }
             }
+            self.is_behind.store(is_behind, Ordering::Relaxed);
         }
     }
 
-    /// The cluster whose stream is read: that of the own database, or the one that others publish for.
+    /// Whether the stream has more than was read of it, or nothing was read yet.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    fn tells(&self) -> bool {
+        self.pipeline.capabilities.tells
+    }
+
+    /// The cluster whose stream is read: that of the own database, or the one that others publish for. Who only listens has
+    /// nothing of his own to go by.
     async fn system(&self, bus: &Bus) -> Result<Option<SystemId>, Unavailable> {
-        match self.database.as_ref().and_then(|database| database.highest()) {
+        match self.database.as_ref().filter(|_| self.tells()).and_then(|database| database.highest()) {
             Some((system, _)) => Ok(Some(system)),
             None => bus.system().await,
         }
@@ -425,6 +440,9 @@ impl Ear {
     /// Leaves: another instance leads at once, and nothing is kept for this one. Waits for that for a moment.
     pub(super) async fn leave(&self) {
         self.is_leaving.store(true, Ordering::Relaxed);
+        if !self.tells() {
+            return;
+        }
         if let Some(bus) = &self.bus
             && let Err(failure) = bus.leave().await
         {

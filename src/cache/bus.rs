@@ -12,7 +12,7 @@ use redis::{Cmd, FromRedisValue, Value, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::fence::Message;
+use super::fence::{HardPurges, Message};
 use super::shared::Shared;
 use super::shared::commands::Unavailable;
 use super::shared::target::Connection;
@@ -24,7 +24,7 @@ const PRESENCE_TIME: Duration = Duration::from_secs(5);
 /// How long confirmations of a purge are kept for whoever asked for it.
 const CONFIRMATION_TIME: Duration = Duration::from_secs(60);
 /// Messages taken from the stream at once.
-const READ_MAX: usize = 1000;
+pub const READ_MAX: usize = 1000;
 /// How much longer than it was to wait a read may take.
 const READ_TIME_MAX: Duration = Duration::from_secs(2);
 /// What Redis says of an id that is not greater than the last one.
@@ -134,6 +134,39 @@ fn id_of(position: Position) -> String {
 fn position_of(system: SystemId, id: &str) -> Option<Position> {
     let (timeline, lsn) = id.split_once('-')?;
     Some(Position { system, timeline: Timeline(timeline.parse().ok()?), lsn: Lsn(lsn.parse().ok()?) })
+}
+
+/// Hard purges as they are kept beside the stream.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HardWire {
+    #[serde(rename = "t")]
+    through: String,
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    all: Option<String>,
+    #[serde(rename = "h")]
+    tags: Vec<(String, String)>,
+}
+
+impl HardWire {
+    fn of(purges: &HardPurges) -> Self {
+        let tag = |(hash, at): &(u64, Position)| (format!("{hash:016x}"), at.to_string());
+        Self {
+            through: purges.through.to_string(),
+            all: purges.all.map(|at| at.to_string()),
+            tags: purges.tags.iter().map(tag).collect(),
+        }
+    }
+
+    /// None where it is of another version.
+    fn purges(self) -> Option<HardPurges> {
+        let tag = |(hash, at): (String, String)| Some((u64::from_str_radix(&hash, 16).ok()?, at.parse().ok()?));
+        Some(HardPurges {
+            through: self.through.parse().ok()?,
+            all: self.all.map(|at| at.parse()).transpose().ok()?,
+            tags: self.tags.into_iter().map(tag).collect::<Option<_>>()?,
+        })
+    }
 }
 
 impl Bus {
@@ -313,6 +346,27 @@ impl Bus {
         let mut remove = cmd("ZREM");
         let _removed: i64 = self.ask(remove.arg(self.key("instances")).arg(&self.instance)).await?;
         self.follow().await
+    }
+
+    /// Keeps all hard purges that were told, for those who come when nobody can be asked and the stream has lost its beginning.
+    ///
+    /// # Errors
+    /// Where Redis cannot be reached.
+    pub async fn keep_hard_purges(&self, purges: &HardPurges, retention: Duration) -> Result<(), Unavailable> {
+        let Ok(text) = serde_json::to_string(&HardWire::of(purges)) else { return Ok(()) };
+        let mut set = cmd("SET");
+        set.arg(self.key("hard")).arg(text).arg("PX").arg(millis(retention));
+        let _ok: String = self.ask(&set).await?;
+        Ok(())
+    }
+
+    /// The hard purges that were kept last.
+    ///
+    /// # Errors
+    /// Where Redis cannot be reached.
+    pub async fn hard_purges(&self) -> Result<Option<HardPurges>, Unavailable> {
+        let text: Option<String> = self.ask(cmd("GET").arg(self.key("hard"))).await?;
+        Ok(text.and_then(|text| serde_json::from_str::<HardWire>(&text).ok()?.purges()))
     }
 
     /// Confirms that a purge is applied here.

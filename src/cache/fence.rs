@@ -4,6 +4,8 @@
 //! [`Ledger`] holds the rules and nothing else: no clock, no lock, no channel; tests and models drive it by hand. [`Fences`]
 //! puts a ledger behind a lock, with the two numbers that let a hit skip it.
 
+mod hard;
+
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::iter;
@@ -11,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
+
+pub use hard::HardPurges;
 
 use super::key::HashIsKey;
 use super::tag::{EVERYTHING, Tag};
@@ -149,8 +153,8 @@ pub struct Ledger {
     last: Option<Position>,
     /// Every fill reads past it.
     floor: Option<Position>,
-    /// Whether hard purges may have been missed that are still to be looked up.
-    hard_unknown: bool,
+    /// What is known of hard purges that were not heard.
+    hard: hard::Knowledge,
     gaps: u64,
     /// Whether nobody is to tell this instance anything.
     is_alone: bool,
@@ -171,7 +175,7 @@ impl Ledger {
             through: None,
             last: None,
             floor: None,
-            hard_unknown: true,
+            hard: hard::Knowledge::default(),
             gaps: 0,
             is_alone: false,
             awaits_start: false,
@@ -200,7 +204,8 @@ impl Ledger {
         self.turn_to(at.system, at.timeline);
         (self.told, self.heard, self.start) = (Some(at), Some(at), Some(at));
         self.all.soft = Mark::default();
-        (self.is_alone, self.hard_unknown) = (true, false);
+        self.is_alone = true;
+        self.hard.give_up();
     }
 
     /// The primary is on this timeline of this cluster, or on a later one. Says whether that is news: then all is purged
@@ -253,7 +258,7 @@ impl Ledger {
         let told = self.told;
         let missed = self.missed(message);
         if let Some(missed) = missed {
-            self.hard_unknown = true;
+            self.hard.miss(missed);
             self.gaps += 1;
             // All before it counts as purged, so the chain goes on from there.
             self.last = message.prev;
@@ -326,31 +331,6 @@ impl Ledger {
         self.bound();
     }
 
-    /// Hard purges of the past, as far as they are still kept: tags and their fences. With them it is known again which
-    /// entries must not be served, unless more was missed since they were asked for: `gaps` is the count from before that.
-    pub fn learn_hard(&mut self, purges: impl IntoIterator<Item = (Tag, Position)>, gaps: u64) {
-        for (tag, at) in purges {
-            // No entry carries the tag of everything, which is how a flush is kept.
-            let fence = match tag.name() {
-                EVERYTHING => &mut self.all,
-                _ => self.tags.entry(tag.hash()).or_default(),
-            };
-            fence.raise(Mark { at: Some(at), reads: None }, true);
-        }
-        self.hard_unknown &= gaps != self.gaps;
-        self.bound();
-    }
-
-    /// The hard purges of the past cannot be learnt, and what they may cover is served all the same.
-    pub fn give_up_hard(&mut self) {
-        self.hard_unknown = false;
-    }
-
-    /// Whether hard purges may have been missed; see [`Ledger::learn_hard`].
-    pub fn hard_unknown(&self) -> bool {
-        self.hard_unknown
-    }
-
     /// How often something was missed.
     pub fn gaps(&self) -> u64 {
         self.gaps
@@ -406,7 +386,7 @@ impl Ledger {
         // What others filled before this instance began is judged by what was told since then, once all of that was heard.
         let is_known = !is_ahead && (is_own || (told.is_some() && self.is_caught_up()));
         let is_missed = self.all.soft.is_lacked_by(told, as_of);
-        if self.hard_unknown && (is_missed || (told.is_some() && !is_known)) {
+        if self.hard_unknown() && (is_missed || (told.is_some() && !is_known)) {
             Standing::Forbidden
         } else if fences().any(|fence| fence.soft.is_lacked_by(told, as_of)) {
             Standing::Purged

@@ -29,6 +29,7 @@ pub struct Memory {
     /// Moves with every change of any entry, and is unique among the stores of a process: what a worker noted under another
     /// number is void.
     version: AtomicU64,
+    retention: Retention,
 }
 
 /// Versions of all stores, handed out in order.
@@ -48,14 +49,21 @@ thread_local! {
 }
 
 impl Memory {
-    /// An empty store that keeps at most this many bytes, bookkeeping included.
+    /// An empty store that keeps at most this many bytes, bookkeeping included, and each entry for as long as it is of use.
     pub fn new(bytes_max: u64) -> Self {
+        Self::keeping(bytes_max, Duration::ZERO)
+    }
+
+    /// As [`Memory::new`], for who serves entries past their use: it keeps each until it is so old, and what says that there is
+    /// nothing no longer than that is of use.
+    pub fn keeping(bytes_max: u64, at_least: Duration) -> Self {
+        let retention = Retention { at_least };
         let cache = Cache::builder()
             .max_capacity(bytes_max)
             .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX))
-            .expire_after(Retention)
+            .expire_after(retention)
             .build_with_hasher(BuildHasherDefault::default());
-        Self { cache, version: AtomicU64::new(next_version()) }
+        Self { cache, version: AtomicU64::new(next_version()), retention }
     }
 
     /// Shows the entry of a key, if there is one that answers exactly this request.
@@ -107,6 +115,11 @@ impl Memory {
         self.version.store(next_version(), Ordering::Release);
     }
 
+    /// Until which age an entry is kept here.
+    pub fn retention(&self, entry: &Entry) -> Duration {
+        self.retention.of(entry)
+    }
+
     /// Entries in no order, for those who look at them one by one.
     pub fn entries(&self) -> impl Iterator<Item = (Key, Arc<Entry>)> + '_ {
         self.cache.iter().map(|(key, entry)| (*key, entry))
@@ -133,11 +146,22 @@ pub struct Usage {
 }
 
 /// An entry leaves the store when it can be of no use any more, not when it stops being fresh.
-struct Retention;
+#[derive(Clone, Copy)]
+struct Retention {
+    /// Until this age it is of use here, whatever its own limits.
+    at_least: Duration,
+}
+
+impl Retention {
+    fn of(self, entry: &Entry) -> Duration {
+        let own = entry.limits.retention();
+        if entry.absence.is_some() { own } else { own.max(self.at_least) }
+    }
+}
 
 impl Expiry<Key, Arc<Entry>> for Retention {
     fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some(entry.limits.retention().saturating_sub(entry.made.elapsed()))
+        Some(self.of(entry).saturating_sub(entry.made.elapsed()))
     }
 
     fn expire_after_update(

@@ -16,8 +16,10 @@ pub mod tag;
 pub mod variants;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::settings::{CacheSettings, PastHardPurgeSilence};
+use crate::mode::Capabilities;
 
 /// The cache: what is kept, what is being made, and what is known of changes.
 pub struct Cache {
@@ -33,7 +35,13 @@ pub struct Cache {
 
 impl Cache {
     /// A cache as it is set.
-    pub fn new(settings: &CacheSettings, fills_max: usize, shared: Option<Arc<shared::Shared>>) -> Self {
+    pub fn new(
+        settings: &CacheSettings,
+        capabilities: Capabilities,
+        fills_max: usize,
+        shared: Option<Arc<shared::Shared>>,
+    ) -> Self {
+        let at_least = if capabilities.issues_anew { settings.retention.0 } else { Duration::ZERO };
         let refuses = settings.past_hard_purge_max_silence == PastHardPurgeSilence::Refuse;
         let limits = fence::SilenceLimits {
             max: settings.max_silence.0,
@@ -41,7 +49,7 @@ impl Cache {
         };
         Self {
             fences: fence::Fences::new(settings.tags_max, limits),
-            memory: memory::Memory::new(settings.memory_bytes_max),
+            memory: memory::Memory::keeping(settings.memory_bytes_max, at_least),
             shared,
             fills: fill::Fills::new(fills_max),
         }

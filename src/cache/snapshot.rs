@@ -149,7 +149,7 @@ pub fn load(file: &Path, memory: &Memory, codec: &Codec, bytes_max: u64, age_max
         }
         match codec.decode(key, &value, kept, now, Origin::Snapshot) {
             Ok(entry)
-                if entry.age(now) < entry.limits.retention()
+                if entry.age(now) < memory.retention(&entry)
                     && count.bytes.saturating_add(length.into()) <= bytes_max =>
             {
                 entries.push((key, Arc::new(entry)));

@@ -11,7 +11,11 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::units::{Secret, Span, list};
-use crate::mode::Mode;
+use crate::mode::{Capabilities, FailoverSource, Mode};
+
+/// `failover.max_age` must be longer, in seconds: what a failover origin issues has to outlast the freshness of what it stands in
+/// for, or the CDN would be back for it at once.
+const FAILOVER_MAX_AGE_SECS_MIN: u64 = 300;
 
 /// The greatest `cache.early_refresh_beta`.
 pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
@@ -19,9 +23,10 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 12] = [
+const NAMED: [(&str, &str); 13] = [
     ("REGION", "region"),
     ("MODE", "mode"),
+    ("FAILOVER_SOURCE", "failover.source"),
     ("BIND_ADDR", "server.bind_addr"),
     ("ADMIN_ADDR", "server.admin_addr"),
     ("ADMIN_TOKEN", "server.admin_token"),
@@ -36,7 +41,7 @@ const NAMED: [(&str, &str); 12] = [
 
 /// Names of the design whose parts this version does not have yet. Setting one is not an error, since deployments share
 /// their environment between versions, but it is said at the start.
-const RESERVED: [&str; 4] = ["TOKEN_SECRET", "FAILOVER_SOURCE", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
+const RESERVED: [&str; 3] = ["TOKEN_SECRET", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
 
 /// All settings, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,6 +71,8 @@ pub struct Settings {
     pub changes: ChangeSettings,
     /// The response cache.
     pub cache: CacheSettings,
+    /// The secondary origin.
+    pub failover: FailoverSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -91,6 +98,7 @@ pub struct ServerSettings {
     pub header_timeout: Span,
     pub shutdown_timeout: Span,
     pub drain_delay: Span,
+    pub handover_socket: String,
     pub tls_cert_file: String,
     pub tls_key_file: String,
     pub list_routes_on_404: bool,
@@ -179,6 +187,11 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
+    /// Whether there is any database to read.
+    pub fn is_set(&self) -> bool {
+        !self.url.is_empty() || !self.read_replica_urls.is_empty()
+    }
+
     /// Where migrations and imports connect: past a pooler where one is configured.
     pub fn maintenance_url(&self) -> &DatabaseUrl {
         if self.direct_url.is_empty() { &self.url } else { &self.direct_url }
@@ -338,6 +351,17 @@ pub struct CacheSettings {
     pub early_refresh_beta: f64,
 }
 
+/// `[failover]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
+pub struct FailoverSettings {
+    pub source: FailoverSource,
+    pub max_age: Span,
+    #[serde(deserialize_with = "list")]
+    pub peers: Vec<String>,
+}
+
 /// `[cors]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -440,13 +464,24 @@ impl Settings {
         Ok(settings)
     }
 
+    /// What this instance does.
+    pub fn capabilities(&self) -> Capabilities {
+        self.mode.capabilities(self.failover.source)
+    }
+
     /// Combinations that single keys cannot rule out.
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |sentence: &str| Err(ConfigError::new(sentence));
-        if self.mode == Mode::Failover {
-            return fail("mode: failover mode is not part of this version; run with mode = \"regional\"");
+        let is_failover = self.mode == Mode::Failover;
+        if is_failover && self.failover.max_age.0.as_secs() <= FAILOVER_MAX_AGE_SECS_MIN {
+            return fail(
+                "failover.max_age: must be longer than 300s, which is for how long regional origins let caches keep answers",
+            );
         }
-        if self.database.url.is_empty() && !self.database.read_replica_urls.is_empty() {
+        if is_failover && self.failover.source == FailoverSource::ReadOnly && !self.database.is_set() {
+            return fail("failover.source: read-only needs a database to read; set DATABASE_READ_REPLICA_URL");
+        }
+        if !is_failover && self.database.url.is_empty() && !self.database.read_replica_urls.is_empty() {
             return fail("database.read_replica_urls: replicas need a primary; set DATABASE_URL as well");
         }
         if self.server.tls_cert_file.is_empty() != self.server.tls_key_file.is_empty() {

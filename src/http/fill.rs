@@ -1,5 +1,6 @@
 //! A fill: the source is run once for all who wait on a key, and what it produced becomes an entry.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::cache::fence::Standing;
 use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
 use crate::cache::key::Key;
 use crate::cache::policy::{Freshness, Limits};
+use crate::cache::shared::codec::interned;
 use crate::cache::shared::{Found, Lease, Look, Seen, Shared, Turn};
 use crate::cache::tag::Tag;
 use crate::cache::variants::Variants;
@@ -36,24 +38,24 @@ const READS_MAX: usize = 4;
 
 /// What is to be filled.
 pub(super) struct Fill {
-    endpoint: Arc<Endpoint>,
-    params: Params,
-    key: Key,
-    canonical: Box<[u8]>,
-    tags: Arc<[Tag]>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) params: Params,
+    pub(super) key: Key,
+    pub(super) canonical: Box<[u8]>,
+    pub(super) tags: Arc<[Tag]>,
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
-    began: Instant,
+    pub(super) began: Instant,
 }
 
 /// What an entry is stamped with.
-struct Stamp {
-    tags: Vec<Tag>,
-    told: Option<Position>,
-    is_local: bool,
-    as_of: Option<Position>,
-    made: Instant,
-    detail: &'static str,
+pub(super) struct Stamp {
+    pub(super) tags: Vec<Tag>,
+    pub(super) told: Option<Position>,
+    pub(super) is_local: bool,
+    pub(super) as_of: Option<Position>,
+    pub(super) made: Instant,
+    pub(super) detail: &'static str,
 }
 
 /// What a source came to, who answered, and how long it took.
@@ -62,7 +64,7 @@ pub(super) struct Produced {
     pub(super) detail: &'static str,
     pub(super) took: Duration,
     /// How far the databases had read that were asked; none where none was.
-    reached: Option<Reached>,
+    pub(super) reached: Option<Reached>,
 }
 
 impl Fill {
@@ -85,7 +87,7 @@ impl Fill {
         Wanted { key: self.key, canonical: &self.canonical, fingerprint, tags: &self.tags }
     }
 
-    fn fingerprint(&self) -> &[u8; 16] {
+    pub(super) fn fingerprint(&self) -> &[u8; 16] {
         &self.endpoint.route.fingerprint
     }
 }
@@ -131,6 +133,9 @@ impl Pipeline {
 
     /// Runs a fill that belongs to no connection: it goes on when the client who caused it has gone.
     async fn fill(self: Arc<Self>, lead: Lead, fill: Fill) {
+        if self.capabilities.issues_anew {
+            return self.fill_anew(lead, fill).await;
+        }
         let (outcome, lease) = match &self.cache.shared {
             Some(shared) => self.fill_shared(shared, &fill).await,
             None => (self.run(&fill).await, None),
@@ -143,6 +148,7 @@ impl Pipeline {
                 }
             }
             Ok(_) => {}
+            Err(error) if error.code == Code::NotShareable => self.alone.note(fill.key, Instant::now()),
             Err(error) => {
                 // What the request itself did wrong says that the source is there.
                 let status = if error.code.is_source_failure() { error.code.info().status } else { 0 };
@@ -240,7 +246,7 @@ impl Pipeline {
                 detail,
             };
             let entry = match answer {
-                Ok(answer) => self.entry(answer, fill, stamp).await,
+                Ok(answer) => self.entry(answer, fill, stamp).await?,
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
                 Err(error) => return Err(error),
             };
@@ -260,7 +266,13 @@ impl Pipeline {
         Filled { entry: Arc::new(entry), stored, layer: Layer::Source }
     }
 
-    async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {
+    pub(super) async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Result<Entry, Error> {
+        let content_type = match answer.content_type {
+            Cow::Borrowed(text) => text,
+            // Nobody knows how many there are of an upstream that makes them up.
+            Cow::Owned(text) => interned(&text)
+                .map_err(|_| Error::new(Code::NotShareable, "its media type is one of too many that are kept"))?,
+        };
         let compress_bytes_min = self.settings.cache.compress_bytes_min;
         let body = answer.body.clone();
         let cost = stamp.made.elapsed();
@@ -274,7 +286,7 @@ impl Pipeline {
         };
         let parts = Parts {
             status: answer.status,
-            content_type: answer.content_type,
+            content_type,
             body,
             tags: stamp.tags,
             told: stamp.told,
@@ -288,11 +300,11 @@ impl Pipeline {
             detail: stamp.detail,
             absence: None,
         };
-        Entry::new(&fill.canonical, fill.endpoint.route.fingerprint, parts)
+        Ok(Entry::new(&fill.canonical, fill.endpoint.route.fingerprint, parts))
     }
 
     /// The entry of a 404: kept for a short time, with the tags of its route, so that an insert makes it fall.
-    fn absence(&self, error: Error, fill: &Fill, stamp: Stamp) -> Entry {
+    pub(super) fn absence(&self, error: Error, fill: &Fill, stamp: Stamp) -> Entry {
         let fresh = self.settings.cache.not_found_ttl.0;
         let parts = Parts {
             status: 404,
@@ -341,7 +353,7 @@ impl Pipeline {
         let detail = match served.as_ref().map(|served| served.role) {
             Some(Role::Replica) => "replica",
             Some(Role::Primary) => "primary",
-            None => "handler",
+            None => endpoint.producer.detail(),
         };
         Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached) }
     }

@@ -28,7 +28,7 @@ use super::pipeline::{Passage, Pipeline, Plan, Shared};
 use super::respond::{self, CacheStatus};
 use super::surface::{Endpoint, Pattern, Surface};
 use super::target::{self, Arguments};
-use super::{headers, problem};
+use super::{failover, headers, problem};
 use crate::cache::entry::Entry;
 use crate::cache::fence::Standing;
 use crate::cache::policy::{Freshness, refreshes_early};
@@ -147,7 +147,7 @@ impl Front {
             let allow = HeaderValue::from_static("GET, HEAD");
             return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
         }
-        let Some(found) = surface.find(&path) else {
+        let Some(found) = surface.find(&path, request.method().as_str()) else {
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {
@@ -161,6 +161,9 @@ impl Front {
         trace.is_strong = consistency == Consistency::Strong;
         let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), request.uri().query())?;
         if !endpoint.route.is_cacheable() || trace.is_strong {
+            if !self.pipeline.capabilities.answers_alone {
+                return Err(failover::refusal(is_read(request), consistency));
+            }
             return Ok(self.pass(way, endpoint, arguments, Plan::Direct(consistency), trace));
         }
         Ok(self.lookup(way, endpoint, arguments, trace))
@@ -201,6 +204,9 @@ impl Front {
         let Some(entry) = entry else { return Found::Nothing };
         let age = entry.age(trace.started);
         let standing = entry.standing(&self.pipeline.cache.fences, age, trace.started);
+        if self.pipeline.capabilities.issues_anew {
+            return self.judge_anew(entry, standing, age, way, endpoint, trace);
+        }
         let (status, refresh) = match usability(standing, entry, age) {
             Freshness::Fresh(left) => {
                 endpoint.counters.hit.inc();
@@ -224,6 +230,24 @@ impl Front {
         let is_audited = matches!(status, CacheStatus::Hit(_)) && self.pipeline.audit.takes(trace.started);
         let audit = (is_audited && self.pipeline.can_audit(endpoint)).then(|| Arc::clone(entry));
         Found::Hit { response, refresh, audit }
+    }
+
+    /// What a failover origin makes of L1's entry, whatever its age; it looks behind whether there is a newer one.
+    fn judge_anew(
+        &self,
+        entry: &Arc<Entry>,
+        standing: Standing,
+        age: Duration,
+        way: &Way<'_>,
+        endpoint: &Endpoint,
+        trace: &Trace,
+    ) -> Found {
+        let Some(ttl_secs) = failover::ttl_secs(standing, entry, age) else { return Found::Nothing };
+        if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
+        let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
+        let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
+        let refresh = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
+        Found::Hit { response, refresh, audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.
@@ -311,7 +335,7 @@ impl Front {
     /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
     fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, trace: &mut Trace) {
         let status = response.status();
-        if self.health.is_draining() {
+        if self.health.closes_connections() {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
             response.head_mut().set_connection_type(ConnectionType::Close);
         }

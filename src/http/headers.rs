@@ -23,6 +23,12 @@ pub const X_ROUTE_PRIMARY: HeaderName = HeaderName::from_static("x-route-primary
 pub const X_CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
 /// What the CDN proves itself with.
 pub const X_ORIGIN_VERIFY: HeaderName = HeaderName::from_static("x-origin-verify");
+/// Where a request came from, as the upstream is told.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Which host it asked.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Whether by http or https.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Where the time went.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 

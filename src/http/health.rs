@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::database::health::Verdict;
+use crate::database::health::{Reason, Verdict};
 use crate::database::steps::Step;
 
 /// The health answers of this instance.
@@ -17,6 +17,7 @@ pub struct HealthPages {
     region: String,
     edge: ArcSwap<Page>,
     draining: AtomicBool,
+    closing: AtomicBool,
 }
 
 struct Page {
@@ -42,7 +43,7 @@ impl HealthPages {
     /// Pages that say unhealthy until the first verdict.
     pub fn new(region: &str) -> Self {
         let edge = ArcSwap::from_pointee(page(region, &Verdict::default(), None));
-        Self { region: region.to_owned(), edge, draining: AtomicBool::new(false) }
+        Self { region: region.to_owned(), edge, draining: AtomicBool::default(), closing: AtomicBool::default() }
     }
 
     /// Says from now on what a verdict came to, and how far eventual reads have stepped back.
@@ -63,20 +64,29 @@ impl HealthPages {
     /// Says from now on that this instance must not receive traffic any more.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.close_connections();
+    }
+
+    /// From now on each connection is given up as soon as its request is answered.
+    pub fn close_connections(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     /// Whether connections are to be given up as soon as their request is answered.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    pub fn closes_connections(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// The answer of a health path; `None` for other paths.
     pub fn respond(&self, path: &str) -> Option<Response<Bytes>> {
-        let draining = self.is_draining();
+        let unavailable = |body| (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(body));
         let (status, body) = match path {
             "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
-            "/health/ready" if draining => {
-                (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"draining\"}"))
+            "/health/ready" if self.draining.load(Ordering::Relaxed) => unavailable(b"{\"status\":\"draining\"}"),
+            // Until every node was asked once, others know better whom to read from.
+            "/health/ready" if self.edge.load().verdict.is_first_look() => unavailable(b"{\"status\":\"starting\"}"),
+            "/health/ready" if self.edge.load().verdict.reasons.contains(&Reason::NothingToServe) => {
+                unavailable(b"{\"status\":\"nothing_to_serve\"}")
             }
             "/health/ready" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
             "/health/edge" => {

@@ -1,5 +1,6 @@
 //! From an entry, an answer or an error to a response: the headers of the cache stand here and nowhere else.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -47,6 +48,13 @@ pub enum CacheStatus {
         /// Whether another request asked.
         collapsed: bool,
     },
+    /// A failover origin issues anew what it has.
+    Reissued {
+        /// The freshness that is left; negative where it is stale, or may be.
+        ttl_secs: i64,
+        /// Whether another request asked.
+        collapsed: bool,
+    },
     /// The cache was not consulted.
     Bypass,
 }
@@ -74,6 +82,10 @@ impl CacheStatus {
                 let stored = if stored { "; stored" } else { "" };
                 let collapsed = if collapsed { "; collapsed" } else { "" };
                 format!("mainstay; {forward}{stored}{collapsed}; detail={detail}")
+            }
+            Self::Reissued { ttl_secs, collapsed } => {
+                let collapsed = if collapsed { "; collapsed" } else { "" };
+                format!("mainstay; hit; ttl={ttl_secs}{collapsed}; detail=failover")
             }
             Self::Bypass if detail.is_empty() => "mainstay; fwd=bypass".to_owned(),
             Self::Bypass => format!("mainstay; fwd=bypass; detail={detail}"),
@@ -116,7 +128,12 @@ pub fn from_entry(
     if is_marked_stale && age < entry.limits.fresh {
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=0"));
     }
-    if status.is_hit() {
+    if let CacheStatus::Reissued { .. } = status {
+        // It has no age, and is good for as long as the route's header says here. What is not there may come at any time.
+        if is_absence {
+            head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+    } else if status.is_hit() {
         head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
     } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
         head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -162,7 +179,7 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
     let (encoding, body) = encoded;
     let mut response = Response::with_body(status_of(answer.status), body);
     let head = response.headers_mut();
-    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    head.insert(header::CONTENT_TYPE, media_type(answer));
     if let Some(name) = encoding.name() {
         head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
@@ -170,6 +187,24 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
     head.insert(header::CACHE_CONTROL, uncached(endpoint));
     head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(detail));
     response
+}
+
+/// The media type of an answer; one that cannot stand in a header is none.
+fn media_type(answer: &Answer) -> HeaderValue {
+    match &answer.content_type {
+        Cow::Borrowed(text) => HeaderValue::from_static(text),
+        Cow::Owned(text) => headers::value(text.clone()),
+    }
+}
+
+/// Says of an upstream's answer that the cache had no part in it, and how long others may keep it: as the upstream says, and
+/// where that says nothing, or the route is one whose answers this server keeps or that are one caller's, not at all.
+pub fn mark_forwarded<B>(response: &mut Response<B>, endpoint: &Endpoint) {
+    let head = response.headers_mut();
+    if endpoint.route.private || endpoint.route.is_cacheable() || !head.contains_key(header::CACHE_CONTROL) {
+        head.insert(header::CACHE_CONTROL, uncached(endpoint));
+    }
+    head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(endpoint.producer.detail()));
 }
 
 /// The response of an error on a known route.
@@ -197,11 +232,11 @@ fn uncached(endpoint: &Endpoint) -> HeaderValue {
 }
 
 /// Adds where the time went.
-pub fn add_timing(response: &mut Response<Bytes>, source: Option<Duration>, total: Duration) {
+pub fn add_timing<B>(response: &mut Response<B>, source: Option<Duration>, total: Duration) {
     let ms = |span: Duration| span.as_secs_f64() * 1000.0;
     let text = match source {
         Some(source) => format!("source;dur={:.1}, total;dur={:.1}", ms(source), ms(total)),
         None => format!("total;dur={:.1}", ms(total)),
     };
-    response.headers_mut().insert(headers::SERVER_TIMING, headers::value(text));
+    response.headers_mut().append(headers::SERVER_TIMING, headers::value(text));
 }

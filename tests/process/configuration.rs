@@ -39,7 +39,9 @@ fn a_configuration_that_cannot_be_run_with_is_64_and_names_its_key() {
         ("", &[("DATABASE_URL", "mysql://u@h/d")], &["database.url"]),
         ("[server]\ntls_cert_file = \"/c.pem\"\n", &[], &["server.tls_cert_file", "server.tls_key_file"]),
         ("[server]\ntls_cert_file = \"/c.pem\"\ntls_key_file = \"/k.pem\"\n", &[], &["server.tls_cert_file", "/c.pem"]),
-        ("", &[("MODE", "failover")], &["mode", "not part of this version"]),
+        ("[failover]\nmax_age = \"300s\"\n", &[("MODE", "failover")], &["failover.max_age", "300s"]),
+        ("[failover]\nmax_age = \"300900ms\"\n", &[("MODE", "failover")], &["failover.max_age"]),
+        ("", &[("MODE", "failover"), ("FAILOVER_SOURCE", "writes")], &["failover.source"]),
         ("", &[("MODE", "sideways")], &["mode"]),
         ("", &[("REGION", "two words")], &["region"]),
         ("[log]\nlevel = \"mainstay=louder\"\n", &[], &["log.level", "louder"]),
@@ -51,7 +53,9 @@ fn a_configuration_that_cannot_be_run_with_is_64_and_names_its_key() {
             assert!(message.contains(text), "{toml:?} {env:?} should name {text}: {message}");
         }
     }
-    assert!(refusal("", &[], &["--mode", "failover"]).contains("mode"));
+    assert!(
+        refusal("", &[("MAINSTAY__FAILOVER__MAX_AGE", "5m")], &["--mode", "failover"]).contains("failover.max_age")
+    );
 }
 
 #[test]

@@ -37,6 +37,7 @@ enum Failure {
     ReadOnly,
     Loading,
     ClusterDown,
+    Unauthorized,
     Refused,
 }
 
@@ -45,6 +46,10 @@ impl Failure {
         // Older servers report what a script ran into inside the text of another error.
         if error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("OOM command")) {
             return Self::Full;
+        }
+        // Another password is wanted than the one that is set, or one where none is.
+        if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) {
+            return Self::Unauthorized;
         }
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => Self::ReadOnly,
@@ -69,6 +74,7 @@ impl Failure {
             Self::ReadOnly => "read_only",
             Self::Loading => "loading",
             Self::ClusterDown => "cluster_down",
+            Self::Unauthorized => "unauthorized",
             Self::Refused => "refused",
         }
     }

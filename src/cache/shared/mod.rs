@@ -41,7 +41,10 @@ pub struct Shared {
     codec: Arc<Codec>,
     commands: Commands,
     waiters: Arc<Waiters>,
-    listener: JoinHandle<()>,
+    /// Who wakes those who wait; nobody where nobody waits.
+    listener: Option<JoinHandle<()>>,
+    /// Whether it may be written to.
+    writes: bool,
     misses: IntCounter,
     corrupt: IntCounter,
     unavailable: IntCounter,
@@ -103,11 +106,28 @@ pub struct Lease {
 }
 
 impl Shared {
-    /// The shared cache of the settings. Runs on the current runtime; connects when it is needed.
+    /// The shared cache of the settings, for one who fills it. Runs on the current runtime; connects when it is needed.
     ///
     /// # Errors
     /// A sentence that names the key.
     pub fn new(
+        redis: &RedisSettings,
+        cache: &CacheSettings,
+        body_bytes_max: usize,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, ConfigError> {
+        let mut shared = Self::reading(redis, cache, body_bytes_max, metrics)?;
+        let listening =
+            Arc::clone(&shared.waiters).listen(Arc::clone(shared.commands.target()), shared.channel.clone());
+        (shared.listener, shared.writes) = (Some(tokio::spawn(listening)), true);
+        Ok(shared)
+    }
+
+    /// As [`Shared::new`], for one who only looks: it sends no command that writes, and needs no right to one.
+    ///
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn reading(
         redis: &RedisSettings,
         cache: &CacheSettings,
         body_bytes_max: usize,
@@ -118,17 +138,16 @@ impl Shared {
             return Err(ConfigError::new("cache.namespace: no braces, which decide where a cluster keeps a key"));
         }
         let commands = Commands::new(redis, metrics)?;
-        let (waiters, channel) = (Arc::<Waiters>::default(), format!("{namespace}:filled"));
-        let listening = Arc::clone(&waiters).listen(Arc::clone(commands.target()), channel.clone());
         let lookups = |result: LookupResult| metrics.lookups.with_label_values(&["L2", result.as_str()]);
         Ok(Self {
-            channel,
+            channel: format!("{namespace}:filled"),
             retention: cache.retention.0,
             lease_timeout: redis.lease_timeout.0,
             codec: Arc::new(Codec::new(&namespace, body_bytes_max)),
             commands,
-            waiters,
-            listener: tokio::spawn(listening),
+            waiters: Arc::default(),
+            listener: None,
+            writes: false,
             misses: lookups(LookupResult::Miss),
             corrupt: lookups(LookupResult::Corrupt),
             unavailable: lookups(LookupResult::Unavailable),
@@ -139,6 +158,11 @@ impl Shared {
     /// Commands of others to the same Redis.
     pub fn commands(&self) -> &Commands {
         &self.commands
+    }
+
+    /// Whether Redis answers.
+    pub async fn is_reachable(&self) -> bool {
+        self.commands.query::<redis::Value>(&redis::cmd("PING")).await.is_ok()
     }
 
     /// Looks an entry up, in one wave. What is found counts as a lookup once its caller has judged it; all else is counted
@@ -162,8 +186,10 @@ impl Shared {
             }
             Err(NotOurs) => {
                 self.corrupt.inc();
-                // Else its stamp, whatever that says now, could keep the next entry out.
-                let _gone_or_not: Result<(), _> = self.eval(scripts::REMOVE, key, &[&seen.0]).await;
+                if self.writes {
+                    // Else its stamp, whatever that says now, could keep the next entry out.
+                    let _gone_or_not: Result<(), _> = self.eval(scripts::REMOVE, key, &[&seen.0]).await;
+                }
                 Look::Nothing
             }
         }
@@ -225,12 +251,18 @@ impl Shared {
 
     /// The entry and how long it will be kept, in this order: an entry that is stored in between seems as old as the one before
     /// it, which costs a fill at most, where the old one would seem as young as the new one the other way round. The client
-    /// for clusters sends commands again one by one, in whatever order; there a script does it.
+    /// for clusters sends commands again one by one, in whatever order; there a script does it, or, for one who may run none, one
+    /// command after the other.
     async fn ask_entry(&self, key: Key) -> Result<(i64, Option<Vec<u8>>), Unavailable> {
-        if self.commands.target().is_cluster() {
+        let is_cluster = self.commands.target().is_cluster();
+        if is_cluster && self.writes {
             return self.eval(scripts::LOOK, key, &[]).await;
         }
         let key = self.entry_key(&name(key));
+        if is_cluster {
+            let left_ms = self.commands.query(redis::cmd("PTTL").arg(&key)).await?;
+            return Ok((left_ms, self.commands.query(redis::cmd("GET").arg(&key)).await?));
+        }
         let mut wave = redis::pipe();
         wave.cmd("PTTL").arg(&key).cmd("GET").arg(&key);
         self.commands.run(async |connection| wave.query_async(connection).await).await
@@ -266,7 +298,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.listener.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod audit;
 mod counted;
-mod fleet;
+pub mod fleet;
 mod hard;
 mod herd;
 mod late_commit;
