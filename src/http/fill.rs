@@ -392,6 +392,8 @@ pub(super) async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() 
 fn panicked(endpoint: &Endpoint, panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    log::error!("the source of {} panicked: {text}", endpoint.route.path);
+    if let Some(kept_back) = endpoint.said.may_say(Instant::now(), Code::Internal) {
+        log::error!(kept_back; "the source of {} panicked: {text}", endpoint.route.path);
+    }
     Error::new(Code::Internal, "the source of this route failed; the log says why")
 }
