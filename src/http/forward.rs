@@ -216,14 +216,19 @@ async fn bring(mut payload: web::Payload, uploader: Uploader, limits: LimitSetti
                 return Err(too_large(&limits));
             }
             if !uploader.bring(chunk).await {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     };
     let late = |_| Err(Error::new(Code::BodyIncomplete, "the body did not arrive in time"));
     let outcome = actix_rt::time::timeout(limits.body_timeout.0, all).await.unwrap_or_else(late);
-    uploader.end(outcome);
+    match outcome {
+        Ok(true) => uploader.end(Ok(())),
+        // The upstream has answered, or gone, without the rest of it.
+        Ok(false) => {}
+        Err(error) => uploader.end(Err(error)),
+    }
 }
 
 /// Waits until the client has closed its side.
