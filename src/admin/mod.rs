@@ -5,11 +5,12 @@
 mod auth;
 mod entry;
 pub mod purge;
+mod shadow;
 mod stats;
 mod status;
 mod warm;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +28,7 @@ use crate::config::ConfigError;
 use crate::error::{Code, Error};
 use crate::http::headers::{self, Asked};
 use crate::http::health::HealthPages;
+use crate::http::nodes;
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
@@ -72,16 +74,24 @@ enum Action {
     Entry,
     Warm,
     Status,
+    Nodes,
+    NodeMinutes,
+    Shadow,
+    ShadowCompare,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 6] = [
+    const PATHS: [(&str, Action); 10] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        (nodes::NODES, Action::Nodes),
+        (nodes::MINUTES, Action::NodeMinutes),
+        ("/admin/shadow", Action::Shadow),
+        ("/admin/shadow/compare", Action::ShadowCompare),
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -90,8 +100,8 @@ impl Action {
 
     const fn method(self) -> Method {
         match self {
-            Self::Purge | Self::Flush | Self::Warm => Method::POST,
-            Self::Stats | Self::Entry | Self::Status => Method::GET,
+            Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes | Self::Shadow => Method::GET,
         }
     }
 }
@@ -126,13 +136,15 @@ impl From<Shut> for Refusal {
     }
 }
 
-/// Binds the admin listener. The server runs once it is awaited; it does not listen for signals itself.
+/// Serves on the admin listener. The server runs once it is awaited; it does not listen for signals itself.
 ///
 /// # Errors
-/// Where the address cannot be bound; the sentence names the setting.
-pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
+/// Where the socket cannot be used; the sentence names the setting.
+pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr), ConfigError> {
     let settings = Arc::clone(&parts.pipeline.settings);
-    let address = settings.server.admin_addr;
+    let unusable =
+        |error: std::io::Error| ConfigError::new(format!("server.admin_addr: its socket cannot be used: {error}"));
+    let address = listener.local_addr().map_err(unusable)?;
     let desk = web::Data::new(Desk {
         parts,
         gate: Gate::new(&settings.server.admin_token),
@@ -145,10 +157,9 @@ pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
         .client_request_timeout(settings.server.header_timeout.0)
         .shutdown_timeout(1)
         .disable_signals()
-        .bind(address)
-        .map_err(|error| ConfigError::new(format!("server.admin_addr: cannot listen on {address}: {error}")))?;
-    let bound = server.addrs().first().copied().unwrap_or(address);
-    Ok((server.run(), bound))
+        .listen(listener)
+        .map_err(unusable)?;
+    Ok((server.run(), address))
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Desk>) -> HttpResponse {
@@ -215,6 +226,10 @@ impl Desk {
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Nodes => self.parts.pipeline.nodes.list(&query),
+            Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
+            Action::Shadow => shadow::summary(&self),
+            Action::ShadowCompare => shadow::compare(&self, &body).await,
         }
     }
 }

@@ -123,6 +123,8 @@ impl Databases {
             ("database.read_replica_urls", self.replica.url(ROLE, DATABASE)),
             ("server.bind_addr", bind.to_string()),
             ("server.admin_addr", admin.to_string()),
+            // No balancer has to notice.
+            ("server.drain_delay", "0s".to_owned()),
         ];
         if folder.settings(Vec::new())?.server.admin_token.is_empty() {
             flags.push(("server.admin_token", ADMIN_TOKEN.to_owned()));

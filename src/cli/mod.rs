@@ -13,6 +13,7 @@ mod migrate;
 mod purge;
 mod routes;
 mod serve;
+mod shadow;
 mod status;
 mod warm;
 mod watches;
@@ -77,6 +78,9 @@ enum Command {
     /// Fill a running instance's cache before clients ask.
     #[command(after_help = warm::HELP)]
     Warm(warm::WarmArgs),
+    /// Print whether the shadows of upstream routes answer as their upstreams do.
+    #[command(after_help = shadow::HELP)]
+    Shadow(shadow::ShadowArgs),
     /// Import data of the reference application.
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -128,6 +132,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Purge(args) => purge::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Warm(args) => warm::run(&args),
+        Command::Shadow(args) => shadow::run(&args),
         Command::Import(command) => import::run(&command),
     };
     match done {

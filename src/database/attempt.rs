@@ -43,6 +43,8 @@ pub(super) enum Failure {
 pub(super) enum Others {
     Left,
     None,
+    /// All have been asked, or are let alone as this one is: its breaker does not count.
+    AllOpen,
 }
 
 impl Shared {
@@ -68,7 +70,8 @@ impl Shared {
         others: Others,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Failure> {
-        if !node.admit(Instant::now()) {
+        let began = Instant::now();
+        if !node.measured.admit(began) && others != Others::AllOpen {
             return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
         }
         let work = async {
@@ -83,7 +86,8 @@ impl Shared {
                 }
                 // Nobody else may answer, or this is the trial of the breaker: a new connection tells how the node is.
                 Err(Failure::Elsewhere(Meaning::Lost, _))
-                    if others == Others::None || node.breaker_state(Instant::now()) != BreakerState::Closed =>
+                    if others != Others::Left
+                        || node.measured.breaker_state(Instant::now()) != BreakerState::Closed =>
                 {
                     self.once(node, node.pool.fresh().await, at_least, query).await
                 }
@@ -95,13 +99,14 @@ impl Shared {
             outcome = timeout_at(deadline.into(), work) => outcome.unwrap_or(Err(Failure::Late)),
             () = gone(node, others) => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
         };
+        let now = Instant::now();
         match &outcome {
-            Ok(_) | Err(Failure::Final(_)) => node.succeeded(),
-            Err(Failure::Elsewhere(Meaning::Node, reason)) => node.failed(Instant::now(), reason),
-            Err(Failure::Elsewhere(Meaning::Lost, reason)) => node.lost_connection(reason),
-            Err(Failure::Late) if !node.may_be_up() => node.failed(Instant::now(), &"no answer until the deadline"),
+            Ok(_) | Err(Failure::Final(_)) => node.measured.succeeded(now, now.saturating_duration_since(began)),
+            Err(Failure::Elsewhere(Meaning::Node, reason)) => node.measured.failed(now, reason),
+            Err(Failure::Elsewhere(Meaning::Lost, reason)) => node.measured.lost_connection(now, reason),
+            Err(Failure::Late) if !node.may_be_up() => node.measured.failed(now, &"no answer until the deadline"),
             Err(Failure::Elsewhere(..)) => {
-                node.counts.conflicts.fetch_add(1, Ordering::Relaxed);
+                node.conflicts.fetch_add(1, Ordering::Relaxed);
             }
             Err(Failure::Late | Failure::Busy | Failure::Behind) => {}
         }
@@ -194,7 +199,7 @@ impl Display for Told<'_> {
 }
 
 /// Comes back once the sampler finds the node gone. A query that takes long on a node that answers is not disturbed.
-async fn gone(node: &Node, others: Others) {
+pub(super) async fn gone(node: &Node, others: Others) {
     sleep(if others == Others::Left { WATCH_INTERVAL } else { LAST_CHANCE_TIME }).await;
     while node.may_be_up() {
         sleep(WATCH_INTERVAL).await;

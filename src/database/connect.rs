@@ -54,6 +54,7 @@ pub struct Connector {
     statement_timeout: Duration,
     roots_file: Option<PathBuf>,
     tls: Mutex<Option<(TlsMode, Option<PathBuf>, MakeRustlsConnect)>>,
+    endpoint: String,
     label: Arc<str>,
 }
 
@@ -79,10 +80,16 @@ impl Connector {
             statement_timeout: settings.statement_timeout.0,
             roots_file,
             tls: Mutex::new(None),
+            endpoint: target.endpoint.clone(),
             label: target.label.clone(),
         };
         connector.tls_for(&target).map_err(wrong)?;
         Ok(connector)
+    }
+
+    /// `host:port`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// `host:port/database`, for messages.

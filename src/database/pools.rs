@@ -110,15 +110,22 @@ impl Pool {
     pub async fn lease(&self, left: Duration) -> Result<Lease, NoConnection> {
         let own = thread_number() % self.shards.len().max(1);
         let (before, from_own) = self.shards.split_at_checked(own).unwrap_or_default();
+        let mut failed = None;
         for shard in from_own.iter().chain(before) {
+            // Where none can be opened, for want of an address of the node perhaps, those that are open may be as well as ever.
+            if failed.is_some() && shard.status().available == 0 {
+                continue;
+            }
             match self.lease_of(shard, Duration::ZERO, left).await {
                 Err(NoConnection::Busy) => {}
+                Err(NoConnection::Failed(error)) => failed = Some(error),
                 outcome => return outcome,
             }
         }
-        match from_own.first() {
-            Some(shard) => self.lease_of(shard, self.wait_timeout.min(left), left).await,
-            None => Err(NoConnection::Closed),
+        match (failed, from_own.first()) {
+            (Some(error), _) => Err(NoConnection::Failed(error)),
+            (None, Some(shard)) => self.lease_of(shard, self.wait_timeout.min(left), left).await,
+            (None, None) => Err(NoConnection::Closed),
         }
     }
 

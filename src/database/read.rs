@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 use super::attempt::{Failure, Others};
-use super::classify::Meaning;
 use super::connect::{Connector, Session};
 use super::lag::{self, Bounds, History};
 use super::node::Node;
@@ -25,8 +24,11 @@ use crate::config::settings::{
     ChangeSettings, DatabaseSettings, DatabaseUrl, NodeSettings, Pooler, ReplicationSettings, Settings,
 };
 use crate::error::{Code, Error};
-use crate::nodes::breaker::Breaker;
-use crate::nodes::select::{Candidate, Pick};
+use crate::nodes::breaker::BreakerState;
+use crate::nodes::minutes::Calendar;
+use crate::nodes::node::{Identity, Kind, Node as Measured, Totals};
+use crate::nodes::report::{NodeReport, Status};
+use crate::nodes::select::{Candidate, Order, Pick, least_bad_first};
 use crate::position::{Position, SystemId, Timeline};
 
 pub use crate::config::manifest::Consistency;
@@ -186,6 +188,12 @@ impl Database {
         self.shared.status()
     }
 
+    /// The nodes, as their users see them.
+    pub fn reports(&self) -> Vec<NodeReport> {
+        let now = Instant::now();
+        self.shared.nodes.iter().map(|node| self.shared.report(node, now)).collect()
+    }
+
     /// Stops the samplers and hands out no connection any more.
     pub fn shutdown(&self) {
         self.tasks.lock().drain(..).for_each(|task| task.abort());
@@ -240,28 +248,35 @@ impl Shared {
         let sampled = node.sampled.load();
         let sampled = sampled.as_deref();
         let reading = sampled.and_then(|sampled| sampled.reading);
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let Totals { served, failed } = node.measured.totals();
         NodeStatus {
             name: node.name().clone(),
             role: node.served.role,
             sampled: sampled.is_some(),
             up: sampled.is_some_and(|sampled| sampled.up),
-            writable: sampled.is_some_and(lag::Sampled::leads) && !self.was_outrun(node),
+            writable: self.is_writable(node),
             ineligible: if node.is_primary() { None } else { self.eligible(node, now).err() },
             lag: sampled.and_then(|sampled| sampled.lag(now, self.bounds.overdue)),
             flowing: reading.is_some_and(|reading| reading.streaming && !reading.paused),
             timeline: reading.and_then(|reading| reading.timeline),
             lsn: reading.and_then(|reading| reading.lsn),
-            breaker: node.breaker_state(now),
-            latency: node.latency(),
+            breaker: node.measured.breaker_state(now),
+            latency: node.measured.latency(),
             pool: node.pool.usage(),
-            counts: NodeCounts {
-                served: count(&node.counts.served),
-                failed: count(&node.counts.failed),
-                conflicts: count(&node.counts.conflicts),
-                breaker_opened: count(&node.counts.opened),
-            },
+            counts: NodeCounts { served, failed, conflicts: node.conflicts.load(Ordering::Relaxed) },
         }
+    }
+
+    fn report(&self, node: &Node, now: Instant) -> NodeReport {
+        let NodeStatus { up, writable, ineligible, lag, breaker, .. } = self.status_of(node, now);
+        let status = match ineligible {
+            _ if !up || breaker == BreakerState::Open => Status::Offline,
+            Some(lag::Ineligible::Lagging | lag::Ineligible::LagUnknown) => Status::Lagging,
+            Some(_) => Status::Offline,
+            None if node.is_primary() && !writable => Status::Offline,
+            None => Status::Online,
+        };
+        NodeReport { node: Arc::clone(&node.measured), status, lag }
     }
 
     pub(super) fn primary(&self) -> Option<&Node> {
@@ -281,16 +296,22 @@ impl Shared {
     }
 
     /// The replicas to ask, in order: the picked one, then the others by latency.
-    pub(super) fn order(&self, now: Instant) -> SmallVec<[usize; 4]> {
+    pub(super) fn order(&self, now: Instant) -> Order {
         let candidates: SmallVec<[Candidate; 4]> = self
             .replicas()
-            .filter(|(_, node)| self.eligible(node, now).is_ok() && node.would_admit(now))
-            .map(|(index, node)| Candidate { node: index, latency: node.latency() })
+            .filter(|(_, node)| self.eligible(node, now).is_ok() && node.measured.would_admit(now))
+            .map(|(index, node)| Candidate::of(index, &node.measured, now, &self.node_settings))
             .collect();
-        let picked = self.pick.lock().choose(now, &candidates, &self.node_settings);
-        let mut order = candidates;
-        order.sort_by_key(|one| (Some(one.node) != picked, one.latency.unwrap_or(Duration::MAX)));
-        order.into_iter().map(|candidate| candidate.node).collect()
+        self.pick.lock().order(now, &candidates, &self.node_settings)
+    }
+
+    /// The nodes that could answer but for their breakers, which let nothing pass.
+    fn resting(&self, now: Instant) -> Order {
+        let is_usable = |node: &Node| {
+            if node.is_primary() { self.is_writable(node) } else { self.eligible(node, now).is_ok() }
+        };
+        let resting = |(_, node): &(usize, &Node)| !node.measured.would_admit(now) && is_usable(node);
+        self.nodes.iter().enumerate().filter(resting).map(|(index, _)| index).collect()
     }
 
     async fn eventual<T>(
@@ -299,21 +320,45 @@ impl Shared {
         deadline: Instant,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
-        for index in self.order(Instant::now()) {
+        let now = Instant::now();
+        let resting = self.resting(now);
+        for index in self.order(now) {
             let Some(node) = self.nodes.get(index) else { continue };
             match self.attempt(node, at_least, deadline, Others::Left, query).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Late) => return Err(late()),
-                Err(Failure::Busy | Failure::Behind) => {}
-                Err(Failure::Elsewhere(meaning, _)) => {
-                    if meaning == Meaning::Node {
-                        self.pick.lock().forget(index);
-                    }
-                }
+                Err(Failure::Busy | Failure::Behind | Failure::Elsewhere(..)) => {}
             }
         }
-        self.fall_back(at_least, deadline, query).await
+        match self.fall_back(at_least, deadline, query).await {
+            Err(error) if error.code == Code::DatabaseUnavailable && !resting.is_empty() => {
+                self.try_resting(&resting, at_least, deadline, query).await.unwrap_or(Err(error))
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Nobody else is left, so those that are let alone are asked all the same: a breaker is there to spare a node, not to refuse
+    /// what it could answer. Few at once, as with the primary; the others are refused quickly.
+    async fn try_resting<T>(
+        &self,
+        resting: &[usize],
+        at_least: Option<Position>,
+        deadline: Instant,
+        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Option<Result<(T, Served), Error>> {
+        let _permit = self.fallback.try_acquire().ok()?;
+        let nodes = resting.iter().filter_map(|index| Some((*index, &*self.nodes.get(*index)?.measured)));
+        for index in least_bad_first(nodes) {
+            let Some(node) = self.nodes.get(index) else { continue };
+            match self.attempt(node, at_least, deadline, Others::AllOpen, query).await {
+                Ok(answer) => return Some(Ok(answer)),
+                Err(Failure::Final(error)) => return Some(Err(error)),
+                Err(_) => {}
+            }
+        }
+        None
     }
 
     /// The primary, for reads that prefer a replica. While replicas are configured, few at once: all reads of a region
@@ -384,6 +429,11 @@ impl Shared {
         }
     }
 
+    /// It answers and is writable, on the newest timeline that anyone has seen.
+    fn is_writable(&self, node: &Node) -> bool {
+        node.sampled.load().as_deref().is_some_and(lag::Sampled::leads) && !self.was_outrun(node)
+    }
+
     /// The sampler found a configured primary in recovery. What it shows may be older than any replica's data.
     fn is_standby(&self, node: &Node) -> bool {
         let sampled = node.sampled.load();
@@ -435,10 +485,14 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let workers = if settings.server.workers == 0 { cores() } else { settings.server.workers };
     let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, workers, database)?;
     let probe = Connector::new(key, url, Session::Probe, database)?;
-    let reached = Reached::Unknown;
-    let NodeSettings { failures_to_open, open_time, open_time_max, .. } = settings.nodes;
-    let breaker = Breaker::new(failures_to_open, open_time.0, open_time_max.0);
-    Ok(Node::new(Served { node: name, role, reached }, pool, probe, breaker))
+    let kind = match role {
+        Role::Primary => Kind::Primary,
+        Role::Replica => Kind::Replica,
+    };
+    let region = settings.nodes.region(&name).map(str::to_owned);
+    let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region };
+    let measured = Measured::new(identity, &settings.nodes, Calendar::of_this_machine());
+    Ok(Node::new(Served { node: name, role, reached: Reached::Unknown }, pool, probe, measured))
 }
 
 fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {

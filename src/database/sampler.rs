@@ -71,7 +71,7 @@ async fn probe(shared: &Shared, node: &Node, link: &mut Option<RawLink>) -> Resu
     let rows = answer.map_err(|_| "the probe took longer than replication.probe_timeout".to_owned())?;
     let rows =
         rows.map_err(|error| error.as_db_error().map_or(error.to_string(), |error| error.message().to_owned()))?;
-    node.record_latency(Instant::now(), sent_at.elapsed());
+    node.measured.probed(Instant::now(), sent_at.elapsed());
     let row = rows.iter().find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
     Ok((sent_at, row.map(reading).ok_or("the probe had no answer")?))
 }
@@ -109,7 +109,7 @@ fn take(shared: &Shared, node: &Node, sent_at: Instant, reading: Reading) {
         node.pool.new_epoch();
     }
     if !before.as_deref().is_some_and(|before| before.up) {
-        node.is_back(Instant::now());
+        node.measured.is_back(Instant::now());
         let part = if reading.in_recovery { "a standby" } else { "writable" };
         log::info!(node = node.name().as_ref(); "{} is up, and {part}", node.name());
     }

@@ -51,8 +51,6 @@ pub struct NodeCounts {
     pub failed: u64,
     /// Cancelled by the node.
     pub conflicts: u64,
-    /// Times the breaker opened.
-    pub breaker_opened: u64,
 }
 
 impl NodeStatus {
@@ -88,5 +86,30 @@ impl DatabaseStatus {
             node.up && matches!(node.ineligible, None | Some(Ineligible::Lagging | Ineligible::LagUnknown))
         };
         self.replicas().filter(counts).filter_map(|node| node.lag).min()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// A node that is well.
+    pub(in crate::database) fn node(role: Role) -> NodeStatus {
+        NodeStatus {
+            name: "node".into(),
+            role,
+            sampled: true,
+            up: true,
+            writable: role == Role::Primary,
+            ineligible: None,
+            lag: (role == Role::Replica).then_some(Duration::from_millis(900)),
+            flowing: role == Role::Replica,
+            timeline: None,
+            lsn: None,
+            breaker: BreakerState::Closed,
+            latency: None,
+            pool: PoolUsage::default(),
+            counts: NodeCounts::default(),
+        }
     }
 }

@@ -35,6 +35,8 @@ pub struct Target {
     pub tls: TlsMode,
     /// `sslrootcert` of the URL.
     pub roots_file: Option<PathBuf>,
+    /// `host:port`, of the first host where there are several.
+    pub endpoint: String,
     /// `host:port/database`: all that logs and errors may say of a URL.
     pub label: Arc<str>,
 }
@@ -71,8 +73,9 @@ impl Target {
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
         });
-        let label = label(&config);
-        Ok(Self { config, tls, roots_file, label })
+        let endpoint = endpoint(&config);
+        let label = format!("{endpoint}/{}", config.get_dbname().or(config.get_user()).unwrap_or_default()).into();
+        Ok(Self { config, tls, roots_file, endpoint, label })
     }
 
     /// The hosts to try, in order, each with its port.
@@ -98,14 +101,14 @@ fn port(config: &Config, index: usize) -> u16 {
     ports.get(index).or_else(|| ports.first()).copied().unwrap_or(5432)
 }
 
-fn label(config: &Config) -> Arc<str> {
+fn endpoint(config: &Config) -> String {
     let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) if host.contains(':') => format!("[{host}]"),
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(path)) => path.display().to_string(),
         None => String::new(),
     };
-    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
-    format!("{host}:{}/{database}", port(config, 0)).into()
+    format!("{host}:{}", port(config, 0))
 }
 
 /// The parser's own words name the option. Some of its causes quote values, so only what is known not to is passed on.
@@ -140,6 +143,7 @@ mod tests {
             Target::parse("postgresql://u@db.example:6000/app?sslmode=verify-ca&sslrootcert=/a%20b.pem").unwrap();
         assert_eq!(target.roots_file, Some(PathBuf::from("/a b.pem")));
         assert_eq!(&*target.label, "db.example:6000/app");
+        assert_eq!(Target::parse("postgres://u@[::1]/app").unwrap().endpoint, "[::1]:5432");
     }
 
     #[test]

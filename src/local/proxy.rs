@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -21,6 +22,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a thread that cannot write looks whether its connection was cut.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How often a throttled connection forwards a piece.
+const THROTTLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a [`Proxy`] does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +58,8 @@ struct State {
     target: SocketAddr,
     mode: ProxyMode,
     delay: Duration,
+    /// Bytes that a connection forwards in each [`THROTTLE_INTERVAL`] and direction; none: as many as come.
+    throttle: Option<NonZeroUsize>,
     is_closing: bool,
     /// How often all connections were ended. A connection belongs to the era it was accepted in, and ends with it.
     era: u64,
@@ -81,6 +87,7 @@ impl Proxy {
             target,
             mode: ProxyMode::Pass,
             delay: Duration::ZERO,
+            throttle: None,
             is_closing: false,
             era: 0,
             connections: 0,
@@ -117,6 +124,16 @@ impl Proxy {
     /// Delays each chunk of up to 64 KiB by this much, in each direction: a round trip takes twice as long.
     pub fn set_delay(&self, delay: Duration) {
         self.shared.change(|state| state.delay = delay);
+    }
+
+    /// Forwards no more than so many bytes a second, on each connection and in each direction, and at least 50; none: as many
+    /// as come.
+    pub fn set_throttle(&self, bytes_per_s: Option<usize>) {
+        let in_interval = |bytes_per_s: usize| {
+            let interval_ms = usize::try_from(THROTTLE_INTERVAL.as_millis()).unwrap_or(usize::MAX);
+            NonZeroUsize::new(bytes_per_s.saturating_mul(interval_ms) / 1000).unwrap_or(NonZeroUsize::MIN)
+        };
+        self.shared.change(|state| state.throttle = bytes_per_s.map(in_interval));
     }
 
     /// Sends new connections elsewhere.
@@ -220,7 +237,7 @@ impl Shared {
                 return;
             }
             drop(state);
-            if !self.write(to, chunk, era) {
+            if !self.forward(to, chunk, era) {
                 let state = self.state.lock();
                 if state.era == era {
                     // The receiver is gone, so the sender has nobody to talk to.
@@ -231,7 +248,24 @@ impl Shared {
         }
     }
 
-    /// Writes a chunk, and says whether all of it was written.
+    /// Writes a chunk as fast as it may go, and says whether all of it was written.
+    fn forward(&self, to: &TcpStream, mut chunk: &[u8], era: u64) -> bool {
+        while !chunk.is_empty() {
+            let throttle = self.state.lock().throttle;
+            let length = throttle.map_or(chunk.len(), |bytes| bytes.get().min(chunk.len()));
+            let (piece, rest) = chunk.split_at_checked(length).unwrap_or((chunk, &[]));
+            if !self.write(to, piece, era) {
+                return false;
+            }
+            if throttle.is_some() {
+                thread::sleep(THROTTLE_INTERVAL);
+            }
+            chunk = rest;
+        }
+        true
+    }
+
+    /// Writes bytes, and says whether all of them were written.
     fn write(&self, mut to: &TcpStream, mut chunk: &[u8], era: u64) -> bool {
         while !chunk.is_empty() {
             match to.write(chunk) {

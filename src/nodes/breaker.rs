@@ -89,6 +89,14 @@ impl Breaker {
         }
     }
 
+    /// When a request may pass again; nothing while all may.
+    pub fn rests_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Closed { .. } => None,
+            State::Open { until, .. } | State::Trial { until, .. } => Some(until),
+        }
+    }
+
     /// Whether a request may pass. In the half-open state it is the trial, and the next ones are turned away until its
     /// outcome is known.
     pub fn admit(&mut self, now: Instant) -> bool {
@@ -122,7 +130,8 @@ impl Breaker {
                 return;
             }
             State::Closed { .. } => self.open_time,
-            // Requests that were under way when the breaker opened say nothing new.
+            // Requests that were under way when the breaker opened say nothing new. One that ends so late that it falls into
+            // the trial counts for it: the rest grows by one step more, at most once a rest.
             State::Open { .. } => return,
             State::Trial { rest, .. } => rest.saturating_mul(2).min(self.open_time_max),
         };

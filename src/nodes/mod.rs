@@ -1,7 +1,13 @@
-//! What replicas and upstreams have in common: a measured latency, a breaker, and the choice among several.
+//! What replicas and upstreams have in common: a measured latency, a breaker, a history, and the choice among several.
 //!
-//! Pure: time is passed in, nothing is spawned, nothing is known of databases.
+//! Pure: time is passed in, nothing is spawned, nothing is known of databases or of HTTP.
 
 pub mod breaker;
 pub mod latency;
+pub mod minutes;
+pub mod node;
+pub mod report;
 pub mod select;
+
+#[cfg(test)]
+mod testing;

@@ -280,6 +280,13 @@ fn the_proxy_forwards_delays_and_ends_connections() {
     assert!(start.elapsed() >= 2 * delay);
     proxy.set_delay(Duration::ZERO);
 
+    proxy.set_throttle(Some(10_000));
+    let start = Instant::now();
+    stream.write_all(&[0; 2000]).unwrap();
+    stream.read_exact(&mut [0; 2000]).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(150), "{:?}", start.elapsed());
+    proxy.set_throttle(None);
+
     proxy.cut();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     assert!(wait_until(PATIENCE, || proxy.connections() == 0));

@@ -11,9 +11,11 @@
 mod check;
 mod configuration;
 mod data;
+mod deploy;
 mod dev;
 mod failover;
 mod foreign;
+mod load;
 mod local;
 mod operators;
 mod own_handlers;

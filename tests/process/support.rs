@@ -177,7 +177,9 @@ impl Origin {
 
     /// A command that serves; the free ports are added.
     pub fn start_command(mut command: Command, env: &[(&str, &str)]) -> Self {
-        command.args(["--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).envs(env.iter().copied());
+        command.args(["--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        // Nothing stands before most of them that has to notice.
+        command.env("RUST_BACKTRACE", "1").env("MAINSTAY__SERVER__DRAIN_DELAY", "0s").envs(env.iter().copied());
         let mut program = Program::start(command);
         let find = |output: &str| {
             let (_, rest) = output.split_once(" serves on ")?;

@@ -37,6 +37,7 @@ enum Failure {
     ReadOnly,
     Loading,
     ClusterDown,
+    Unauthorized,
     Refused,
 }
 
@@ -45,6 +46,10 @@ impl Failure {
         // Older servers report what a script ran into inside the text of another error.
         if error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("OOM command")) {
             return Self::Full;
+        }
+        // Another password is wanted than the one that is set, or one where none is.
+        if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) {
+            return Self::Unauthorized;
         }
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::ReadOnly) => Self::ReadOnly,
@@ -69,6 +74,7 @@ impl Failure {
             Self::ReadOnly => "read_only",
             Self::Loading => "loading",
             Self::ClusterDown => "cluster_down",
+            Self::Unauthorized => "unauthorized",
             Self::Refused => "refused",
         }
     }
@@ -223,7 +229,13 @@ impl Commands {
         self.link();
     }
 
+    /// Whether Redis is asked, in contrast to being left alone.
+    pub fn is_in_use(&self) -> bool {
+        self.breaker.lock().state(Instant::now()) == BreakerState::Closed
+    }
+
     fn show(&self, state: BreakerState) {
+        self.metrics.node_up.with_label_values(&[NODE]).set(i64::from(state == BreakerState::Closed));
         self.metrics.node_breaker_state.with_label_values(&[NODE]).set(state.as_number());
     }
 

@@ -1,12 +1,11 @@
 //! What goes on while Redis, the leader or the primary is gone, and how it comes back.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use mainstay::local::{Proxy, ProxyMode, wait_until};
 
 use super::fleet::{Claim, Fleet, Member, TAKEOVER_TIME, assert_only};
+use crate::instance::asking::while_asking;
 use crate::instance::client::Reply;
 use crate::instance::{Instance, Plan};
 use crate::support::PATIENCE;
@@ -18,30 +17,15 @@ const WITNESS: &str = "/public/items/2";
 /// Readers of [`ITEM`], whose value only grows, on each of these instances for as long as `work` takes. None of them may meet
 /// an error, or see a value go back. Returns how many answers they had.
 fn under_traffic(instances: &[&Instance], work: impl FnOnce()) -> usize {
-    let is_over = AtomicBool::new(false);
-    let read = |instance: &Instance| {
-        let (mut newest, mut count) = (0, 0);
-        while !is_over.load(Ordering::Relaxed) {
+    let client = |number: usize| {
+        let (instance, mut newest) = (instances[number], 0);
+        move || {
             let reply = instance.get(ITEM);
             assert!(reply.value() >= newest, "it was {newest} before: {reply:?}");
-            (newest, count) = (reply.value(), count + 1);
+            newest = reply.value();
         }
-        count
     };
-    // Ends the readers also where the work panics.
-    struct End<'a>(&'a AtomicBool);
-    impl Drop for End<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-    thread::scope(|scope| {
-        let readers: Vec<_> = instances.iter().map(|instance| scope.spawn(|| read(instance))).collect();
-        let end = End(&is_over);
-        work();
-        drop(end);
-        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
-    })
+    while_asking(instances.len(), client, work)
 }
 
 /// Waits until an instance answers with this value, and claims it to be current.

@@ -1,8 +1,6 @@
 //! A replica that pauses, dies or is promoted while requests run: nobody who asks for an eventual read sees an error.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-
+use crate::instance::asking::while_asking;
 use crate::instance::client::Reply;
 use crate::instance::{Instance, Plan};
 use crate::support::Cluster;
@@ -39,26 +37,14 @@ fn start(cluster: &Cluster) -> Instance {
 
 /// Runs `trouble` while clients read all the time; returns how many reads there were. None of them may fail.
 fn while_reading(instance: &Instance, trouble: impl FnOnce()) -> usize {
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let read = || {
-            let mut connection = instance.connect();
-            let mut count = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                let reply = connection.request("GET", if count % 2 == 0 { "/now" } else { "/held" }, &[]);
-                assert_eq!(reply.status, 200, "{reply:?}");
-                count += 1;
-            }
-            count
-        };
-        let clients: Vec<_> = (0..4).map(|_| scope.spawn(read)).collect();
-        // The clients end also where the trouble ends in a panic.
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(trouble));
-        is_over.store(true, Ordering::Relaxed);
-        let reads = clients.into_iter().map(|client| client.join().unwrap()).sum();
-        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        reads
-    })
+    let client = |_| {
+        let (mut connection, mut targets) = (instance.connect(), ["/now", "/held"].into_iter().cycle());
+        move || {
+            let reply = connection.request("GET", targets.next().unwrap(), &[]);
+            assert_eq!(reply.status, 200, "{reply:?}");
+        }
+    };
+    while_asking(4, client, trouble)
 }
 
 fn wait_who(instance: &Instance, expected: &str) {

@@ -1,5 +1,6 @@
 //! The whole application in this process, on free ports, with a configuration folder of its own.
 
+pub mod asking;
 pub mod client;
 pub mod probe;
 
@@ -58,6 +59,12 @@ impl Plan {
             None => key.to_owned(),
         };
         self.env.insert(name, value.to_owned());
+        self
+    }
+
+    /// Takes back what [`Plan::set`] has set.
+    pub fn unset(mut self, name: &str) -> Self {
+        self.env.remove(name);
         self
     }
 
