@@ -62,12 +62,12 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
     raise_open_files();
     let system = actix_rt::System::new();
     let ended = system.block_on(async {
-        let stop = Stop::listen()?;
+        let signals = Signals::listen()?;
         let (server, handover) = start(settings, &args.folder, parts)?;
         if let Some(handover) = handover {
             server.take_over(handover);
         }
-        stop.run(server).await;
+        run_until_asked(signals, server).await;
         Ok(())
     });
     // To drop it is to wait for every call that blocks: for a disk that hangs, or a name server. Nobody does at the end.
@@ -133,14 +133,23 @@ fn introduction(settings: &Settings) -> (String, Option<&'static str>) {
     (who, stores.is_empty().then_some(lack))
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To end.
+    End(Wish),
+    /// To read the manifest again.
+    Reload,
+}
+
 /// The signals that a server lives by.
-pub(super) struct Stop {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
-impl Stop {
+impl Signals {
     /// Listens from now on, so that no signal is missed while the server starts.
     pub(super) fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
@@ -151,23 +160,12 @@ impl Stop {
         })
     }
 
-    /// Waits for the signal to stop, or for a successor, reloading on the way. A second one while draining ends it at once.
-    pub(super) async fn run(mut self, server: Server) {
-        let wish = loop {
-            tokio::select! {
-                _ = self.terminate.recv() => break Wish::Terminate,
-                _ = self.interrupt.recv() => break Wish::Interrupt,
-                () = server.wait_relieved() => break Wish::Relieved,
-                _ = self.hang_up.recv() => match server.reload() {
-                    Ok(routes) => log::info!("the manifest was read again: {routes} routes"),
-                    Err(found) => log::error!("the manifest was not taken, the old one stays: {}", problems(found)),
-                },
-            }
-        };
-        log::info!("draining");
+    /// What somebody asks of this process next.
+    pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
-            () = server.shut_down(wish) => log::info!("stopped"),
-            () = self.again() => log::warn!("stopped at once: a second signal came while draining"),
+            _ = self.terminate.recv() => Asked::End(Wish::Terminate),
+            _ = self.interrupt.recv() => Asked::End(Wish::Interrupt),
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 
@@ -184,5 +182,27 @@ impl Stop {
                 return;
             }
         }
+    }
+}
+
+/// Serves until a signal to stop or a successor comes, reloading on the way. A second signal while draining ends it at once.
+async fn run_until_asked(mut signals: Signals, server: Server) {
+    let wish = loop {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            () = server.wait_relieved() => Asked::End(Wish::Relieved),
+        };
+        match asked {
+            Asked::End(wish) => break wish,
+            Asked::Reload => match server.reload() {
+                Ok(routes) => log::info!("the manifest was read again: {routes} routes"),
+                Err(found) => log::error!("the manifest was not taken, the old one stays: {}", problems(found)),
+            },
+        }
+    };
+    log::info!("draining");
+    tokio::select! {
+        () = server.shut_down(wish) => log::info!("stopped"),
+        () = signals.again() => log::warn!("stopped at once: a second signal came while draining"),
     }
 }
