@@ -55,7 +55,8 @@ impl Nginx {
             let args = ["-p", &dir_text, "-c", &file_text, "-e", "stderr"].map(str::to_owned).to_vec();
             let recipe = Recipe { user, program: program.clone(), args, env: Vec::new(), stop_signals: "TERM" };
             let ready = format!("{READY_PATH}{port}");
-            let is_ready = Box::new(move |_| status_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &ready) == Some(204));
+            let is_ready =
+                Box::new(move |_| status_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &ready) == Some(204));
             Ok(Self { server: Server::launch("nginx", port, dir.join("server.log"), recipe, is_ready)? })
         })
     }
