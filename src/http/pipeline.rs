@@ -116,7 +116,7 @@ impl Pipeline {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
             return HttpResponse::from(response).map_into_boxed_body();
         }
-        if upstream.is_some() && request.method() == Method::GET {
+        if self.capabilities.fills && upstream.is_some() && request.method() == Method::GET {
             self.shadow(&endpoint, &params);
         }
         match (plan, upstream) {
