@@ -84,11 +84,7 @@ fn raise_open_files() {
     }
 }
 
-fn start(
-    settings: Settings,
-    folder: &FolderArgs,
-    parts: Parts,
-) -> Result<(Server, Option<Handover>), ConfigError> {
+fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Server, Option<Handover>), ConfigError> {
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }

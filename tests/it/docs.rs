@@ -74,8 +74,7 @@ fn every_test_that_the_documents_name_exists() {
             (module.trim_end_matches("::mod").to_owned(), fs::read_to_string(path).unwrap())
         })
         .collect();
-    let mut named: Vec<(&str, String)> =
-        in_failures("test").into_iter().map(|test| ("README.md", test)).collect();
+    let mut named: Vec<(&str, String)> = in_failures("test").into_iter().map(|test| ("README.md", test)).collect();
     for page in PAGES {
         let text = read(page);
         for paragraph in text.split("\n\n").filter_map(|paragraph| paragraph.trim().strip_prefix("Tests: ")) {
