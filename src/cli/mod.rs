@@ -15,6 +15,7 @@ mod routes;
 mod serve;
 mod shadow;
 mod status;
+mod upstreams;
 mod warm;
 mod watches;
 
@@ -57,7 +58,8 @@ enum Command {
     /// Run the server.
     #[command(after_help = serve::HELP)]
     Serve(serve::ServeArgs),
-    /// Run everything on this machine: a throwaway primary, a streaming replica, real data, the server.
+    /// Run everything on this machine: a throwaway primary with real data, replicas, regional origins, a failover origin.
+    #[command(after_help = dev::HELP)]
     Dev(dev::DevArgs),
     /// Bring the database's schema up to what the manifest needs.
     #[command(after_help = migrate::HELP)]
@@ -124,7 +126,7 @@ impl Failure {
 pub fn main(parts: Parts) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args, parts),
-        Command::Dev(args) => dev::run(&args, parts),
+        Command::Dev(args) => dev::run(args, &parts),
         Command::Migrate(args) => migrate::run(&args, &parts),
         Command::Check(args) => check::run(&args, &parts),
         Command::Routes(args) => routes::run(&args, &parts),

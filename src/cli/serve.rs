@@ -62,12 +62,12 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
     raise_open_files();
     let system = actix_rt::System::new();
     let ended = system.block_on(async {
-        let stop = Stop::listen()?;
+        let signals = Signals::listen()?;
         let (server, handover) = start(settings, &args.folder, parts)?;
         if let Some(handover) = handover {
             server.take_over(handover);
         }
-        stop.run(server).await;
+        run_until_asked(signals, server).await;
         Ok(())
     });
     // To drop it is to wait for every call that blocks: for a disk that hangs, or a name server. Nobody does at the end.
@@ -88,10 +88,13 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Serve
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
-    let said = said(&settings);
+    let (who, lack) = introduction(&settings);
     let (handover, listeners) = listeners(&settings.server)?;
     let server = Server::start_on(listeners, settings, folder.dir.clone(), parts)?;
-    log::info!("{said}, serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
+    if let Some(lack) = lack {
+        log::warn!("{lack}");
+    }
+    log::info!("{who}, serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
     Ok((server, handover))
 }
 
@@ -106,14 +109,12 @@ fn listeners(settings: &ServerSettings) -> Result<(Option<Handover>, Listeners),
     }
 }
 
-/// What the log says at the start of how this instance runs, and from what.
-fn said(settings: &Settings) -> String {
-    let has_database = !settings.database.url.is_empty();
+/// What the log says at the start: how this instance runs and from what, and what it lacks.
+fn introduction(settings: &Settings) -> (String, Option<&'static str>) {
+    let region = &settings.region;
     if !settings.capabilities().issues_anew {
-        if !has_database {
-            log::warn!("DATABASE_URL is not set: routes that read a database answer 503");
-        }
-        return format!("region {}", settings.region);
+        let lack = "DATABASE_URL is not set: routes that read a database answer 503";
+        return (format!("region {region}"), settings.database.url.is_empty().then_some(lack));
     }
     let stores = [
         (!settings.redis.url.is_empty(), "Redis, read only"),
@@ -122,23 +123,29 @@ fn said(settings: &Settings) -> String {
         (settings.capabilities().fills, "databases, read only"),
     ];
     let stores: Vec<&str> = stores.into_iter().filter_map(|(is_there, name)| is_there.then_some(name)).collect();
-    if stores.is_empty() {
-        log::warn!(
-            "this failover origin has nothing to serve from: set REDIS_URL, cache.snapshot_file or failover.peers"
-        );
-    }
-    let source = settings.failover.source.as_str();
-    format!("failover origin ({source}) in region {}, from {}", settings.region, stores.join(" and "))
+    let lack = "there is nothing to serve from: set REDIS_URL, cache.snapshot_file or failover.peers";
+    let from = if stores.is_empty() { "nothing".to_owned() } else { stores.join(" and ") };
+    let who = format!("failover origin ({}) in region {region}, from {from}", settings.failover.source.as_str());
+    (who, stores.is_empty().then_some(lack))
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To end.
+    End(Wish),
+    /// To read the manifest again.
+    Reload,
 }
 
 /// The signals that a server lives by.
-pub(super) struct Stop {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
-impl Stop {
+impl Signals {
     /// Listens from now on, so that no signal is missed while the server starts.
     pub(super) fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
@@ -149,23 +156,12 @@ impl Stop {
         })
     }
 
-    /// Waits for the signal to stop, or for a successor, reloading on the way. A second one while draining ends it at once.
-    pub(super) async fn run(mut self, server: Server) {
-        let wish = loop {
-            tokio::select! {
-                _ = self.terminate.recv() => break Wish::Terminate,
-                _ = self.interrupt.recv() => break Wish::Interrupt,
-                () = server.wait_relieved() => break Wish::Relieved,
-                _ = self.hang_up.recv() => match server.reload() {
-                    Ok(routes) => log::info!("the manifest was read again: {routes} routes"),
-                    Err(found) => log::error!("the manifest was not taken, the old one stays: {}", problems(found)),
-                },
-            }
-        };
-        log::info!("draining");
+    /// What somebody asks of this process next.
+    pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
-            () = server.shut_down(wish) => log::info!("stopped"),
-            () = self.again() => log::warn!("stopped at once: a second signal came while draining"),
+            _ = self.terminate.recv() => Asked::End(Wish::Terminate),
+            _ = self.interrupt.recv() => Asked::End(Wish::Interrupt),
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 
@@ -182,5 +178,27 @@ impl Stop {
                 return;
             }
         }
+    }
+}
+
+/// Serves until a signal to stop or a successor comes, reloading on the way. A second signal while draining ends it at once.
+async fn run_until_asked(mut signals: Signals, server: Server) {
+    let wish = loop {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            () = server.wait_relieved() => Asked::End(Wish::Relieved),
+        };
+        match asked {
+            Asked::End(wish) => break wish,
+            Asked::Reload => match server.reload() {
+                Ok(routes) => log::info!("the manifest was read again: {routes} routes"),
+                Err(found) => log::error!("the manifest was not taken, the old one stays: {}", problems(found)),
+            },
+        }
+    };
+    log::info!("draining");
+    tokio::select! {
+        () = server.shut_down(wish) => log::info!("stopped"),
+        () = signals.again() => log::warn!("stopped at once: a second signal came while draining"),
     }
 }

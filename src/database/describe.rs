@@ -110,8 +110,7 @@ impl Shared {
 /// As reads are: behind the breaker, and not longer than the node is there. Else each of those who are the first to ask for
 /// something would wait for a server that nobody has reached for minutes.
 async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Description, DescribeError> {
-    let began = Instant::now();
-    if !node.measured.admit(began) {
+    if !node.measured.admit(Instant::now()) {
         return Err(DescribeError::Unavailable(format!("the breaker of {} is open", node.name())));
     }
     let outcome = tokio::select! {

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
     "docs/decisions.md",
     "docs/errors.md",
+    "docs/failover.md",
     "docs/manifest.md",
     "docs/operating.md",
     "docs/replicas.md",
+    "docs/upstream.md",
 ];
 
 fn root() -> PathBuf {

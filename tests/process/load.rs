@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ impl Kept {
         Ok(Self { stream: BufReader::new(stream), is_closed: false })
     }
 
-    /// One GET: status and body.
+    /// One GET: the status, and who says that he answered.
     pub fn get(&mut self, target: &str) -> std::io::Result<(u16, String)> {
         let request = format!("GET {target} HTTP/1.1\r\nHost: viewer\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
@@ -35,7 +35,7 @@ impl Kept {
         let gone = || std::io::Error::other("closed before the answer");
         self.stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(gone)?;
-        let mut length = 0;
+        let (mut length, mut region) = (0, String::new());
         loop {
             let mut line = String::new();
             if self.stream.read_line(&mut line)? == 0 {
@@ -44,6 +44,7 @@ impl Kept {
             let line = line.trim_end().to_ascii_lowercase();
             match line.split_once(": ") {
                 Some(("content-length", value)) => length = value.parse().unwrap(),
+                Some(("x-region", name)) => name.clone_into(&mut region),
                 Some(("connection", "close")) => self.is_closed = true,
                 None if line.is_empty() => break,
                 _ => {}
@@ -51,7 +52,7 @@ impl Kept {
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        Ok((status, region))
     }
 }
 
@@ -59,6 +60,10 @@ impl Kept {
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub answers: usize,
+    /// Who answered, and how often.
+    pub by: BTreeMap<String, usize>,
+    /// The longest wait for an answer.
+    pub longest: Duration,
     /// How often each thing went wrong.
     pub failures: BTreeMap<String, usize>,
 }
@@ -96,14 +101,19 @@ impl Load {
                 while !is_over.load(Ordering::Relaxed) {
                     turn += 1;
                     let target = &targets[turn % targets.len()];
+                    let began = Instant::now();
                     let asked = ask(&mut kept, target, &place);
                     if matches!(then, Then::Leave) {
                         kept = None;
                     }
                     let mut seen = seen.lock().unwrap();
+                    seen.longest = seen.longest.max(began.elapsed());
                     match asked {
-                        Ok(200) => seen.answers += 1,
-                        Ok(status) => *seen.failures.entry(format!("status {status}")).or_default() += 1,
+                        Ok((200, region)) => {
+                            seen.answers += 1;
+                            *seen.by.entry(region).or_default() += 1;
+                        }
+                        Ok((status, _)) => *seen.failures.entry(format!("status {status}")).or_default() += 1,
                         Err(error) => *seen.failures.entry(error.to_string()).or_default() += 1,
                     }
                     drop(seen);
@@ -120,6 +130,11 @@ impl Load {
         self.seen.lock().unwrap().clone()
     }
 
+    /// What was seen since this was asked last.
+    pub fn take(&self) -> Seen {
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+
     pub fn end(self) -> Seen {
         self.is_over.store(true, Ordering::Relaxed);
         self.clients.into_iter().for_each(|client| client.join().unwrap());
@@ -128,7 +143,7 @@ impl Load {
     }
 }
 
-fn ask(kept: &mut Option<Kept>, target: &str, place: &impl Fn() -> SocketAddr) -> std::io::Result<u16> {
+fn ask(kept: &mut Option<Kept>, target: &str, place: &impl Fn() -> SocketAddr) -> std::io::Result<(u16, String)> {
     const PLACES_MAX: usize = 10;
     let mut connection = match kept.take() {
         Some(kept) => kept,
@@ -143,9 +158,9 @@ fn ask(kept: &mut Option<Kept>, target: &str, place: &impl Fn() -> SocketAddr) -
             opened?
         }
     };
-    let (status, _) = connection.get(target)?;
+    let answer = connection.get(target)?;
     if !connection.is_closed {
         *kept = Some(connection);
     }
-    Ok(status)
+    Ok(answer)
 }

@@ -78,6 +78,10 @@ impl Program {
         self.stdout() + &self.stderr()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }
@@ -175,7 +179,7 @@ impl Origin {
     pub fn start_command(mut command: Command, env: &[(&str, &str)]) -> Self {
         command.args(["--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         // Nothing stands before most of them that has to notice.
-        command.env("RUST_BACKTRACE", "1").env("MAINSTAY__SERVER__DRAIN_DELAY", "0s").envs(env.iter().copied());
+        command.env("MAINSTAY__SERVER__DRAIN_DELAY", "0s").envs(env.iter().copied());
         let mut program = Program::start(command);
         let find = |output: &str| {
             let (_, rest) = output.split_once(" serves on ")?;
