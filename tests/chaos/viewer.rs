@@ -150,7 +150,7 @@ impl World {
     }
 
     /// Whether everything is in use again: each region reads the source, the primary, and claims what it has to be current; and
-    /// the failover origin stands by.
+    /// the failover origin has all that is cached.
     pub fn is_well(&self, region: usize) -> bool {
         let id = self.next_new.fetch_add(1, Ordering::Relaxed);
         let by_own = |answer: Answer| answer.reply.status == 200 && answer.origin == region;
@@ -163,7 +163,7 @@ impl World {
             && by_own(self.ask(region, &format!("/public/new/{id}"), &[]))
             && by_own(self.ask(region, "/public/counters/0", &[("X-Consistency", "strong")]))
             && is_ok(format!("{base}/health/edge"))
-            && is_ok(format!("{failover}/health/edge"))
+            && (0..KEYS).all(|key| is_ok(format!("{failover}/public/counters/{key}")))
     }
 }
 
