@@ -53,11 +53,11 @@ use crate::nodes::node::{Node, Totals};
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
+pub use handover::Handover;
 use hard::STARTING_TIME;
 use hear::Ear;
-use outlook::Outlook;
-pub use handover::Handover;
 pub use listeners::Listeners;
+use outlook::Outlook;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
 use stores::StoreWatch;
@@ -153,12 +153,7 @@ impl Server {
     ///
     /// # Errors
     /// A sentence that names the setting, or the lines of the manifest, that cannot be run with.
-    pub fn start_on(
-        listeners: Listeners,
-        settings: Settings,
-        dir: PathBuf,
-        parts: Parts,
-    ) -> Result<Self, ConfigError> {
+    pub fn start_on(listeners: Listeners, settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
         let sockets = listeners.share()?;
         let manifest = parts.manifest(&dir).map_err(problems)?;
         let settings = Arc::new(settings);

@@ -84,17 +84,13 @@ fn raise_open_files() {
     }
 }
 
-fn start(
-    settings: Settings,
-    folder: &FolderArgs,
-    parts: Parts,
-) -> Result<(Server, Option<Handover>), ConfigError> {
+fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Server, Option<Handover>), ConfigError> {
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
-    let said = said(&settings);
     let (handover, listeners) = listeners(&settings.server)?;
-    let server = Server::start_on(listeners, settings, folder.dir.clone(), parts)?;
+    let server = Server::start_on(listeners, settings.clone(), folder.dir.clone(), parts)?;
+    let said = said(&settings);
     log::info!("{said}, serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
     Ok((server, handover))
 }

@@ -250,7 +250,13 @@ mod tests {
         let shadows = Shadows::default();
         for number in 0..150 {
             let request = number.to_string();
-            shadows.remember(Case { route: String::new(), request, at: String::new(), status: None, differences: Vec::new() });
+            shadows.remember(Case {
+                route: String::new(),
+                request,
+                at: String::new(),
+                status: None,
+                differences: Vec::new(),
+            });
         }
         let cases = shadows.cases();
         assert_eq!((cases.len(), cases[0].request.as_str(), cases[99].request.as_str()), (100, "149", "50"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mainstay::local::{Redis, RedisOptions, Scratch, Signal, wait_until};
 
 use crate::load::{Kept, Load, Seen, Then};
-use crate::support::{Cluster, Folder, ONE, MAINSTAY, Origin, PATIENCE, command, get, mainstay};
+use crate::support::{Cluster, Folder, MAINSTAY, ONE, Origin, PATIENCE, command, get, mainstay};
 
 const CLIENTS: usize = 8;
 /// Answers that are waited for between two steps, so that each step happens under load.
@@ -249,8 +249,7 @@ fn a_socket_that_a_supervisor_holds_loses_nothing_while_nobody_serves() {
 fn a_connection_that_is_kept_is_told_to_go_and_one_that_says_nothing_does_not_hold_the_end() {
     let folder = Folder::new(ONE);
     let mut origin = Origin::start(folder.path(), &[("MAINSTAY__SERVER__DRAIN_DELAY", "1s")]);
-    let (mut talks, _silent) =
-        (Kept::open(address(&origin.base)).unwrap(), Kept::open(address(&origin.base)).unwrap());
+    let (mut talks, _silent) = (Kept::open(address(&origin.base)).unwrap(), Kept::open(address(&origin.base)).unwrap());
     talks.get("/health/live").unwrap();
     assert!(!talks.is_closed);
     let began = Instant::now();
