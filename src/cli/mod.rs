@@ -15,6 +15,7 @@ mod routes;
 mod serve;
 mod shadow;
 mod status;
+mod upstreams;
 mod warm;
 mod watches;
 

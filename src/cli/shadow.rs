@@ -43,12 +43,20 @@ pub(super) fn run(args: &ShadowArgs) -> Result<(), Failure> {
     match &args.requests {
         Some(file) => {
             let results = compare(&client, &paths_of(file)?)?;
-            if args.admin.json { print_json(&json!({ "results": results }))? } else { print_results(&results) }
+            if args.admin.json {
+                print_json(&json!({ "results": results }))?
+            } else {
+                print_results(&results)
+            }
             differing(count(&results, "different"), count(&results, "failed"))
         }
         None => {
             let summary = of_route(client.get("/admin/shadow")?, args.route.as_deref())?;
-            if args.admin.json { print_json(&summary)? } else { print_summary(&summary) }
+            if args.admin.json {
+                print_json(&summary)?
+            } else {
+                print_summary(&summary)
+            }
             let different = |route: &Value| route.pointer("/different").and_then(Value::as_u64).unwrap_or(0);
             differing(list(&summary, "/routes").map(different).sum(), 0)
         }

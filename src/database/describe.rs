@@ -73,7 +73,11 @@ impl Database {
         self.anywhere(deadline, async |node: &Node, _| prepare_on(node, sql, types).await).await
     }
 
-    async fn anywhere(&self, deadline: Instant, ask: impl AsyncFn(&Node, Others) -> Result<Description, DescribeError>) -> Result<Description, DescribeError> {
+    async fn anywhere(
+        &self,
+        deadline: Instant,
+        ask: impl AsyncFn(&Node, Others) -> Result<Description, DescribeError>,
+    ) -> Result<Description, DescribeError> {
         let late = |_| DescribeError::Unavailable("no answer came in time".to_owned());
         timeout_at(deadline.into(), self.shared.ask_anywhere(deadline, ask)).await.map_err(late)?
     }
@@ -105,8 +109,7 @@ impl Shared {
 /// As reads are: behind the breaker, and not longer than the node is there. Else each of those who are the first to ask for
 /// something would wait for a server that nobody has reached for minutes.
 async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Description, DescribeError> {
-    let began = Instant::now();
-    if !node.measured.admit(began) {
+    if !node.measured.admit(Instant::now()) {
         return Err(DescribeError::Unavailable(format!("the breaker of {} is open", node.name())));
     }
     let outcome = tokio::select! {
@@ -116,7 +119,7 @@ async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Descripti
     };
     match &outcome {
         Err(DescribeError::Unavailable(reason)) => node.measured.failed(Instant::now(), reason),
-        Ok(_) | Err(_) => node.measured.succeeded(Instant::now(), began.elapsed()),
+        Ok(_) | Err(_) => node.measured.answered(Instant::now()),
     }
     outcome
 }

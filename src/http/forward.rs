@@ -138,7 +138,7 @@ impl Pipeline {
             let is_ours = *name == X_ORIGIN_VERIFY || *name == header::HOST || *name == header::EXPECT;
             let is_claim =
                 *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-") || name == "x-real-ip";
-            if !is_ours && !(is_claim && !is_trusted) && !is_of_one_hop(name.as_str(), connection()) {
+            if !is_ours && (is_trusted || !is_claim) && !is_of_one_hop(name.as_str(), connection()) {
                 append(&mut head, name.as_str(), value.as_bytes());
             }
         }
@@ -281,9 +281,8 @@ fn pieces(
         let connection = connection.clone();
         async move {
             let mut reply = reply?;
-            if let Some(connection) = &connection {
-                connection.heard(Instant::now());
-            }
+            // Who waits for the upstream is not silent; who does not take what is there asks for no more of it.
+            let _working = connection.as_ref().map(Connection::work);
             let broken = |what: &'static str| Error::new(Code::UpstreamUnavailable, what);
             match actix_rt::time::timeout(idle_timeout, reply.response.chunk()).await {
                 Ok(Ok(Some(piece))) => Some((Ok(piece), Some(reply))),

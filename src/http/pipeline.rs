@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::{Method, Response};
 use actix_http::header::HeaderValue;
+use actix_http::{Method, Response};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::FutureExt;

@@ -179,7 +179,7 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
     let (encoding, body) = encoded;
     let mut response = Response::with_body(status_of(answer.status), body);
     let head = response.headers_mut();
-    head.insert(header::CONTENT_TYPE, media_type(&answer.content_type));
+    head.insert(header::CONTENT_TYPE, media_type(answer));
     if let Some(name) = encoding.name() {
         head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
@@ -190,8 +190,8 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
 }
 
 /// The media type of an answer; one that cannot stand in a header is none.
-fn media_type(text: &Cow<'static, str>) -> HeaderValue {
-    match text {
+fn media_type(answer: &Answer) -> HeaderValue {
+    match &answer.content_type {
         Cow::Borrowed(text) => HeaderValue::from_static(text),
         Cow::Owned(text) => headers::value(text.clone()),
     }

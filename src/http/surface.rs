@@ -158,12 +158,15 @@ impl Surface {
     /// those that take all the rest of one. A path with dot segments has none: a proxy on the way may have resolved them, and
     /// then it would keep the answer under another path.
     pub fn find<'surface, 'path>(&'surface self, path: &'path str, method: &str) -> Option<Found<'surface, 'path>> {
+        let has_method = |found: &Found<'_, '_>| found.pattern.endpoint(method).is_some();
         let named = self.find_in(&self.tree, path);
-        if named.as_ref().is_some_and(|found| found.pattern.endpoint(method).is_some()) {
+        // OPTIONS follows from GET.
+        let follows = |found: &Found<'_, '_>| method == "OPTIONS" && found.pattern.endpoint("GET").is_some();
+        if named.as_ref().is_some_and(|found| has_method(found) || follows(found)) {
             return named;
         }
         let rest = self.find_in(&self.catch_alls, path);
-        if rest.as_ref().is_some_and(|found| found.pattern.endpoint(method).is_some()) { rest } else { named.or(rest) }
+        if rest.as_ref().is_some_and(has_method) { rest } else { named.or(rest) }
     }
 
     fn find_in<'surface, 'path>(

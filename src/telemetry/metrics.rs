@@ -47,6 +47,8 @@ pub struct Metrics {
     pub cache_entries: IntGauge,
     /// Bytes of L1.
     pub cache_bytes: IntGauge,
+    /// Snapshot files that were written, and those that could not be.
+    pub snapshots: IntCounterVec,
     /// How far a replica is behind; absent where unknown.
     pub replication_lag_seconds: GaugeVec,
     /// Whether a node answers its probes.
@@ -143,6 +145,7 @@ impl Metrics {
             bus_leading: gauge("bus_leading", "1 while this instance publishes changes for its fleet.")?,
             cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
             cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,
+            snapshots: counters("snapshots_total", "Snapshot files written, by outcome.", &["outcome"])?,
             replication_lag_seconds,
             node_up: gauges("node_up", "Whether the node answers its probes.", &["node"])?,
             node_breaker_state: gauges("node_breaker_state", "Breaker: 0 closed, 1 half-open, 2 open.", &["node"])?,

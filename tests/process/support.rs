@@ -78,17 +78,21 @@ impl Program {
         self.stdout() + &self.stderr()
     }
 
-    fn rustix_pid(&self) -> Pid {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.rustix_pid(), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// What a terminal's Ctrl-C does: the signal goes to the whole group.
     pub fn signal_group(&self, signal: Signal) {
-        kill_process_group(self.rustix_pid(), signal).unwrap();
+        kill_process_group(self.pid(), signal).unwrap();
     }
 
     pub fn is_running(&mut self) -> bool {

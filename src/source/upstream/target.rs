@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_target_has_one_spelling() {
-        let cases: [(&str, &[(&str, &str)], &str); 7] = [
+        type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+        let cases: [Case; 7] = [
             ("/", &[], "/"),
             ("/{*path}", &[("path", "")], "/"),
             ("/{*path}", &[("path", "a b/ü;v=1/%2f"), (WHOLE_QUERY, "x=%2f&&y")], "/a%20b/%C3%BC;v=1/%252f?x=%2f&&y"),

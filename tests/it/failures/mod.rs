@@ -2,6 +2,7 @@
 //! held: while anything that could answer is alive, a cached read is answered, and in time; and all is well again by itself.
 
 mod both;
+mod disk;
 mod dns;
 mod primary;
 mod redis;

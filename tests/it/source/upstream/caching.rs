@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mainstay::local::{Redis, RedisOptions, Scratch};
 use parking_lot::{Condvar, Mutex};
 
 use super::server::{Service, answer, hang_up};
 use super::{CACHED, CATCH_ALL, plan};
 use crate::instance::Plan;
+use crate::support::PATIENCE;
 
 /// A door that requests wait at.
 #[derive(Clone, Default)]
@@ -117,7 +119,7 @@ fn those_who_waited_for_a_private_answer_go_by_themselves_at_once() {
             let now = counted.fetch_add(1, Ordering::SeqCst) + 1;
             together.fetch_max(now, Ordering::SeqCst);
             // Nobody is answered before all have come: one after another would never get here.
-            assert!(mainstay::local::wait_until(crate::support::PATIENCE, || counted.load(Ordering::SeqCst) >= CLIENTS));
+            assert!(mainstay::local::wait_until(PATIENCE, || counted.load(Ordering::SeqCst) >= CLIENTS));
         }
         answer(stream, "200 OK", &[("Cache-Control", "private")], who.as_bytes());
     });
@@ -133,7 +135,7 @@ fn those_who_waited_for_a_private_answer_go_by_themselves_at_once() {
             })
             .collect();
         let waiting = || instance.metric("mainstay_fill_waiters_total{route=\"/{*path}\"}");
-        assert!(mainstay::local::wait_until(crate::support::PATIENCE, || waiting() >= 11.0), "{}", waiting());
+        assert!(mainstay::local::wait_until(PATIENCE, || waiting() >= 11.0), "{}", waiting());
         door.open();
         clients.into_iter().for_each(|client| client.join().unwrap());
     });
@@ -300,4 +302,42 @@ fn a_reload_keeps_what_has_not_changed() {
     assert!(instance.get("/a").is_hit());
     assert!(instance.reload(&format!("{upstream}retries = 9\n{CACHED}")).unwrap_err().contains("retries: at most 5"));
     assert!(instance.get("/a").is_hit());
+}
+
+/// What one instance of a fleet was answered all of them have, as it was; what is for one caller none has.
+#[test]
+fn a_fleet_shares_what_may_be_shared() {
+    let scratch = Scratch::new("upstream-fleet").unwrap();
+    let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap().expect("redis-server is installed");
+    let service = Service::new(|seen, stream| {
+        let private: &[(&str, &str)] = &[("Cache-Control", "private")];
+        let html: &[(&str, &str)] = &[("Content-Type", "text/html; charset=iso-8859-1")];
+        answer(stream, "200 OK", if seen.target == "/mine" { private } else { html }, b"<p>\xe4</p>");
+    });
+    let start = || {
+        plan(&[&service], "", CACHED)
+            .set("REDIS_URL", &redis.url())
+            .set("redis.timeout", "10s")
+            .set("redis.connect_timeout", "10s")
+            .start()
+    };
+    let (one, other) = (start(), start());
+    // Until an instance has heard of the fleet's clock it shares nothing.
+    let mut number = 0;
+    let shared = mainstay::local::wait_until(PATIENCE, || {
+        number += 1;
+        let target = format!("/page/{number}");
+        one.get(&target);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let reply = other.get(&target);
+        assert_eq!(
+            (reply.said("content-type"), &*reply.body),
+            ("text/html; charset=iso-8859-1", b"<p>\xe4</p>".as_slice())
+        );
+        reply.cache().contains("detail=L2")
+    });
+    assert!(shared, "nothing is shared");
+    for instance in [&one, &other, &one] {
+        assert_eq!(instance.get("/mine").cache(), "fwd=bypass; detail=upstream");
+    }
 }

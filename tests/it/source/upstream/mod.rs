@@ -4,7 +4,9 @@ mod caching;
 mod passing;
 mod retries;
 mod server;
+mod shadow;
 mod streaming;
+mod tls;
 
 use crate::instance::Plan;
 use server::Service;

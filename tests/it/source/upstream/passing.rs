@@ -49,6 +49,8 @@ params = [{ name = "q", in = "query", type = "integer", default = 1 }]
     assert_eq!(text("GET", "/old/x?q=007"), "GET /old/x?q=7", "declared ones are strict");
     assert_eq!(instance.get("/old/x?z=1").problem(), "param_unknown");
     assert_eq!(text("OPTIONS", "/a"), "OPTIONS /a");
+    let reply = instance.request("OPTIONS", "/users/7", &[]);
+    assert_eq!((reply.status, reply.said("allow")), (204, "GET, HEAD, OPTIONS"), "it follows from the route's GET");
     let reply = instance.get("/a");
     assert_eq!(
         (reply.said("cache-status"), reply.said("cache-control")),
