@@ -70,8 +70,9 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
         run_until_asked(signals, server).await;
         Ok(())
     });
-    // To drop it is to wait for every call that blocks: for a disk that hangs, or a name server. Nobody does at the end.
-    std::mem::forget(system);
+    // To drop it is to wait for every call that blocks: for a disk that hangs, or a name server. Nobody does at the end. A handle is
+    // kept with it: whoever drops the last one wakes it, and a worker that does so while its thread ends would panic there.
+    std::mem::forget((actix_rt::System::try_current(), system));
     ended
 }
 
