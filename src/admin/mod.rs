@@ -5,8 +5,9 @@
 mod auth;
 mod entry;
 pub mod purge;
+mod snapshot;
 mod stats;
-mod status;
+pub mod status;
 mod warm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -53,12 +54,15 @@ pub struct Parts {
     pub purger: Arc<dyn Purger>,
     /// `/metrics`.
     pub metrics: Metrics,
+    /// The origins whose snapshots this one pulls.
+    pub peers: status::Peers,
 }
 
 /// The listener's state.
 struct Desk {
     parts: Parts,
     gate: Gate,
+    snapshot: Arc<snapshot::Desk>,
     started: Instant,
     region: HeaderValue,
 }
@@ -72,16 +76,18 @@ enum Action {
     Entry,
     Warm,
     Status,
+    Snapshot,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 6] = [
+    const PATHS: [(&str, Action); 7] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        ("/admin/snapshot", Action::Snapshot),
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -91,7 +97,16 @@ impl Action {
     const fn method(self) -> Method {
         match self {
             Self::Purge | Self::Flush | Self::Warm => Method::POST,
-            Self::Stats | Self::Entry | Self::Status => Method::GET,
+            Self::Stats | Self::Entry | Self::Status | Self::Snapshot => Method::GET,
+        }
+    }
+}
+
+impl Action {
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Snapshot => "application/octet-stream",
+            _ => "application/json",
         }
     }
 }
@@ -134,6 +149,7 @@ pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
     let settings = Arc::clone(&parts.pipeline.settings);
     let address = settings.server.admin_addr;
     let desk = web::Data::new(Desk {
+        snapshot: Arc::new(snapshot::Desk::new(&settings)),
         parts,
         gate: Gate::new(&settings.server.admin_token),
         started: Instant::now(),
@@ -195,7 +211,7 @@ impl Desk {
         let broke_off = |_| Error::new(Code::Internal, "the action broke off; the log says why");
         let document = work.await.map_err(broke_off)??;
         let response = HttpResponse::Ok()
-            .content_type("application/json")
+            .content_type(action.content_type())
             .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
             .body(document);
         Ok(response)
@@ -215,6 +231,7 @@ impl Desk {
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Snapshot => snapshot::snapshot(&self, &query).await,
         }
     }
 }

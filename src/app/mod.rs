@@ -4,6 +4,7 @@ mod count;
 mod hard;
 mod hear;
 mod lead;
+mod peers;
 mod purge;
 mod snapshots;
 
@@ -43,6 +44,7 @@ use crate::source::handler::Registry;
 use crate::telemetry::metrics::Metrics;
 use hard::STARTING_TIME;
 use hear::Ear;
+use peers::Peers;
 use snapshots::Snapshots;
 
 /// How long a task that panicked rests.
@@ -95,6 +97,7 @@ struct Core {
     health: Arc<HealthPages>,
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
+    peers: Option<Arc<Peers>>,
 }
 
 impl Server {
@@ -159,10 +162,12 @@ impl Server {
             None => {}
         }
         let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
+        let surface = Arc::new(ArcSwap::from_pointee(surface));
         let core = Arc::new(Core {
             parts,
             dir,
-            surface: Arc::new(ArcSwap::from_pointee(surface)),
+            peers: Peers::new(&pipeline, &surface)?.map(Arc::new),
+            surface,
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
@@ -171,7 +176,7 @@ impl Server {
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
-        let for_scrapes = Arc::clone(&core);
+        let (for_scrapes, for_looks) = (Arc::clone(&core), Arc::clone(&core));
         let purger: Arc<dyn Purger> = core.ear.clone();
         let (admin, admin_addr) = admin::listen(admin::Parts {
             pipeline: Arc::clone(&core.pipeline),
@@ -179,10 +184,12 @@ impl Server {
             health: Arc::clone(&core.health),
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
+            peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
         })?;
         let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
         actix_rt::spawn(Arc::clone(&server.core).watch_health());
         server.core.hear();
+        server.core.pull();
         actix_rt::spawn(public);
         actix_rt::spawn(admin);
         Ok(server)
@@ -262,6 +269,14 @@ impl Core {
         }
     }
 
+    /// Starts to pull the snapshots of peers.
+    fn pull(&self) {
+        let Some(peers) = &self.peers else { return };
+        for place in 0..peers.count() {
+            keep_running(peers, "the puller of a snapshot", move |peers| peers.follow(place));
+        }
+    }
+
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
@@ -298,6 +313,9 @@ impl Core {
     fn render_metrics(&self) -> Vec<u8> {
         let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
+        if let Some(peers) = &self.peers {
+            peers.export();
+        }
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         let usage = cache.memory.usage();
@@ -327,16 +345,17 @@ fn set_node(metrics: &Metrics, node: &NodeStatus) {
     }
 }
 
-/// Runs one of the tasks by which an instance hears of changes. Without it the instance would be deaf, and not know it: so a
-/// task that panics is said and begins anew.
-fn keep_running<F, Fut>(ear: &Arc<Ear>, name: &'static str, task: F)
+/// Runs one of the tasks by which an instance hears of changes, or of what others have. Without it the instance would be deaf,
+/// and not know it: so a task that panics is said and begins anew.
+fn keep_running<T, F, Fut>(part: &Arc<T>, name: &'static str, task: F)
 where
-    F: Fn(Arc<Ear>) -> Fut + 'static,
+    T: 'static,
+    F: Fn(Arc<T>) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    let ear = Arc::clone(ear);
+    let part = Arc::clone(part);
     actix_rt::spawn(async move {
-        while AssertUnwindSafe(task(Arc::clone(&ear))).catch_unwind().await.is_err() {
+        while AssertUnwindSafe(task(Arc::clone(&part))).catch_unwind().await.is_err() {
             log::error!("{name} panicked, and begins anew");
             actix_rt::time::sleep(RESTART_TIME).await;
         }

@@ -60,6 +60,8 @@ pub struct Entry {
     is_purged: AtomicBool,
     /// Hits, as far as they were counted: see `Memory::with`.
     hits: AtomicU64,
+    /// The store's number from when it was put there; greater than all while it is only about to be.
+    put: AtomicU64,
 }
 
 /// Where a process has an entry from.
@@ -69,7 +71,7 @@ pub enum Origin {
     Filled,
     /// The shared cache had it.
     Shared,
-    /// A snapshot file had it.
+    /// A snapshot had it: a file, or another origin's.
     Snapshot,
 }
 
@@ -130,6 +132,7 @@ impl Entry {
             noted: AtomicU64::new(0),
             is_purged: AtomicBool::new(false),
             hits: AtomicU64::new(0),
+            put: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -147,14 +150,25 @@ impl Entry {
         standing
     }
 
-    /// Whether this entry was told more than another one; of two that were told alike, whether it is younger.
+    /// Whether this entry was told more than another one; of two that were told alike, or by different clocks, whether it is
+    /// younger.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         match (self.told, other.told) {
-            (Some(own), Some(other)) if own != other => own > other,
+            (Some(own), Some(other)) if own != other && own.system == other.system => own > other,
             (Some(_), None) => true,
             (None, Some(_)) => false,
             _ => self.made > other.made,
         }
+    }
+
+    /// Notes that the store has it, since this number.
+    pub(super) fn note_put(&self, number: u64) {
+        self.put.store(number, Ordering::Release);
+    }
+
+    /// Whether the store may have it since a later number than this one.
+    pub(super) fn was_put_after(&self, number: u64) -> bool {
+        self.put.load(Ordering::Acquire) > number
     }
 
     /// Whether it says to other processes what it says here.

@@ -94,9 +94,32 @@ impl Ledger {
         self.bound();
     }
 
+    /// The hard purges that an origin knows whose entries are taken over from now on, and whether they are all that matter. They
+    /// are kept as they are, whatever the clock is here: what is stamped by another clock than a purge of its tags is not
+    /// served, since nobody can say which came first.
+    pub fn learn_hard_of_peer(&mut self, purges: &HardPurges, are_all: bool) {
+        let mark = |at: Position| Mark { at: Some(at), reads: None };
+        for (hash, at) in &purges.tags {
+            self.tags.entry(*hash).or_default().raise(mark(*at), true);
+        }
+        if let Some(at) = purges.all {
+            self.all.raise(mark(at), true);
+        }
+        // Who has heard the stream asks there what he missed of it.
+        if are_all && self.hard.missed.is_none() {
+            self.hard.learn();
+        }
+        self.bound();
+    }
+
     /// All hard purges that matter, to be told on; none while some may be missing.
     pub fn hard_purges(&self) -> Option<HardPurges> {
-        let through = self.heard.filter(|_| !self.hard.is_unknown && !self.hard.is_given_up)?;
+        self.known_hard_purges().filter(|_| !self.hard.is_unknown && !self.hard.is_given_up)
+    }
+
+    /// The hard purges that are known here, to be told on; none where nothing was told.
+    pub fn known_hard_purges(&self) -> Option<HardPurges> {
+        let through = self.heard?;
         let fence = |(hash, fence): (&u64, &Fence)| Some((*hash, fence.hard.at?));
         let mut tags: Vec<(u64, Position)> = self.tags.iter().filter_map(fence).collect();
         tags.sort_unstable_by_key(|(hash, at)| (std::cmp::Reverse((at.timeline, at.lsn)), *hash));
