@@ -19,7 +19,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The same, while an instance starts.
 const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// For how long an instance is starting: requests wait so long to be told what must not be served.
-pub(super) const STARTING_TIME: Duration = Duration::from_millis(500);
+pub(super) const STARTING_TIME: Duration = Duration::from_millis(250);
+/// How long what must not be served may take to be told in that time, so that those who wait get an answer.
+const FIRST_PATIENCE: Duration = Duration::from_millis(100);
 
 impl Ear {
     /// Keeps hard purges in Redis, whenever this instance leads.
@@ -45,7 +47,8 @@ impl Ear {
     }
 
     /// Learns from Redis which purges for good were not heard, whenever there may be any. Where that cannot be learnt, the setting
-    /// decides: at once where Redis is of no help, else after a while, since a leader that has just begun keeps them soon.
+    /// decides: at once where Redis is of no help or holds no list at the start, else after a while, since a leader that has
+    /// just begun keeps one soon.
     pub(super) async fn recall_hard_purges(self: Arc<Self>) {
         let fences = &self.pipeline.cache.fences;
         let serves = self.settings.cache.past_hard_purge_max_silence == PastHardPurgeSilence::Serve;
@@ -62,12 +65,16 @@ impl Ear {
             let is_starting = started.elapsed() < STARTING_TIME;
             if fences.read(Ledger::hard_unknown) {
                 let since = *unknown_since.get_or_insert_with(Instant::now);
+                let patience = if is_starting { FIRST_PATIENCE } else { self.settings.cache.max_silence.0 };
+                // A list that was asked for before all of the stream was heard may be older than what the stream has lost since.
+                let is_behind = self.is_behind();
                 let is_late = match bus.hard_purges().await {
-                    Ok(Some(purges)) if !self.is_behind() => {
+                    Ok(Some(purges)) if !is_behind => {
                         fences.change(|ledger| ledger.recall_hard(&purges));
-                        since.elapsed() > self.settings.cache.max_silence.0
+                        since.elapsed() > patience
                     }
-                    Ok(_) => since.elapsed() > STARTING_TIME,
+                    Ok(None) if is_starting && !is_behind => true,
+                    Ok(_) => since.elapsed() > patience,
                     Err(_) => true,
                 };
                 if is_late && serves && fences.read(Ledger::hard_unknown) {

@@ -7,6 +7,7 @@ mod lead;
 mod peers;
 mod purge;
 mod snapshots;
+mod stores;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -46,6 +47,7 @@ use hard::STARTING_TIME;
 use hear::Ear;
 use peers::Peers;
 use snapshots::Snapshots;
+use stores::StoreWatch;
 
 /// How long a task that panicked rests.
 const RESTART_TIME: Duration = Duration::from_secs(1);
@@ -110,7 +112,7 @@ impl Server {
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let capabilities = settings.capabilities();
-        let has_database = capabilities.fills && !settings.database.url.is_empty();
+        let has_database = capabilities.fills && settings.database.is_set();
         let database = if has_database { Some(Database::start(&settings)?) } else { None };
         let metrics = Arc::new(metrics);
         let shared = if settings.redis.url.is_empty() {
@@ -280,11 +282,12 @@ impl Core {
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
-        let mut health = Health::default();
+        let (mut health, mut stores) = (Health::default(), StoreWatch::default());
         let mut last = None;
         let mut ticks = actix_rt::time::interval(settings.replication.sample_interval.0.max(TICK_MIN));
         loop {
             let verdict = match &self.pipeline.database {
+                _ if self.pipeline.capabilities.issues_anew => stores.look(&self.pipeline).await,
                 Some(database) => health.tick(&database.status(), &settings.health),
                 None => Verdict::without_database(),
             };

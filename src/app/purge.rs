@@ -27,6 +27,10 @@ const READER_TIME_MAX: Duration = Duration::from_secs(25);
 impl Purger for Ear {
     fn purge(&self, order: Order) -> BoxFuture<'_, Result<Report, Error>> {
         async move {
+            if !self.pipeline.capabilities.tells {
+                let others = vec!["all others: this is a failover origin, which tells nobody".to_owned()];
+                return Ok(self.purge_here(&order, fastrand::i64(1 << 60..i64::MAX), None, others));
+            }
             match &self.database {
                 Some(database) => {
                     let reader = Reader { name: "operator".to_owned(), region: self.settings.region.clone() };
@@ -106,6 +110,12 @@ impl Ear {
                 sleep(CONFIRMATION_INTERVAL).await;
             }
         }
+        self.purge_here(order, id, fence, unheard)
+    }
+
+    /// Purges on this instance alone.
+    fn purge_here(&self, order: &Order, id: i64, fence: Option<Position>, unheard: Vec<String>) -> Report {
+        let tags: Vec<Tag> = order.tags.iter().map(|tag| Tag::new(tag.as_str())).collect();
         let told = self.pipeline.cache.fences.change(|ledger| {
             ledger.purge_here(&tags, fence, order.hard);
             ledger.told()
@@ -114,8 +124,8 @@ impl Ear {
             snapshots.forget();
         }
         self.pipeline.refresh_hottest();
-        let fence = fence.or(told);
-        Report { id: id.to_string(), fence, known: 1, confirmed: 1, reached: own_region(), unreached: unheard }
+        let reached = vec![self.settings.region.clone()];
+        Report { id: id.to_string(), fence: fence.or(told), known: 1, confirmed: 1, reached, unreached: unheard }
     }
 
     /// The message of a purge that follows on all that was heard. Without a fence of the primary, which then writes nothing

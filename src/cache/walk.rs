@@ -100,7 +100,7 @@ impl Walks {
             Cursor { epoch: self.epoch, since: steps.since, walk: id, index }
         };
         // After the entries: what is purged for good meanwhile is among the purges, though an entry of it may be in the page.
-        let (purges, all) = fences.read(|ledger: &Ledger| (ledger.known_hard_purges(), ledger.hard_purges().is_some()));
+        let (purges, all) = fences.read(|ledger: &Ledger| (ledger.known_hard_purges(), ledger.knows_hard()));
         let began_anew = ask.goes_on && !is_resumed;
         let tail = Tail { cursor: cursor.to_string(), is_last, began_anew, purges, are_all_purges: all };
         (page.finish(&tail, codec), entries)

@@ -187,6 +187,11 @@ pub struct DatabaseSettings {
 }
 
 impl DatabaseSettings {
+    /// Whether there is any database to read.
+    pub fn is_set(&self) -> bool {
+        !self.url.is_empty() || !self.read_replica_urls.is_empty()
+    }
+
     /// Where migrations and imports connect: past a pooler where one is configured.
     pub fn maintenance_url(&self) -> &DatabaseUrl {
         if self.direct_url.is_empty() { &self.url } else { &self.direct_url }
@@ -452,6 +457,9 @@ impl Settings {
         }
         if is_failover && !self.failover.peers.is_empty() && self.failover.peer_token.list().is_empty() {
             return fail("failover.peer_token: peers hand out nothing without one of their ADMIN_TOKEN; set FAILOVER_PEER_TOKEN");
+        }
+        if is_failover && self.failover.source == FailoverSource::ReadOnly && !self.database.is_set() {
+            return fail("failover.source: read-only needs a database to read; set DATABASE_READ_REPLICA_URL");
         }
         if !is_failover && self.database.url.is_empty() && !self.database.read_replica_urls.is_empty() {
             return fail("database.read_replica_urls: replicas need a primary; set DATABASE_URL as well");

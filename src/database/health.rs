@@ -51,6 +51,18 @@ pub enum Reason {
     ReplicationLagUnknown,
     /// All is well again, and has to stay so for a moment.
     Recovering,
+    /// This is a failover origin: it serves what others have stored.
+    FailoverMode,
+    /// A failover origin: Redis does not answer.
+    SharedCacheDown,
+    /// A failover origin: no database answers.
+    DatabaseDown,
+    /// A failover origin: there may be purges for good that it does not know of.
+    HardPurgesUnknown,
+    /// A failover origin: a snapshot is still being read.
+    SnapshotLoading,
+    /// A failover origin: there is nothing that it could serve from.
+    NothingToServe,
 }
 
 impl Reason {
@@ -66,6 +78,12 @@ impl Reason {
             Self::ReplicationLag => "replication_lag",
             Self::ReplicationLagUnknown => "replication_lag_unknown",
             Self::Recovering => "recovering",
+            Self::FailoverMode => "failover_mode",
+            Self::SharedCacheDown => "shared_cache_down",
+            Self::DatabaseDown => "database_down",
+            Self::HardPurgesUnknown => "hard_purges_unknown",
+            Self::SnapshotLoading => "snapshot_loading",
+            Self::NothingToServe => "nothing_to_serve",
         }
     }
 }

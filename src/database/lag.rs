@@ -189,6 +189,16 @@ pub struct Bounds {
     pub overdue: Duration,
 }
 
+/// Whether a node may serve reads of an instance that knows of no primary: it answers, and what it is and how stale it may be is
+/// nobody's to say.
+pub fn answers(node: Option<&Sampled>) -> Result<(), Ineligible> {
+    match node {
+        None => Err(Ineligible::Unsampled),
+        Some(node) if node.up => Ok(()),
+        Some(_) => Err(Ineligible::Down),
+    }
+}
+
 /// Whether a replica may serve eventual reads.
 ///
 /// With the primary out of reach nobody can say how stale a replica is, and the bound would soon take the replicas away as

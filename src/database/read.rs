@@ -117,7 +117,7 @@ pub struct Database {
 
 /// What requests and samplers share.
 pub struct Shared {
-    /// The primary first, then the replicas in the order of the configuration.
+    /// The primary first, where there is one, then the replicas in the order of the configuration.
     pub nodes: Vec<Node>,
     /// The primary's positions.
     pub history: Mutex<History>,
@@ -210,7 +210,12 @@ impl Drop for Database {
 impl Shared {
     fn new(settings: &Settings) -> Result<Self, ConfigError> {
         let database = &settings.database;
-        let mut nodes = vec![node("database.url", "primary".into(), Role::Primary, &database.url, settings)?];
+        let mut nodes = Vec::new();
+        if !database.url.is_empty() {
+            // Whatever it is, it is no primary to an instance that takes no part in the fleet.
+            let role = if settings.capabilities().tells { Role::Primary } else { Role::Replica };
+            nodes.push(node("database.url", "primary".into(), role, &database.url, settings)?);
+        }
         for (index, url) in database.read_replica_urls.list().iter().enumerate() {
             let name = format!("replica-{}", index + 1).into();
             nodes.push(node("database.read_replica_urls", name, Role::Replica, url, settings)?);
@@ -275,15 +280,16 @@ impl Shared {
     }
 
     pub(super) fn primary(&self) -> Option<&Node> {
-        self.nodes.first()
+        self.nodes.first().filter(|node| node.is_primary())
     }
 
     fn replicas(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.nodes.iter().enumerate().skip(1)
+        self.nodes.iter().enumerate().filter(|(_, node)| !node.is_primary())
     }
 
     fn eligible(&self, node: &Node, now: Instant) -> Result<(), lag::Ineligible> {
-        let primary = self.primary().map(|primary| primary.sampled.load());
+        let Some(primary) = self.primary() else { return lag::answers(node.sampled.load().as_deref()) };
+        let primary = Some(primary.sampled.load());
         let primary = primary.as_ref().and_then(|primary| primary.as_deref());
         let last_heard = self.history.lock().newest();
         lag::eligible(now, node.sampled.load().as_deref(), primary, last_heard, self.bounds)
@@ -487,7 +493,10 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
 
 fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {
     if settings.direct_url.is_empty() {
-        return Connector::new("database.url", &settings.url, Session::Feed, settings);
+        // Where there is no primary nobody follows its feed.
+        let replica = settings.read_replica_urls.list().into_iter().next().unwrap_or_default();
+        let url = if settings.url.is_empty() { &replica } else { &settings.url };
+        return Connector::new("database.url", url, Session::Feed, settings);
     }
     let settings = DatabaseSettings { pooler: Pooler::None, ..settings.clone() };
     Connector::new("database.direct_url", &settings.direct_url, Session::Feed, &settings)

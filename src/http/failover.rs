@@ -12,16 +12,18 @@ use actix_http::header::HeaderValue;
 use actix_web::HttpRequest;
 use bytes::Bytes;
 
-use super::fill::Fill;
+use super::fill::{Fill, Produced, Stamp};
 use super::headers::Asked;
 use super::pipeline::{Pipeline, Shared};
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, Origin};
 use crate::cache::fence::{Ledger, Standing};
 use crate::cache::fill::{Filled, Layer, Lead, Outcome};
+use crate::cache::tag::Tag;
 use crate::config::param::Params;
-use crate::database::read::Consistency;
+use crate::database::health::{Reason, Status, Verdict};
+use crate::database::read::{Consistency, Reached};
 use crate::error::{Code, Error};
 use crate::telemetry::metrics::LookupResult;
 
@@ -50,8 +52,40 @@ impl Starting {
         self.loads.fetch_sub(1, Ordering::AcqRel);
     }
 
-    fn is_loading(&self) -> bool {
+    /// Whether any snapshot is being read.
+    pub fn is_loading(&self) -> bool {
         self.loads.load(Ordering::Acquire) > 0
+    }
+}
+
+/// What a failover origin has to serve from, as of one look.
+pub struct Stores {
+    /// Whether Redis answers; none where none is configured.
+    pub shared: Option<bool>,
+    /// Whether any database answers; none where none is read.
+    pub databases: Option<bool>,
+    /// Whether anything is kept here.
+    pub has_entries: bool,
+    /// Whether a snapshot is still being read.
+    pub is_loading: bool,
+    /// Whether all purges for good are known.
+    pub knows_hard: bool,
+}
+
+impl Stores {
+    /// What `/health/edge` says of them. It is never healthy: who stands in is a sign that something is off.
+    pub fn verdict(&self) -> Verdict {
+        let has_store = self.has_entries || self.shared == Some(true) || self.databases == Some(true);
+        let mut reasons = vec![Reason::FailoverMode];
+        reasons.extend((self.shared == Some(false)).then_some(Reason::SharedCacheDown));
+        reasons.extend((self.databases == Some(false)).then_some(Reason::DatabaseDown));
+        reasons.extend((!self.knows_hard).then_some(Reason::HardPurgesUnknown));
+        reasons.extend((!has_store && self.is_loading).then_some(Reason::SnapshotLoading));
+        reasons.extend((!has_store).then_some(Reason::NothingToServe));
+        let status = if has_store { Status::Degraded } else { Status::Unhealthy };
+        // How stale databases are, nobody says who could know.
+        let lag = self.databases.is_none().then_some(Duration::ZERO);
+        Verdict { status, lag, reasons, http_ok: has_store }
     }
 }
 
@@ -70,6 +104,17 @@ pub(super) fn ttl_secs(standing: Standing, entry: &Entry, age: Duration) -> Opti
         (None, Standing::Current) => seconds(entry.limits.fresh.saturating_sub(age)),
         (None, _) => -1,
     })
+}
+
+/// Whether there may well be something newer. What was read here a moment ago is no older than what anybody else has, unless it
+/// has expired, or a change was told since.
+pub(super) fn wants_newer(standing: Standing, entry: &Entry, age: Duration) -> bool {
+    match standing {
+        _ if age >= entry.limits.fresh => true,
+        Standing::Current => false,
+        Standing::Unknown => entry.origin != Origin::Filled,
+        Standing::Purged | Standing::Forbidden => true,
+    }
 }
 
 /// Why a failover origin does not answer what only a source of its own could.
@@ -116,9 +161,19 @@ impl Pipeline {
         let status = match (self.ttl_secs(&entry), layer) {
             (None, _) => return Err(not_cached()),
             (Some(ttl_secs), Layer::Shared) => CacheStatus::Reissued { ttl_secs, collapsed },
-            (Some(_), Layer::Source) => CacheStatus::Forwarded { had_stale: false, stored, collapsed },
+            // That there is nothing is kept here for a moment, and not by caches outside.
+            (Some(_), Layer::Source) => {
+                let stored = stored && entry.absence.is_none();
+                CacheStatus::Forwarded { had_stale: false, stored, collapsed }
+            }
         };
         Ok((entry, status))
+    }
+
+    fn wants_newer(&self, entry: &Entry) -> bool {
+        let now = Instant::now();
+        let age = entry.age(now);
+        wants_newer(entry.standing(&self.cache.fences, age, now), entry, age)
     }
 
     fn ttl_secs(&self, entry: &Entry) -> Option<i64> {
@@ -136,6 +191,8 @@ impl Pipeline {
         lead.finish(outcome);
     }
 
+    /// The newest of what is kept here and in the shared cache; where that is nothing, or stale and nobody waits, what the source
+    /// says, if there is one to ask.
     async fn find_newest(&self, fill: &Fill) -> Outcome {
         let is_served = |entry: &Arc<Entry>| self.ttl_secs(entry).is_some();
         let peek = || self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).filter(is_served);
@@ -143,17 +200,7 @@ impl Pipeline {
         let is_deaf = || self.cache.fences.read(Ledger::hard_unknown);
         self.wait_while(self.starting.until.min(deadline), is_deaf).await;
         let kept = peek();
-        let found = match &self.cache.shared {
-            Some(shared) => shared.look(fill.key, &fill.canonical, fill.fingerprint()).await.found(),
-            None => None,
-        };
-        let found = found.map(|found| found.entry);
-        if let Some(entry) = &found {
-            let result = if self.is_fresh(entry) { LookupResult::Hit } else { LookupResult::Expired };
-            self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
-            // Whoever finds it stale has just looked for a newer one, so the next look is after a pause.
-            entry.claim_refresh(entry.age(Instant::now()));
-        }
+        let found = self.look_anew(fill).await;
         let kept = match (&found, kept) {
             (None, None) => {
                 self.wait_while(deadline, || self.starting.is_loading()).await;
@@ -162,11 +209,68 @@ impl Pipeline {
             (_, kept) => kept,
         };
         let found = found.filter(is_served).filter(|found| kept.as_ref().is_none_or(|kept| found.is_newer_than(kept)));
-        match (found, kept) {
-            (Some(entry), _) => Ok(Filled { entry, stored: true, layer: Layer::Shared }),
-            (None, Some(entry)) => Ok(Filled { entry, stored: false, layer: Layer::Shared }),
-            (None, None) => Err(not_cached()),
+        let is_renewed = kept.is_some();
+        let newest = match (found, kept) {
+            (Some(entry), _) => Some(Filled { entry, stored: true, layer: Layer::Shared }),
+            (None, Some(entry)) => Some(Filled { entry, stored: false, layer: Layer::Shared }),
+            (None, None) => None,
+        };
+        let is_asked = match &newest {
+            None => true,
+            Some(Filled { entry, .. }) => is_renewed && self.wants_newer(entry),
+        };
+        let read = if is_asked && self.capabilities.fills { self.read_anew(fill, newest.as_ref()).await } else { None };
+        read.or(newest).ok_or_else(not_cached)
+    }
+
+    async fn look_anew(&self, fill: &Fill) -> Option<Arc<Entry>> {
+        let entry =
+            self.cache.shared.as_ref()?.look(fill.key, &fill.canonical, fill.fingerprint()).await.found()?.entry;
+        let result = if self.is_fresh(&entry) { LookupResult::Hit } else { LookupResult::Expired };
+        self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
+        // Whoever finds it stale has just looked for a newer one, so the next look is after a pause.
+        entry.claim_refresh(entry.age(Instant::now()));
+        Some(entry)
+    }
+
+    /// What the source says, from whatever database answers, unless that is known to be older than what is kept. Nothing where
+    /// it fails.
+    async fn read_anew(&self, fill: &Fill, newest: Option<&Filled>) -> Option<Filled> {
+        let databases_unsampled =
+            || self.database.as_ref().is_some_and(|database| database.status().nodes.iter().any(|node| !node.sampled));
+        self.wait_while(self.starting.until, databases_unsampled).await;
+        let ticket = self.cache.fences.read(|ledger| ledger.ticket(&fill.tags));
+        let (made, params) = (Instant::now(), fill.params.clone());
+        let produced = self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, None).await;
+        let Produced { answer, reached, .. } = produced;
+        let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
+        self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
+        let mut tags = fill.tags.to_vec();
+        if let Ok(answer) = &answer {
+            tags.extend(answer.tags.iter().map(|tag| Tag::new(tag.as_str())));
         }
+        let as_of = reached.and_then(Reached::position);
+        let newest_told = newest.and_then(|newest| newest.entry.told);
+        // Positions of another cluster, which is what a database that is kept in step is, are compared with nothing.
+        if as_of.zip(newest_told).is_some_and(|(as_of, told)| as_of < told) {
+            return None;
+        }
+        // It is no older than what it replaces, and ranks so.
+        let told = match (newest_told, ticket.told) {
+            (Some(newest), Some(told)) => Some(newest.later(told)),
+            (newest, told) => newest.or(told),
+        };
+        let stamp = Stamp { tags, told, is_local: true, as_of, made, detail: "failover" };
+        let entry = match answer {
+            Ok(answer) => self.entry(answer, fill, stamp).await,
+            Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
+            Err(_) => return None,
+        };
+        // Else every request would have it read again at once, while nothing says that it is current.
+        entry.claim_refresh(entry.age(Instant::now()));
+        let is_served = self.ttl_secs(&entry).is_some();
+        let stored = entry.status == 200 || entry.absence.is_some();
+        is_served.then(|| Filled { entry: Arc::new(entry), stored, layer: Layer::Source })
     }
 
     async fn wait_while(&self, deadline: Instant, holds: impl Fn() -> bool) {

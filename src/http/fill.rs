@@ -36,24 +36,24 @@ const READS_MAX: usize = 4;
 
 /// What is to be filled.
 pub(super) struct Fill {
-    endpoint: Arc<Endpoint>,
-    params: Params,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) params: Params,
     pub(super) key: Key,
     pub(super) canonical: Box<[u8]>,
-    tags: Arc<[Tag]>,
+    pub(super) tags: Arc<[Tag]>,
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
     pub(super) began: Instant,
 }
 
 /// What an entry is stamped with.
-struct Stamp {
-    tags: Vec<Tag>,
-    told: Option<Position>,
-    is_local: bool,
-    as_of: Option<Position>,
-    made: Instant,
-    detail: &'static str,
+pub(super) struct Stamp {
+    pub(super) tags: Vec<Tag>,
+    pub(super) told: Option<Position>,
+    pub(super) is_local: bool,
+    pub(super) as_of: Option<Position>,
+    pub(super) made: Instant,
+    pub(super) detail: &'static str,
 }
 
 /// What a source came to, who answered, and how long it took.
@@ -62,7 +62,7 @@ pub(super) struct Produced {
     pub(super) detail: &'static str,
     pub(super) took: Duration,
     /// How far the databases had read that were asked; none where none was.
-    reached: Option<Reached>,
+    pub(super) reached: Option<Reached>,
 }
 
 impl Fill {
@@ -263,7 +263,7 @@ impl Pipeline {
         Filled { entry: Arc::new(entry), stored, layer: Layer::Source }
     }
 
-    async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {
+    pub(super) async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {
         let compress_bytes_min = self.settings.cache.compress_bytes_min;
         let body = answer.body.clone();
         let cost = stamp.made.elapsed();
@@ -295,7 +295,7 @@ impl Pipeline {
     }
 
     /// The entry of a 404: kept for a short time, with the tags of its route, so that an insert makes it fall.
-    fn absence(&self, error: Error, fill: &Fill, stamp: Stamp) -> Entry {
+    pub(super) fn absence(&self, error: Error, fill: &Fill, stamp: Stamp) -> Entry {
         let fresh = self.settings.cache.not_found_ttl.0;
         let parts = Parts {
             status: 404,

@@ -239,11 +239,11 @@ impl Front {
         trace: &Trace,
     ) -> Found {
         let Some(ttl_secs) = failover::ttl_secs(standing, entry, age) else { return Found::Nothing };
-        let is_fresh = ttl_secs > 0;
-        if is_fresh { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
+        if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
         let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
-        Found::Hit { response, refresh: !is_fresh && entry.claim_refresh(age), audit: None }
+        let refresh = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
+        Found::Hit { response, refresh, audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::database::health::Verdict;
+use crate::database::health::{Reason, Verdict};
 
 /// The health answers of this instance.
 pub struct HealthPages {
@@ -67,6 +67,9 @@ impl HealthPages {
             "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
             "/health/ready" if draining => {
                 (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"draining\"}"))
+            }
+            "/health/ready" if self.edge.load().verdict.reasons.contains(&Reason::NothingToServe) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"nothing_to_serve\"}"))
             }
             "/health/ready" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
             "/health/edge" => {

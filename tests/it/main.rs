@@ -7,6 +7,7 @@ mod coherence;
 mod config;
 mod database;
 mod docs;
+mod failover;
 mod failures;
 mod http;
 mod instance;

@@ -114,7 +114,7 @@ impl Ledger {
 
     /// All hard purges that matter, to be told on; none while some may be missing.
     pub fn hard_purges(&self) -> Option<HardPurges> {
-        self.known_hard_purges().filter(|_| !self.hard.is_unknown && !self.hard.is_given_up)
+        self.known_hard_purges().filter(|_| self.knows_hard())
     }
 
     /// The hard purges that are known here, to be told on; none where nothing was told.
@@ -132,6 +132,11 @@ impl Ledger {
     /// The hard purges of the past cannot be learnt, and what they may cover is served all the same.
     pub fn give_up_hard(&mut self) {
         self.hard.give_up();
+    }
+
+    /// Whether this instance knows of all hard purges that matter.
+    pub fn knows_hard(&self) -> bool {
+        !self.hard.is_unknown && !self.hard.is_given_up
     }
 
     /// Whether hard purges may have been missed; see [`Ledger::learn_hard`].

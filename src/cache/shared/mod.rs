@@ -160,6 +160,11 @@ impl Shared {
         &self.commands
     }
 
+    /// Whether Redis answers.
+    pub async fn is_reachable(&self) -> bool {
+        self.commands.query::<redis::Value>(&redis::cmd("PING")).await.is_ok()
+    }
+
     /// Looks an entry up, in one wave. What is found counts as a lookup once its caller has judged it; all else is counted
     /// here.
     pub async fn look(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Look {
