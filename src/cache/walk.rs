@@ -153,3 +153,189 @@ impl Steps {
         Self { since, until, keys: found.into_iter().take_while(fits).map(|(.., key)| key).collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::entry::{Entry, Origin, Parts};
+    use super::super::fence::SilenceLimits;
+    use super::super::page::Page;
+    use super::super::policy::Limits;
+    use super::super::tag::Tag;
+    use super::super::variants::Variants;
+    use super::*;
+    use crate::position::{Position, SystemId, Timeline};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// An origin, and one who pulls from it.
+    struct Bench {
+        memory: Memory,
+        fences: Fences,
+        codec: Codec,
+        walks: Walks,
+        cursor: Option<String>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let fences = Fences::new(100, SilenceLimits { max: HOUR, hard_max: None });
+            fences.change(|ledger| ledger.begin_alone(clock()));
+            let codec = Codec::new("test", 1024 * 1024);
+            Self { memory: Memory::new(1 << 24), fences, codec, walks: Walks::new(), cursor: None }
+        }
+
+        /// Puts an entry there that has so many hits.
+        fn put(&self, number: u8, hits: u64) {
+            let entry = entry(number, Some(clock()));
+            entry.count_hits(hits);
+            self.memory.put(Key(number.into()), Arc::new(entry));
+        }
+
+        fn ask(&self, bytes_max: usize, keep_bytes_max: u64) -> (Vec<u8>, Tail) {
+            let after = self.cursor.as_deref().and_then(Cursor::parse);
+            let ask = Ask { after, goes_on: self.cursor.is_some(), bytes_max, keep_bytes_max };
+            let (page, entries) = self.walks.page(&self.memory, &self.fences, &self.codec, ask);
+            let page = Page::read(&page, &self.codec).unwrap();
+            assert_eq!(u64::try_from(page.values.len()).unwrap(), entries);
+            (page.values.iter().map(|(key, _)| u8::try_from(key.0).unwrap()).collect(), page.tail)
+        }
+
+        /// The entries of the next page.
+        fn pull(&mut self, bytes_max: usize) -> (Vec<u8>, Tail) {
+            let (keys, tail) = self.ask(bytes_max, u64::MAX);
+            self.cursor = Some(tail.cursor.clone());
+            (keys, tail)
+        }
+
+        /// The entries of all pages until none is left.
+        fn pull_all(&mut self, bytes_max: usize) -> Vec<u8> {
+            let mut all = Vec::new();
+            loop {
+                let (keys, tail) = self.pull(bytes_max);
+                assert!(!tail.began_anew);
+                all.extend(keys);
+                if tail.is_last {
+                    return all;
+                }
+            }
+        }
+    }
+
+    fn clock() -> Position {
+        Position::start_of(SystemId(7), Timeline(0))
+    }
+
+    fn entry(number: u8, told: Option<Position>) -> Entry {
+        let parts = Parts {
+            status: 200,
+            content_type: "application/json",
+            body: Variants::of(Bytes::from(vec![number; 100]), usize::MAX),
+            tags: vec![Tag::new(format!("tag:{number}"))],
+            told,
+            as_of: None,
+            is_local: false,
+            outlives_change: false,
+            origin: Origin::Filled,
+            made: Instant::now(),
+            cost: Duration::ZERO,
+            limits: Limits { fresh: HOUR, stale_while_revalidate: HOUR, stale_if_error: HOUR },
+            detail: "primary",
+            absence: None,
+        };
+        Entry::new(&[number], [1; 16], parts)
+    }
+
+    #[test]
+    fn all_come_first_the_most_asked_for_at_the_beginning_and_then_what_is_new() {
+        let mut bench = Bench::new();
+        (1..=9).for_each(|number| bench.put(number, u64::from(number % 5) * 10));
+        assert_eq!(bench.pull_all(1), [4, 9, 3, 8, 2, 7, 1, 6, 5], "one a page");
+        assert_eq!(bench.pull_all(1), [0; 0]);
+        bench.put(3, 0);
+        bench.put(20, 1000);
+        assert_eq!(bench.pull_all(usize::MAX), [20, 3]);
+        assert_eq!(bench.pull_all(1), [0; 0]);
+    }
+
+    #[test]
+    fn a_page_that_was_lost_is_had_again() {
+        let mut bench = Bench::new();
+        (1..=4).for_each(|number| bench.put(number, u64::from(number)));
+        assert_eq!(bench.pull(1).0, [4]);
+        assert_eq!(bench.ask(1, u64::MAX).0, [3]);
+        assert_eq!(bench.ask(1, u64::MAX).0, [3]);
+        assert_eq!(bench.pull_all(1), [3, 2, 1]);
+    }
+
+    #[test]
+    fn what_goes_or_changes_during_a_walk_is_not_missed_and_not_made_up() {
+        let mut bench = Bench::new();
+        (1..=5).for_each(|number| bench.put(number, u64::from(number)));
+        assert_eq!(bench.pull(1).0, [5]);
+        bench.fences.change(|ledger| ledger.purge_here(&[Tag::new("tag:4")], None, true));
+        bench.put(2, 0);
+        bench.put(9, 0);
+        assert_eq!(bench.pull_all(1), [3, 2, 1], "what was purged for good is left out");
+        let mut news = bench.pull_all(1);
+        news.sort_unstable();
+        assert_eq!(news, [2, 9]);
+    }
+
+    #[test]
+    fn a_page_tells_of_the_hard_purges_that_forbid_what_it_had_before() {
+        let mut bench = Bench::new();
+        bench.put(1, 0);
+        assert_eq!(bench.pull(1).1.purges.unwrap().tags, []);
+        bench.fences.change(|ledger| ledger.purge_here(&[Tag::new("tag:1")], None, true));
+        let tail = bench.pull(1).1;
+        assert_eq!(tail.purges.unwrap().tags, [(Tag::new("tag:1").hash(), clock().next())]);
+        assert!(!tail.are_all_purges, "whoever has a clock of his own asks nobody what came before");
+    }
+
+    #[test]
+    fn a_cursor_that_leads_nowhere_begins_anew_and_says_so() {
+        let mut bench = Bench::new();
+        (1..=3).for_each(|number| bench.put(number, u64::from(number)));
+        assert_eq!(bench.pull(1).0, [3]);
+        let cursor = bench.cursor.clone();
+        for lost in ["", "no cursor", "1-2-0-0"] {
+            bench.cursor = Some(lost.to_owned());
+            let (keys, tail) = bench.ask(usize::MAX, u64::MAX);
+            assert_eq!((keys.len(), tail.began_anew), (3, true), "{lost}");
+        }
+        // A walk that was forgotten begins where it began; what was told before it is not told again.
+        bench.cursor = cursor;
+        bench.pull_all(1);
+        (4..=6).for_each(|number| bench.put(number, u64::from(number)));
+        assert_eq!(bench.pull(1).0, [6]);
+        bench.walks.walks.lock().clear();
+        let (keys, tail) = bench.pull(usize::MAX);
+        assert_eq!((keys.as_slice(), tail.began_anew), ([6, 5, 4].as_slice(), true));
+    }
+
+    #[test]
+    fn a_walk_leaves_out_what_its_puller_has_no_room_for() {
+        let bench = Bench::new();
+        (1..=9).for_each(|number| bench.put(number, u64::from(number)));
+        let weight = u64::try_from(entry(1, None).weight_bytes()).unwrap();
+        assert_eq!(bench.ask(usize::MAX, weight * 3 + weight / 2).0, [9, 8, 7]);
+    }
+
+    #[test]
+    fn what_means_something_here_alone_stays_here() {
+        let mut bench = Bench::new();
+        bench.memory.put(Key(1), Arc::new(entry(1, None)));
+        bench.put(2, 0);
+        assert_eq!(bench.pull_all(1), [2]);
+    }
+
+    #[test]
+    fn walks_without_end_cost_no_memory_without_end() {
+        let bench = Bench::new();
+        (1..=3).for_each(|number| bench.put(number, 0));
+        (0..100).for_each(|_| drop(bench.ask(1, u64::MAX)));
+        assert_eq!(bench.walks.walks.lock().len(), WALKS_MAX);
+    }
+}

@@ -456,7 +456,9 @@ impl Settings {
             );
         }
         if is_failover && !self.failover.peers.is_empty() && self.failover.peer_token.list().is_empty() {
-            return fail("failover.peer_token: peers hand out nothing without one of their ADMIN_TOKEN; set FAILOVER_PEER_TOKEN");
+            return fail(
+                "failover.peer_token: peers hand out nothing without one of their ADMIN_TOKEN; set FAILOVER_PEER_TOKEN",
+            );
         }
         if is_failover && self.failover.source == FailoverSource::ReadOnly && !self.database.is_set() {
             return fail("failover.source: read-only needs a database to read; set DATABASE_READ_REPLICA_URL");

@@ -185,7 +185,8 @@ mod tests {
         ] {
             assert_eq!(Address::new(text).map(|address| address.name).unwrap(), name);
         }
-        for text in ["", "10.0.0.1:9090", "ftp://host", "http://", "http://host/admin", "http://host?a", "http://me:it@host"]
+        for text in
+            ["", "10.0.0.1:9090", "ftp://host", "http://", "http://host/admin", "http://host?a", "http://me:it@host"]
         {
             let refused = Address::new(text).map(|_| ()).unwrap_err().to_string();
             assert!(refused.starts_with("failover.peers: ") && !refused.contains("me:it"), "{refused}");

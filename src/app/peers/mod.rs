@@ -219,7 +219,9 @@ impl Peers {
         metrics.peer_bytes.with_label_values(&[name]).inc_by(bytes);
         let mut state = peer.state.lock();
         if tail.began_anew {
-            log::info!("{name} has lost what was pulled so far, as after a restart: its snapshot is pulled from the beginning");
+            log::info!(
+                "{name} has lost what was pulled so far, as after a restart: its snapshot is pulled from the beginning"
+            );
         }
         if tail.is_last && state.completed.is_none() {
             log::info!("the snapshot of {name} is here: {} entries", state.entries + entries);

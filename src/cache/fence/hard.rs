@@ -233,6 +233,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_tells_of_is_kept_as_it_is_whatever_the_clock() {
+        let mut ledger = Ledger::new(100);
+        ledger.learn_hard_of_peer(&told_on(), false);
+        assert!(ledger.hard_unknown(), "he may not know all");
+        ledger.learn_hard_of_peer(&told_on(), true);
+        assert!(ledger.knows_hard());
+        let check = |ledger: &Ledger| {
+            assert_eq!(standing(ledger, 9, "a"), Standing::Forbidden);
+            assert_ne!(standing(ledger, 11, "a"), Standing::Forbidden);
+            assert_ne!(standing(ledger, 9, "b"), Standing::Forbidden);
+        };
+        check(&ledger);
+        let other = Position { system: SystemId(8), ..at(50) };
+        let stamped = |ledger: &Ledger| ledger.standing(Some(other), None, &[Tag::new("a")]);
+        assert_eq!(stamped(&ledger), Standing::Forbidden, "nobody can say which came first");
+        // The clock comes later, and is that of the peer: his purges hold as they are.
+        ledger.turn_to(SystemId(7), Timeline(1));
+        check(&ledger);
+        // He restarts, with another clock: what was purged on either is not served.
+        ledger.learn_hard_of_peer(
+            &HardPurges { through: other, all: None, tags: vec![(Tag::new("a").hash(), other)] },
+            true,
+        );
+        assert_eq!(standing(&ledger, 9, "a"), Standing::Forbidden);
+        assert_ne!(stamped(&ledger), Standing::Forbidden);
+    }
+
+    #[test]
     fn of_too_many_the_oldest_become_one_of_everything() {
         let mut ledger = Ledger::new(1_000_000);
         ledger.begin(at(1), None);

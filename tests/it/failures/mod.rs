@@ -222,6 +222,7 @@ fn at_once(ask: impl Fn() -> Reply) -> Reply {
 
 /// A write, as far as a session that may not write goes.
 async fn order(call: Call) -> Result<Answer, mainstay::Error> {
-    let value = call.read(async |conn| count(conn, "SELECT value::int AS number FROM items WHERE id = 1").await).await?;
+    let value =
+        call.read(async |conn| count(conn, "SELECT value::int AS number FROM items WHERE id = 1").await).await?;
     Answer::json(&json!({ "value": value }))
 }
