@@ -80,20 +80,21 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<Server
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
-    let said = said(&settings);
+    let (who, lack) = introduction(&settings);
     let server = Server::start(settings, folder.dir.clone(), parts)?;
-    log::info!("{said}, serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
+    if let Some(lack) = lack {
+        log::warn!("{lack}");
+    }
+    log::info!("{who}, serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
     Ok(server)
 }
 
-/// What the log says at the start of how this instance runs, and from what.
-fn said(settings: &Settings) -> String {
-    let has_database = !settings.database.url.is_empty();
+/// What the log says at the start: how this instance runs and from what, and what it lacks.
+fn introduction(settings: &Settings) -> (String, Option<&'static str>) {
+    let region = &settings.region;
     if !settings.capabilities().issues_anew {
-        if !has_database {
-            log::warn!("DATABASE_URL is not set: routes that read a database answer 503");
-        }
-        return format!("region {}", settings.region);
+        let lack = "DATABASE_URL is not set: routes that read a database answer 503";
+        return (format!("region {region}"), settings.database.url.is_empty().then_some(lack));
     }
     let stores = [
         (!settings.redis.url.is_empty(), "Redis, read only"),
@@ -102,13 +103,10 @@ fn said(settings: &Settings) -> String {
         (settings.capabilities().fills, "databases, read only"),
     ];
     let stores: Vec<&str> = stores.into_iter().filter_map(|(is_there, name)| is_there.then_some(name)).collect();
-    if stores.is_empty() {
-        log::warn!(
-            "this failover origin has nothing to serve from: set REDIS_URL, cache.snapshot_file or failover.peers"
-        );
-    }
-    let source = settings.failover.source.as_str();
-    format!("failover origin ({source}) in region {}, from {}", settings.region, stores.join(" and "))
+    let lack = "there is nothing to serve from: set REDIS_URL, cache.snapshot_file or failover.peers";
+    let from = if stores.is_empty() { "nothing".to_owned() } else { stores.join(" and ") };
+    let who = format!("failover origin ({}) in region {region}, from {from}", settings.failover.source.as_str());
+    (who, stores.is_empty().then_some(lack))
 }
 
 /// The signals that a server lives by.

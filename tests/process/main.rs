@@ -12,6 +12,7 @@ mod check;
 mod configuration;
 mod data;
 mod dev;
+mod failover;
 mod foreign;
 mod local;
 mod operators;

@@ -78,6 +78,10 @@ impl Program {
         self.stdout() + &self.stderr()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn rustix_pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }

@@ -176,8 +176,9 @@ mod tests {
     fn told_on() -> HardPurges {
         let mut leader = Ledger::new(100);
         leader.begin(at(1), Some(at(1)));
-        leader.learn_hard([], 0);
         leader.apply(&message(0, 10, &["a"]));
+        assert_eq!(leader.hard_purges(), None, "what came before the first message is not known yet");
+        leader.learn_hard([], leader.gaps());
         leader.apply(&message(10, 20, &[]));
         leader.hard_purges().unwrap()
     }
