@@ -233,3 +233,48 @@ impl Entry {
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX >> 16)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Lsn, SystemId, Timeline};
+
+    #[test]
+    fn who_was_told_more_is_newer_and_of_different_clocks_who_is_younger() {
+        let now = Instant::now();
+        let entry = |told: Option<(u64, u64)>, age_s: u64| {
+            let at = |(system, lsn)| Position { lsn: Lsn(lsn), ..Position::start_of(SystemId(system), Timeline(1)) };
+            let parts = Parts {
+                status: 200,
+                content_type: "application/json",
+                body: Variants::of(bytes::Bytes::new(), usize::MAX),
+                tags: Vec::new(),
+                told: told.map(at),
+                as_of: None,
+                is_local: false,
+                outlives_change: false,
+                origin: Origin::Filled,
+                made: now + Duration::from_secs(100 - age_s),
+                cost: Duration::ZERO,
+                limits: Limits {
+                    fresh: Duration::ZERO,
+                    stale_while_revalidate: Duration::ZERO,
+                    stale_if_error: Duration::ZERO,
+                },
+                detail: "primary",
+                absence: None,
+            };
+            Entry::new(&[], [0; 16], parts)
+        };
+        for (newer, older) in [
+            (entry(Some((1, 8)), 9), entry(Some((1, 7)), 5)),
+            (entry(Some((1, 7)), 5), entry(Some((1, 7)), 9)),
+            (entry(Some((1, 7)), 9), entry(None, 5)),
+            (entry(None, 5), entry(None, 9)),
+            (entry(Some((1, 7)), 5), entry(Some((2, 8)), 9)),
+            (entry(Some((2, 8)), 5), entry(Some((1, 7)), 9)),
+        ] {
+            assert!(newer.is_newer_than(&older) && !older.is_newer_than(&newer), "{newer:?} {older:?}");
+        }
+    }
+}

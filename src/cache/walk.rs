@@ -76,7 +76,7 @@ impl Walks {
         let mut page = PageWriter::new();
         let (mut looked_at, mut entries) = (index, 0_u64);
         for key in steps.keys.iter().skip(index) {
-            if page.bytes() >= ask.bytes_max {
+            if entries > 0 && page.bytes() >= ask.bytes_max {
                 break;
             }
             let entry = memory.entry(*key).filter(|entry| is_worth_keeping(entry, fences, now));

@@ -4,7 +4,7 @@ use mainstay::Answer;
 use mainstay::local::{Proxy, ProxyMode, wait_until};
 use serde_json::{Value, json};
 
-use crate::coherence::fleet::{Fleet, Member};
+use crate::coherence::fleet::{Claim, Fleet, Member, assert_only};
 use crate::instance::probe::Probe;
 use crate::instance::{Instance, Plan};
 use crate::support::PATIENCE;
@@ -25,6 +25,7 @@ fn page(q: impl std::fmt::Display) -> String {
     format!("/public/page?q={q}")
 }
 
+/// An origin with a clock of its own.
 fn regional(probe: &Probe) -> Plan {
     Plan::probed(ROUTES, probe).set("ADMIN_TOKEN", TOKEN).set("cache.early_refresh_beta", "0")
 }
@@ -36,6 +37,18 @@ fn failover(peers: &[std::net::SocketAddr]) -> Plan {
         .set("MODE", "failover")
         .set("ADMIN_TOKEN", TOKEN)
         .set("failover.peers", &peers.join(","))
+        .set("FAILOVER_PEER_TOKEN", TOKEN)
+        .set("failover.pull_interval", "20ms")
+}
+
+/// A failover origin with the routes of a fleet, and nothing else of it.
+fn alone(fleet: &Fleet) -> Plan {
+    fleet
+        .plan()
+        .set("MODE", "failover")
+        .set("DATABASE_URL", "")
+        .set("DATABASE_READ_REPLICA_URL", "")
+        .set("REDIS_URL", "")
         .set("FAILOVER_PEER_TOKEN", TOKEN)
         .set("failover.pull_interval", "20ms")
 }
@@ -77,7 +90,7 @@ fn what_a_region_had_is_served_when_all_of_it_is_gone() {
     let here = failover.get(&page(1));
     assert_eq!((here.status, &here.body, here.header("etag")), (200, &there.body, there.header("etag")), "{here:?}");
     assert!(here.cache().ends_with("; detail=failover"), "{here:?}");
-    assert_eq!(failover.get("/health/edge").status, 200);
+    failover.wait_for("a verdict", "/health/edge", |reply| reply.status == 200);
     wait_complete(&failover, 0);
     assert_eq!(failover.get(&page(2)).problem(), "not_cached");
     // What is new comes with the next pull.
@@ -164,16 +177,8 @@ fn a_hard_purge_reaches_it_with_the_next_pull() {
         origin.wait_for("a hit", target, |reply| reply.is_hit() && reply.ttl() > 0);
     }
     let plan = || {
-        fleet
-            .plan()
-            .set("MODE", "failover")
-            .set("DATABASE_URL", "")
-            .set("DATABASE_READ_REPLICA_URL", "")
-            .set("REDIS_URL", "")
-            .set("cache.past_hard_purge_max_silence", "refuse")
-            .set("failover.peers", &format!("http://{}", origin.admin))
-            .set("FAILOVER_PEER_TOKEN", TOKEN)
-            .set("failover.pull_interval", "20ms")
+        let plan = alone(&fleet).set("failover.peers", &format!("http://{}", origin.admin));
+        plan.set("cache.past_hard_purge_max_silence", "refuse")
     };
     let failover = plan().start();
     for target in [ONE, TWO] {
@@ -196,14 +201,20 @@ fn a_hard_purge_reaches_it_with_the_next_pull() {
 
 #[test]
 fn of_two_peers_the_one_with_the_newer_answer_wins() {
-    let told = |text: &'static str| Probe::answering(move |_, _| Answer::json(&json!({ "from": text })));
-    let (old, new) = (regional(&told("old")).start(), regional(&told("new")).start());
-    old.get(&page(1));
-    new.get(&page(1));
-    for peers in [[old.admin, new.admin], [new.admin, old.admin]] {
-        let failover = failover(&peers).start();
+    const ONE: &str = "/public/items/1";
+    let fleet = Fleet::new("peers_two");
+    let [old, new] = [(); 2].map(|()| fleet.plan().set("REDIS_URL", "").start());
+    [&old, &new].iter().for_each(|origin| origin.wait_hearing("feed"));
+    assert_eq!(assert_only(&old, ONE, 0).value(), 0);
+    fleet.sql("UPDATE items SET value = 1 WHERE id = 1");
+    new.wait_told(&fleet);
+    assert_eq!(assert_only(&new, ONE, 1).value(), 1);
+    for peers in [[&old, &new], [&new, &old]] {
+        let peers = peers.map(|origin| format!("http://{}", origin.admin)).join(",");
+        let failover = alone(&fleet).set("failover.peers", &peers).start();
         (0..2).for_each(|place| drop(wait_complete(&failover, place)));
-        assert_eq!(failover.get(&page(1)).json()["from"], "new");
+        assert_eq!((0..2).map(|place| peer(&failover, place)["entries"].as_u64().unwrap()).sum::<u64>(), 2);
+        assert_eq!(failover.get(ONE).value(), 1);
     }
 }
 
