@@ -12,8 +12,8 @@ CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
 
-dev: ## run everything on this machine with real data; ARGS="--fresh" starts over
-	@scripts/install-deps base
+dev: ## run everything on this machine with real data; ARGS="--fresh" starts over, ARGS="--help" tells more
+	@scripts/install-deps $(if $(findstring --edge,$(ARGS)),edge,base)
 	@cargo build --release --locked
 	@exec $(TARGET_DIR)/release/mainstay dev $(ARGS)
 

@@ -53,6 +53,14 @@ pub enum Code {
     SourceTimeout,
     /// No node that may answer can be reached.
     DatabaseUnavailable,
+    /// No endpoint of the route's upstream can be reached, or the one that was answered with a failure of its own.
+    UpstreamUnavailable,
+    /// An upstream's answer to a cached route is for one caller alone; whoever asks is passed on by himself.
+    NotShareable,
+    /// A request has come round to this server again.
+    LoopDetected,
+    /// The client went away while the upstream was waited for.
+    ClientGone,
     /// A strong read cannot be served: the primary is out of reach or its cap is reached.
     StrongUnavailable,
     /// A failover origin has nothing cached that answers the request.
@@ -110,6 +118,10 @@ impl Code {
             Self::QueryFailed => info("query_failed", 500, "Query failed", false),
             Self::SourceTimeout => info("source_timeout", 503, "Source timed out", true),
             Self::DatabaseUnavailable => info("database_unavailable", 503, "Database unavailable", true),
+            Self::UpstreamUnavailable => info("upstream_unavailable", 503, "Upstream unavailable", true),
+            Self::NotShareable => info("not_shareable", 503, "Answer for one caller alone", true),
+            Self::LoopDetected => info("loop_detected", 508, "Loop detected", false),
+            Self::ClientGone => info("client_gone", 499, "Client closed the request", false),
             Self::StrongUnavailable => info("strong_unavailable", 503, "Strong read unavailable", true),
             Self::NotCached => info("not_cached", 503, "Nothing cached", true),
             Self::WritesUnavailable => info("writes_unavailable", 503, "Writes unavailable", true),

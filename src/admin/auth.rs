@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::units::Secret;
 use crate::error::Error;
-use crate::http::headers::is_one_of;
+use crate::http::headers::{bearer, is_one_of};
 
 /// Wrong tokens of one address in a window; beyond it nothing of that address is heard until the window ends.
 const FAILURES_MAX: u32 = 10;
@@ -72,12 +72,6 @@ impl Gate {
         log::warn!(target: "mainstay::audit", peer:% = peer, failures; "a wrong token, or none");
         Err(Shut::Unauthorized)
     }
-}
-
-/// The token of an `Authorization` header (RFC 6750, section 2.1; the scheme in any case).
-fn bearer(authorization: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = authorization.as_bytes().split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 fn fingerprint(token: &[u8]) -> String {

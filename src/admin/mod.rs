@@ -5,12 +5,13 @@
 mod auth;
 mod entry;
 pub mod purge;
+mod shadow;
 mod snapshot;
 mod stats;
 pub mod status;
 mod warm;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +29,7 @@ use crate::config::ConfigError;
 use crate::error::{Code, Error};
 use crate::http::headers::{self, Asked};
 use crate::http::health::HealthPages;
+use crate::http::nodes;
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
@@ -77,10 +79,14 @@ enum Action {
     Warm,
     Status,
     Snapshot,
+    Nodes,
+    NodeMinutes,
+    Shadow,
+    ShadowCompare,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 7] = [
+    const PATHS: [(&str, Action); 11] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
@@ -88,6 +94,10 @@ impl Action {
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
         ("/admin/snapshot", Action::Snapshot),
+        (nodes::NODES, Action::Nodes),
+        (nodes::MINUTES, Action::NodeMinutes),
+        ("/admin/shadow", Action::Shadow),
+        ("/admin/shadow/compare", Action::ShadowCompare),
     ];
 
     fn of(path: &str) -> Option<Self> {
@@ -96,13 +106,11 @@ impl Action {
 
     const fn method(self) -> Method {
         match self {
-            Self::Purge | Self::Flush | Self::Warm => Method::POST,
-            Self::Stats | Self::Entry | Self::Status | Self::Snapshot => Method::GET,
+            Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes | Self::Shadow | Self::Snapshot => Method::GET,
         }
     }
-}
 
-impl Action {
     const fn content_type(self) -> &'static str {
         match self {
             Self::Snapshot => "application/octet-stream",
@@ -141,13 +149,15 @@ impl From<Shut> for Refusal {
     }
 }
 
-/// Binds the admin listener. The server runs once it is awaited; it does not listen for signals itself.
+/// Serves on the admin listener. The server runs once it is awaited; it does not listen for signals itself.
 ///
 /// # Errors
-/// Where the address cannot be bound; the sentence names the setting.
-pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
+/// Where the socket cannot be used; the sentence names the setting.
+pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr), ConfigError> {
     let settings = Arc::clone(&parts.pipeline.settings);
-    let address = settings.server.admin_addr;
+    let unusable =
+        |error: std::io::Error| ConfigError::new(format!("server.admin_addr: its socket cannot be used: {error}"));
+    let address = listener.local_addr().map_err(unusable)?;
     let desk = web::Data::new(Desk {
         snapshot: Arc::new(snapshot::Desk::new(&settings)),
         parts,
@@ -161,10 +171,9 @@ pub fn listen(parts: Parts) -> Result<(Server, SocketAddr), ConfigError> {
         .client_request_timeout(settings.server.header_timeout.0)
         .shutdown_timeout(1)
         .disable_signals()
-        .bind(address)
-        .map_err(|error| ConfigError::new(format!("server.admin_addr: cannot listen on {address}: {error}")))?;
-    let bound = server.addrs().first().copied().unwrap_or(address);
-    Ok((server.run(), bound))
+        .listen(listener)
+        .map_err(unusable)?;
+    Ok((server.run(), address))
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Desk>) -> HttpResponse {
@@ -232,6 +241,10 @@ impl Desk {
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
             Action::Snapshot => snapshot::snapshot(&self, &query).await,
+            Action::Nodes => self.parts.pipeline.nodes.list(&query),
+            Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
+            Action::Shadow => shadow::summary(&self),
+            Action::ShadowCompare => shadow::compare(&self, &body).await,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Desk, document};
 use crate::config::settings::Settings;
 use crate::database::read::Role;
 use crate::database::status::NodeStatus;
+use crate::database::steps::Step;
 use crate::error::Error;
 
 /// Tells of the peers as of now.
@@ -55,6 +56,8 @@ struct Health {
     status: &'static str,
     reasons: Vec<&'static str>,
     replication_lag_ms: Option<u64>,
+    /// How far eventual reads have stepped back.
+    step: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -116,6 +119,7 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
             status: verdict.status.as_str(),
             reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),
             replication_lag_ms: verdict.lag.map(millis),
+            step: desk.parts.health.step().map(Step::as_str),
         },
         nodes: nodes.iter().map(node).collect(),
         peers: (desk.parts.peers)(),

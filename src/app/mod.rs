@@ -1,15 +1,19 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
 mod count;
+mod handover;
 mod hard;
 mod hear;
 mod lead;
+mod listeners;
+mod outlook;
 mod peers;
 mod purge;
+mod shutdown;
 mod snapshots;
 mod stores;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +23,8 @@ use std::time::{Duration, Instant};
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::admin::purge::Purger;
@@ -32,20 +38,29 @@ use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::alone::Alone;
 use crate::http::audit::Audit;
 use crate::http::failover::Starting;
 use crate::http::front::Front;
 use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
+use crate::http::nodes::NodePages;
 use crate::http::pipeline::Pipeline;
 use crate::http::server;
+use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
+use crate::nodes::node::{Node, Totals};
 use crate::source::handler::Registry;
+use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
 use hard::STARTING_TIME;
 use hear::Ear;
+use outlook::Outlook;
 use peers::Peers;
+pub use handover::Handover;
+pub use listeners::Listeners;
+pub use shutdown::Wish;
 use snapshots::Snapshots;
 use stores::StoreWatch;
 
@@ -77,6 +92,14 @@ impl Parts {
         let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version })
     }
+
+    fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
+        let Pipeline { upstreams, settings, metrics, .. } = pipeline;
+        upstreams.keep(&manifest.upstreams);
+        let surface = Surface::new(manifest, &self.registry, &self.middlewares, upstreams, settings, metrics);
+        pipeline.nodes.set_upstreams(upstreams.nodes());
+        surface
+    }
 }
 
 /// A running instance.
@@ -85,9 +108,26 @@ pub struct Server {
     pub public_addr: SocketAddr,
     /// Where the admin listener is.
     pub admin_addr: SocketAddr,
-    public: ServerHandle,
-    admin: ServerHandle,
+    public: Listener,
+    admin: Listener,
     core: Arc<Core>,
+    /// The sockets, for a successor. Whoever else holds them holds them weakly, so that they close with this.
+    sockets: Arc<[TcpListener; 2]>,
+    is_held: bool,
+    relieved: Arc<Notify>,
+}
+
+/// What listens and serves.
+struct Listener {
+    handle: ServerHandle,
+    /// It runs there; without it requests in flight and open connections end.
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Listener {
+    fn start(server: actix_web::dev::Server) -> Self {
+        Self { handle: server.handle(), task: actix_rt::spawn(server) }
+    }
 }
 
 /// What outlives single requests.
@@ -103,11 +143,26 @@ struct Core {
 }
 
 impl Server {
+    /// [`Server::start_on`] the addresses that are set.
+    ///
+    /// # Errors
+    /// Those of [`Server::start_on`], and addresses that cannot be bound.
+    pub fn start(settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
+        let listeners = Listeners::bind(&settings.server)?;
+        Self::start_on(listeners, settings, dir, parts)
+    }
+
     /// Starts everything on the current Actix system. A database that is down does not stop the start.
     ///
     /// # Errors
     /// A sentence that names the setting, or the lines of the manifest, that cannot be run with.
-    pub fn start(settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
+    pub fn start_on(
+        listeners: Listeners,
+        settings: Settings,
+        dir: PathBuf,
+        parts: Parts,
+    ) -> Result<Self, ConfigError> {
+        let sockets = listeners.share()?;
         let manifest = parts.manifest(&dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
@@ -126,8 +181,10 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
+        let upstreams = Upstreams::new(&settings.nodes, &metrics);
         let pipeline = Arc::new(Pipeline {
             cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
+            nodes: NodePages::new(database.clone(), &settings.nodes),
             database,
             capabilities,
             starting: Starting::new(STARTING_TIME),
@@ -135,6 +192,9 @@ impl Server {
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
             settings: Arc::clone(&settings),
+            upstreams,
+            alone: Alone::default(),
+            shadows: Shadows::default(),
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
@@ -163,7 +223,7 @@ impl Server {
             Some(file) => file.load(),
             None => {}
         }
-        let surface = Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &pipeline.metrics);
+        let surface = parts.surface(&manifest, &pipeline);
         let surface = Arc::new(ArcSwap::from_pointee(surface));
         let core = Arc::new(Core {
             parts,
@@ -177,39 +237,46 @@ impl Server {
         });
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
-        let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline))?;
+        let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline), listeners.public)?;
         let (for_scrapes, for_looks) = (Arc::clone(&core), Arc::clone(&core));
         let purger: Arc<dyn Purger> = core.ear.clone();
-        let (admin, admin_addr) = admin::listen(admin::Parts {
+        let admin_parts = admin::Parts {
             pipeline: Arc::clone(&core.pipeline),
             surface: Arc::clone(&core.surface),
             health: Arc::clone(&core.health),
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
             peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
-        })?;
-        let server = Self { public_addr, admin_addr, public: public.handle(), admin: admin.handle(), core };
-        actix_rt::spawn(Arc::clone(&server.core).watch_health());
-        server.core.hear();
-        server.core.pull();
-        actix_rt::spawn(public);
-        actix_rt::spawn(admin);
-        Ok(server)
+        };
+        let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
+        actix_rt::spawn(Arc::clone(&core).watch_health());
+        core.hear();
+        core.pull();
+        Ok(Self {
+            public_addr,
+            admin_addr,
+            public: Listener::start(public),
+            admin: Listener::start(admin),
+            core,
+            sockets,
+            is_held: listeners.is_held,
+            relieved: Arc::default(),
+        })
     }
 
     /// Waits until every database has been asked once, so that the first request already finds its way to a replica.
     pub async fn wait_sampled(&self) {
-        let is_sampled = || match &self.core.pipeline.database {
-            Some(database) => database.status().nodes.iter().all(|node| node.sampled),
-            None => true,
-        };
-        // Who is told by others, or by the database, can say more of what it fills from then on; but nobody waits for that
-        // where it does not come.
-        let patience = Instant::now() + HEARING_TIME_MAX;
-        let has_clock = || self.core.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
-        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
-            actix_rt::time::sleep(TICK_MIN).await;
-        }
+        self.core.wait_sampled().await;
+    }
+
+    /// Takes over from the process before once this one is ready, and waits for the process after.
+    pub fn take_over(&self, handover: Handover) {
+        let (core, relieved) = (Arc::clone(&self.core), Arc::clone(&self.relieved));
+        let sockets = Arc::downgrade(&self.sockets);
+        actix_rt::spawn(async move {
+            core.wait_sampled().await;
+            handover.take_over(sockets, relieved);
+        });
     }
 
     /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
@@ -219,25 +286,9 @@ impl Server {
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
-        let fresh = Surface::new(&manifest, &parts.registry, &parts.middlewares, &pipeline.settings, &pipeline.metrics);
+        let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
-    }
-
-    /// Says "not ready", lets requests in flight end within `server.shutdown_timeout`, and closes everything.
-    pub async fn stop(self) {
-        let settings = &self.core.pipeline.settings;
-        self.core.health.drain();
-        actix_rt::time::sleep(settings.server.drain_delay.0).await;
-        self.public.stop(true).await;
-        self.core.ear.leave().await;
-        self.admin.stop(false).await;
-        if let Some(snapshots) = self.core.snapshots.clone() {
-            let _written = actix_rt::task::spawn_blocking(move || snapshots.write()).await;
-        }
-        if let Some(database) = &self.core.pipeline.database {
-            database.shutdown();
-        }
     }
 }
 
@@ -247,6 +298,20 @@ pub fn problems(problems: Vec<Problem>) -> ConfigError {
 }
 
 impl Core {
+    async fn wait_sampled(&self) {
+        let is_sampled = || match &self.pipeline.database {
+            Some(database) => database.status().nodes.iter().all(|node| node.sampled),
+            None => true,
+        };
+        // Who is told by others, or by the database, can say more of what it fills from then on; but nobody waits for that
+        // where it does not come.
+        let patience = Instant::now() + HEARING_TIME_MAX;
+        let has_clock = || self.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
+        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
+            actix_rt::time::sleep(TICK_MIN).await;
+        }
+    }
+
     /// Starts to listen for changes, and to tell of them.
     fn hear(&self) {
         let ear = &self.ear;
@@ -282,7 +347,7 @@ impl Core {
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
-        let (mut health, mut stores) = (Health::default(), StoreWatch::default());
+        let (mut health, mut outlook, mut stores) = (Health::default(), Outlook::default(), StoreWatch::default());
         let mut last = None;
         let mut ticks = actix_rt::time::interval(settings.replication.sample_interval.0.max(TICK_MIN));
         loop {
@@ -304,7 +369,7 @@ impl Core {
                 last = Some((verdict.status, verdict.reasons.clone()));
             }
             self.pipeline.metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
-            self.health.publish(&verdict);
+            self.health.publish(&verdict, outlook.look(&self.pipeline));
             if is_first_look {
                 actix_rt::time::sleep(TICK_MIN).await;
             } else {
@@ -314,7 +379,7 @@ impl Core {
     }
 
     fn render_metrics(&self) -> Vec<u8> {
-        let Pipeline { cache, database, metrics, .. } = &*self.pipeline;
+        let Pipeline { cache, database, metrics, upstreams, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
         if let Some(peers) = &self.peers {
             peers.export();
@@ -326,7 +391,18 @@ impl Core {
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
         let nodes = database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
         nodes.iter().for_each(|node| set_node(metrics, node));
+        let now = Instant::now();
+        upstreams.nodes().iter().for_each(|node| set_endpoint(metrics, node, now));
         metrics.render()
+    }
+}
+
+fn set_endpoint(metrics: &Metrics, node: &Node, now: Instant) {
+    let name: &str = &node.identity().id;
+    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker_state(now).as_number());
+    let Totals { served, failed } = node.totals();
+    for (outcome, count) in [("served", served), ("failed", failed)] {
+        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
     }
 }
 
@@ -341,11 +417,16 @@ fn set_node(metrics: &Metrics, node: &NodeStatus) {
     }
     let reads = [("served", node.counts.served), ("failed", node.counts.failed), ("conflict", node.counts.conflicts)];
     for (outcome, count) in reads {
-        metrics.node_reads.with_label_values(&[name, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
     }
     for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
         metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+/// The count is kept elsewhere, and only goes up.
+fn raise_to(counter: &prometheus::IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// Runs one of the tasks by which an instance hears of changes, or of what others have. Without it the instance would be deaf,

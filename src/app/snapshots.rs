@@ -17,8 +17,8 @@ pub struct Snapshots {
     file: PathBuf,
     codec: Codec,
     pipeline: Arc<Pipeline>,
-    /// Held while a file is written: one at a time.
-    writing: Mutex<()>,
+    /// Held while a file is written: one at a time. Whether the last one could not be.
+    failing: Mutex<bool>,
     /// Purges for good, counted: what was written while one came is not kept. Held while the file comes or goes.
     purges: Mutex<u64>,
     purged: Notify,
@@ -33,7 +33,7 @@ impl Snapshots {
             file: PathBuf::from(file),
             codec: Codec::new(&settings.cache.namespace, settings.limits.response_bytes_max),
             pipeline: Arc::clone(pipeline),
-            writing: Mutex::default(),
+            failing: Mutex::default(),
             purges: Mutex::default(),
             purged: Notify::new(),
         })
@@ -52,14 +52,20 @@ impl Snapshots {
         }
     }
 
-    /// Writes the file. Blocks.
+    /// Writes the file, and says once when that begins to fail and when it ends to. Blocks.
     pub fn write(&self) {
-        let _writing = self.writing.lock();
-        match self.try_write() {
-            Ok(Some(count)) => log::debug!("{} entries were written to {}", count.entries, self.file.display()),
-            Ok(None) => log::debug!("a purge for good came while {} was written: it is not kept", self.file.display()),
-            Err(error) => log::error!("cache.snapshot_file: {} cannot be written: {error}", self.file.display()),
+        let mut failing = self.failing.lock();
+        let (file, outcome) = (self.file.display(), self.try_write());
+        match &outcome {
+            Ok(_) if *failing => log::info!("cache.snapshot_file: {file} is written again"),
+            Ok(Some(count)) => log::debug!("{} entries were written to {file}", count.entries),
+            Ok(None) => log::debug!("a purge for good came while {file} was written: it is not kept"),
+            Err(_) if *failing => {}
+            Err(error) => log::error!("cache.snapshot_file: {file} cannot be written: {error}"),
         }
+        *failing = outcome.is_err();
+        let label = if outcome.is_ok() { "ok" } else { "failed" };
+        self.pipeline.metrics.snapshots.with_label_values(&[label]).inc();
     }
 
     fn try_write(&self) -> io::Result<Option<Count>> {

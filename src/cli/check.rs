@@ -9,11 +9,11 @@ use diesel::connection::SimpleConnection;
 use diesel::sql_types::{Array, Nullable, Text};
 use diesel::{Connection, QueryableByName, RunQueryDsl, sql_query};
 
-use super::{Failure, FolderArgs, connection, watches};
+use super::{Failure, FolderArgs, connection, upstreams, watches};
 use crate::app::{Parts, problems};
 use crate::config::manifest::statement::Statement;
 use crate::config::manifest::{Manifest, Problem, Route, Source};
-use crate::config::param::Param;
+use crate::config::param::{Param, Place};
 use crate::config::settings::DatabaseSettings;
 use crate::database::maintenance::{MaintenanceConnection, Pooled};
 use crate::source::sql::typed_sql;
@@ -21,7 +21,9 @@ use crate::source::sql::typed_sql;
 pub(super) const HELP: &str = "\
 Connects with DATABASE_URL, as the role that will serve, and changes nothing. Exit code 1 where something is wrong.
 --strict also fails on warnings: tables that a cached route reads and no watch names, and functions whose answer changes by
-itself, like now() and random(). watch = [] says that a route lives by time alone.";
+itself, like now() and random(). watch = [] says that a route lives by time alone.
+Of upstreams it sees whether the names of their endpoints resolve here, and warns of those that no route names. Without
+DATABASE_URL a manifest can be checked whose routes are all answered by upstreams.";
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -32,27 +34,54 @@ pub(super) struct CheckArgs {
     strict: bool,
 }
 
-/// What was found about one route.
+/// What was found about one route, or one upstream.
 #[derive(Default)]
-struct Findings {
-    errors: Vec<String>,
-    warnings: Vec<String>,
+pub(super) struct Findings {
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Findings {
+    const fn is_empty(&self) -> bool {
+        self.errors.is_empty() && self.warnings.is_empty()
+    }
 }
 
 pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
     let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
     let settings = args.folder.settings(Vec::new())?;
     let file = args.folder.dir.join("routes.toml");
-    let mut conn = serving_connection(&settings.database)?;
-    let role = role_of(&mut conn)?;
+    // An instance of upstream routes alone has no database.
+    let mut database = if needs_database(&manifest, &settings.database) {
+        let mut conn = serving_connection(&settings.database)?;
+        Some((role_of(&mut conn)?, conn))
+    } else {
+        None
+    };
     let (mut errors, mut warnings) = (0, 0);
-    for route in &manifest.routes {
-        let found = check(route, &role, &mut conn);
+    let mut count = |found: &Findings| {
         errors += found.errors.len();
         warnings += found.warnings.len();
-        print(route, &file, &found);
+    };
+    for upstream in &manifest.upstreams {
+        let found = upstreams::check(upstream, &manifest);
+        count(&found);
+        print(&format!("upstream {}", upstream.name), upstream.line, &file, &found);
     }
-    if let Some(lacking) = watches::lacking(&manifest, &role, &mut conn)? {
+    for route in &manifest.routes {
+        let found = match &mut database {
+            Some((role, conn)) => check(route, role, conn),
+            None => Findings::default(),
+        };
+        count(&found);
+        print(&format!("route {}", route.path), route.line, &file, &found);
+        if found.is_empty() {
+            println!("ok  {} {}", route.methods.join(","), route.path);
+        }
+    }
+    if let Some((role, conn)) = &mut database
+        && let Some(lacking) = watches::lacking(&manifest, role, conn)?
+    {
         println!("{}: error: the change feed: {lacking}", file.display());
         errors += 1;
     }
@@ -80,17 +109,24 @@ fn role_of(conn: &mut MaintenanceConnection) -> Result<String, Failure> {
     role.map(|role| role.name).map_err(Failure::new)
 }
 
-fn print(route: &Route, file: &Path, found: &Findings) {
+/// Whether anything in a manifest asks a database, or could: a handler does as it likes.
+fn needs_database(manifest: &Manifest, settings: &DatabaseSettings) -> bool {
+    let asks = |route: &Route| {
+        let watches = route.cache.as_ref().and_then(|policy| policy.watch.as_ref());
+        let is_upstream = matches!(&route.source, Source::Upstream { shadow: None, .. });
+        !is_upstream || watches.is_some_and(|watches| !watches.is_empty())
+    };
+    !settings.url.is_empty() || manifest.routes.iter().any(|route| asks(route))
+}
+
+fn print(subject: &str, line: usize, file: &Path, found: &Findings) {
     let at = |what: &str, reason: &String| Problem {
         file: file.to_owned(),
-        line: route.line,
-        reason: format!("{what}: route {}: {reason}", route.path),
+        line,
+        reason: format!("{what}: {subject}: {reason}"),
     };
     found.errors.iter().for_each(|reason| println!("{}", at("error", reason)));
     found.warnings.iter().for_each(|reason| println!("{}", at("warning", reason)));
-    if found.errors.is_empty() && found.warnings.is_empty() {
-        println!("ok  {} {}", route.methods.join(","), route.path);
-    }
 }
 
 fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
@@ -100,6 +136,13 @@ fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
 fn check(route: &Route, role: &str, conn: &mut MaintenanceConnection) -> Findings {
     let mut found = Findings::default();
     let watched = watches::check(route, conn, &mut found.errors);
+    if let Source::Upstream { shadow: Some(shadow), .. } = &route.source {
+        let declared = || route.params.iter().filter(|param| param.place != Place::WholeQuery);
+        let types: Vec<String> = declared().map(Param::sql_type).collect();
+        let arrays: Vec<bool> = declared().map(|param| param.array).collect();
+        let planned = plan(conn, role, &typed_sql(&shadow.statement, &types), arrays.into_iter());
+        found.errors.extend(planned.err().map(|error| format!("shadow: {error}")));
+    }
     if let Source::Sql { statement, .. } = &route.source {
         let types: Vec<String> = route.params.iter().map(Param::sql_type).collect();
         match plan(conn, role, &typed_sql(statement, &types), route.params.iter().map(|param| param.array)) {

@@ -13,7 +13,9 @@ mod migrate;
 mod purge;
 mod routes;
 mod serve;
+mod shadow;
 mod status;
+mod upstreams;
 mod warm;
 mod watches;
 
@@ -56,7 +58,8 @@ enum Command {
     /// Run the server.
     #[command(after_help = serve::HELP)]
     Serve(serve::ServeArgs),
-    /// Run everything on this machine: a throwaway primary, a streaming replica, real data, the server.
+    /// Run everything on this machine: a throwaway primary with real data, replicas, regional origins, a failover origin.
+    #[command(after_help = dev::HELP)]
     Dev(dev::DevArgs),
     /// Bring the database's schema up to what the manifest needs.
     #[command(after_help = migrate::HELP)]
@@ -77,6 +80,9 @@ enum Command {
     /// Fill a running instance's cache before clients ask.
     #[command(after_help = warm::HELP)]
     Warm(warm::WarmArgs),
+    /// Print whether the shadows of upstream routes answer as their upstreams do.
+    #[command(after_help = shadow::HELP)]
+    Shadow(shadow::ShadowArgs),
     /// Import data of the reference application.
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -120,7 +126,7 @@ impl Failure {
 pub fn main(parts: Parts) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args, parts),
-        Command::Dev(args) => dev::run(&args, parts),
+        Command::Dev(args) => dev::run(args, &parts),
         Command::Migrate(args) => migrate::run(&args, &parts),
         Command::Check(args) => check::run(&args, &parts),
         Command::Routes(args) => routes::run(&args, &parts),
@@ -128,6 +134,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Purge(args) => purge::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Warm(args) => warm::run(&args),
+        Command::Shadow(args) => shadow::run(&args),
         Command::Import(command) => import::run(&command),
     };
     match done {

@@ -59,6 +59,8 @@ fn row(route: &Route) -> Row {
         source: match &route.source {
             Source::Sql { .. } => "sql".to_owned(),
             Source::Handler(name) => name.clone(),
+            Source::Upstream { upstream, shadow: None } => format!("upstream {}", upstream.name),
+            Source::Upstream { upstream, shadow: Some(_) } => format!("upstream {} + shadow", upstream.name),
         },
         consistency: route.consistency.as_str(),
         cache_control: route.cache_control(),

@@ -8,9 +8,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, FolderArgs};
-use crate::app::{Parts, Server, problems};
+use crate::app::{Handover, Listeners, Parts, Server, Wish, problems};
 use crate::config::ConfigError;
-use crate::config::settings::Settings;
+use crate::config::settings::{ServerSettings, Settings};
 use crate::telemetry::logs;
 
 /// Signals to stop within this time of the first are not a second wish.
@@ -25,7 +25,8 @@ Environment (each also as NAME_FILE, a path to a file that holds the value):
   REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE, FAILOVER_SOURCE
   MAINSTAY__SECTION__KEY       any key of config/default.toml
 
-Signals: SIGTERM and SIGINT drain and exit, a second one exits at once, SIGHUP reads routes.toml again.
+Signals: SIGTERM drains and exits, SIGINT does so without waiting for balancers to notice, a second one exits at once, SIGHUP
+reads routes.toml again. LISTEN_FDS: sockets that systemd holds are used (the public one, the admin one).
 
 Example:
   DATABASE_URL=postgres://reader@db/app mainstay serve --config my-api";
@@ -59,12 +60,19 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
     let settings = args.folder.settings(flags)?;
     logs::start(&settings.log)?;
     raise_open_files();
-    actix_rt::System::new().block_on(async {
-        let stop = Stop::listen()?;
-        let server = start(settings, &args.folder, parts)?;
-        stop.run(server).await;
+    let system = actix_rt::System::new();
+    let ended = system.block_on(async {
+        let signals = Signals::listen()?;
+        let (server, handover) = start(settings, &args.folder, parts)?;
+        if let Some(handover) = handover {
+            server.take_over(handover);
+        }
+        run_until_asked(signals, server).await;
         Ok(())
-    })
+    });
+    // To drop it is to wait for every call that blocks: for a disk that hangs, or a name server. Nobody does at the end.
+    std::mem::forget(system);
+    ended
 }
 
 /// Lets the process open as many files as it may. Each connection takes two, and the soft limit, which is there for programs
@@ -76,17 +84,33 @@ fn raise_open_files() {
     }
 }
 
-fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<Server, ConfigError> {
+fn start(
+    settings: Settings,
+    folder: &FolderArgs,
+    parts: Parts,
+) -> Result<(Server, Option<Handover>), ConfigError> {
     for name in &settings.reserved_names_set {
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
     let (who, lack) = introduction(&settings);
-    let server = Server::start(settings, folder.dir.clone(), parts)?;
+    let (handover, listeners) = listeners(&settings.server)?;
+    let server = Server::start_on(listeners, settings, folder.dir.clone(), parts)?;
     if let Some(lack) = lack {
         log::warn!("{lack}");
     }
     log::info!("{who}, serves on {}, metrics on http://{}/metrics", server.public_addr, server.admin_addr);
-    Ok(server)
+    Ok((server, handover))
+}
+
+fn listeners(settings: &ServerSettings) -> Result<(Option<Handover>, Listeners), ConfigError> {
+    match (Listeners::passed(settings)?, settings.handover_socket.is_empty()) {
+        (None, true) => Ok((None, Listeners::bind(settings)?)),
+        (None, false) => Handover::begin(settings).map(|(handover, listeners)| (Some(handover), listeners)),
+        (Some(passed), true) => Ok((None, passed)),
+        (Some(_), false) => Err(ConfigError::new(
+            "server.handover_socket: the service manager holds the sockets already (LISTEN_FDS); use one of the two",
+        )),
+    }
 }
 
 /// What the log says at the start: how this instance runs and from what, and what it lacks.
@@ -109,14 +133,23 @@ fn introduction(settings: &Settings) -> (String, Option<&'static str>) {
     (who, stores.is_empty().then_some(lack))
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// To end.
+    End(Wish),
+    /// To read the manifest again.
+    Reload,
+}
+
 /// The signals that a server lives by.
-pub(super) struct Stop {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
-impl Stop {
+impl Signals {
     /// Listens from now on, so that no signal is missed while the server starts.
     pub(super) fn listen() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")));
@@ -127,22 +160,12 @@ impl Stop {
         })
     }
 
-    /// Waits for the signal to stop, reloading on the way. A second one while draining ends it at once.
-    pub(super) async fn run(mut self, server: Server) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => break,
-                _ = self.interrupt.recv() => break,
-                _ = self.hang_up.recv() => match server.reload() {
-                    Ok(routes) => log::info!("the manifest was read again: {routes} routes"),
-                    Err(found) => log::error!("the manifest was not taken, the old one stays: {}", problems(found)),
-                },
-            }
-        }
-        log::info!("draining");
+    /// What somebody asks of this process next.
+    pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
-            () = server.stop() => log::info!("stopped"),
-            () = self.again() => log::warn!("stopped at once: a second signal came while draining"),
+            _ = self.terminate.recv() => Asked::End(Wish::Terminate),
+            _ = self.interrupt.recv() => Asked::End(Wish::Interrupt),
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 
@@ -159,5 +182,27 @@ impl Stop {
                 return;
             }
         }
+    }
+}
+
+/// Serves until a signal to stop or a successor comes, reloading on the way. A second signal while draining ends it at once.
+async fn run_until_asked(mut signals: Signals, server: Server) {
+    let wish = loop {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            () = server.wait_relieved() => Asked::End(Wish::Relieved),
+        };
+        match asked {
+            Asked::End(wish) => break wish,
+            Asked::Reload => match server.reload() {
+                Ok(routes) => log::info!("the manifest was read again: {routes} routes"),
+                Err(found) => log::error!("the manifest was not taken, the old one stays: {}", problems(found)),
+            },
+        }
+    };
+    log::info!("draining");
+    tokio::select! {
+        () = server.shut_down(wish) => log::info!("stopped"),
+        () = signals.again() => log::warn!("stopped at once: a second signal came while draining"),
     }
 }

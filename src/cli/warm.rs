@@ -59,7 +59,7 @@ pub(super) fn run(args: &WarmArgs) -> Result<(), Failure> {
     report(&tally, paths.len(), args.admin.json)
 }
 
-fn paths_of(file: &Path) -> Result<Vec<String>, Failure> {
+pub(super) fn paths_of(file: &Path) -> Result<Vec<String>, Failure> {
     let read = if file == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map(|_| text)

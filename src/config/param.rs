@@ -168,6 +168,8 @@ pub enum Place {
     Path,
     /// The query string.
     Query,
+    /// All of the query string, as it was sent: what an upstream takes that nothing is declared of.
+    WholeQuery,
 }
 
 /// One declared parameter, validated.
@@ -321,6 +323,11 @@ impl Params {
     /// The values in declared order.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &Value<'static>> {
         self.0.iter().map(|(_, value)| value)
+    }
+
+    /// The values with their names, in declared order.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &Value<'static>)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
     /// The canonical text of a scalar; `None` where it is NULL, an array, or not declared.

@@ -99,6 +99,7 @@ pub struct ServerSettings {
     pub header_timeout: Span,
     pub shutdown_timeout: Span,
     pub drain_delay: Span,
+    pub handover_socket: String,
     pub tls_cert_file: String,
     pub tls_key_file: String,
     pub list_routes_on_404: bool,
@@ -218,6 +219,34 @@ pub struct NodeSettings {
     pub open_time_max: Span,
     pub pick_ttl: Span,
     pub pick_margin: f64,
+    #[serde(deserialize_with = "list")]
+    pub regions: Vec<String>,
+    pub public: bool,
+    pub public_token: Secret,
+}
+
+impl NodeSettings {
+    /// The region of a node, where it was said.
+    pub fn region(&self, id: &str) -> Option<&str> {
+        let pairs = self.regions.iter().filter_map(|pair| pair.split_once('='));
+        pairs.map(|(node, region)| (node.trim(), region.trim())).find(|(node, _)| *node == id).map(|(_, region)| region)
+    }
+
+    fn check(&self, admin_token: &Secret) -> Result<(), ConfigError> {
+        let fail = |sentence: &str| Err(ConfigError::new(sentence));
+        if self.regions.iter().any(|pair| !pair.contains('=')) {
+            return fail("nodes.regions: each member is like \"replica-1=eu-west-1\"");
+        }
+        let tokens = self.public_token.list();
+        if self.public && tokens.is_empty() {
+            return fail("nodes.public: nodes are not shown to everyone; set nodes.public_token as well");
+        }
+        let admin_tokens = admin_token.list();
+        if tokens.iter().any(|token| admin_tokens.contains(token)) {
+            return fail("nodes.public_token: must not be one of ADMIN_TOKEN, which opens more than /nodes");
+        }
+        Ok(())
+    }
 }
 
 /// A dependency that `/health/edge` may ask for.
@@ -518,7 +547,7 @@ impl Settings {
         ];
         match spans.into_iter().find(|(_, span)| span.0.is_zero()) {
             Some((key, _)) => Err(ConfigError::new(format!("{key}: must be longer than zero"))),
-            None => self.check_pace(),
+            None => self.nodes.check(&self.server.admin_token).and_then(|()| self.check_pace()),
         }
     }
 

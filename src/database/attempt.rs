@@ -199,7 +199,7 @@ impl Display for Told<'_> {
 }
 
 /// Comes back once the sampler finds the node gone. A query that takes long on a node that answers is not disturbed.
-async fn gone(node: &Node, others: Others) {
+pub(super) async fn gone(node: &Node, others: Others) {
     sleep(if others == Others::Left { WATCH_INTERVAL } else { LAST_CHANCE_TIME }).await;
     while node.may_be_up() {
         sleep(WATCH_INTERVAL).await;

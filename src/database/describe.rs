@@ -6,10 +6,12 @@ use tokio::time::timeout_at;
 use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::Type;
 
+use super::attempt::{Others, gone};
 use super::connect::RawLink;
 use super::node::Node;
 use super::read::{Column, Database, Shared};
 use crate::error::{Code, Error};
+use crate::nodes::breaker::BreakerState;
 
 /// What a statement takes and yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +46,13 @@ pub enum DescribeError {
 }
 
 impl Database {
-    /// The columns of a statement, from any node.
+    /// The columns of a statement, from any node that reads would be sent to: requests wait for this.
     ///
     /// # Errors
     /// `query_failed` where the server refuses it, `database_unavailable` or `source_timeout` where none answers in time.
     pub async fn describe(&self, sql: &str, deadline: Instant) -> Result<Vec<Column>, Error> {
-        match self.prepare(sql, &[], deadline).await {
+        let ask = async |node: &Node, others| ask_guarded(node, others, sql).await;
+        match self.anywhere(deadline, ask).await {
             Ok(description) => Ok(description.columns),
             Err(DescribeError::Unavailable(reason)) => {
                 log::debug!("a statement was not described: {reason}");
@@ -68,26 +71,33 @@ impl Database {
     /// # Errors
     /// Why not, in the server's words.
     pub async fn prepare(&self, sql: &str, types: &[&str], deadline: Instant) -> Result<Description, DescribeError> {
+        self.anywhere(deadline, async |node: &Node, _| prepare_on(node, sql, types).await).await
+    }
+
+    async fn anywhere(
+        &self,
+        deadline: Instant,
+        ask: impl AsyncFn(&Node, Others) -> Result<Description, DescribeError>,
+    ) -> Result<Description, DescribeError> {
         let late = |_| DescribeError::Unavailable("no answer came in time".to_owned());
-        let described = timeout_at(deadline.into(), self.shared.prepare_anywhere(sql, types, deadline));
-        described.await.map_err(late)?
+        timeout_at(deadline.into(), self.shared.ask_anywhere(deadline, ask)).await.map_err(late)?
     }
 }
 
 impl Shared {
-    async fn prepare_anywhere(
+    async fn ask_anywhere(
         &self,
-        sql: &str,
-        types: &[&str],
         deadline: Instant,
+        ask: impl AsyncFn(&Node, Others) -> Result<Description, DescribeError>,
     ) -> Result<Description, DescribeError> {
         let _turn = self.describing.acquire().await;
         let mut reason = "none is configured".to_owned();
         let replicas = self.order(Instant::now()).into_iter().filter_map(|index| self.nodes.get(index));
-        for node in replicas.chain(self.primary()) {
+        let replicas = replicas.map(|node| (node, Others::Left));
+        for (node, others) in replicas.chain(self.primary().map(|node| (node, Others::None))) {
             // Half of what is left, so that one node that hangs does not take it all.
             let share = deadline.saturating_duration_since(Instant::now()) / 2;
-            match tokio::time::timeout(share.max(Duration::from_millis(50)), prepare_on(node, sql, types)).await {
+            match tokio::time::timeout(share.max(Duration::from_millis(50)), ask(node, others)).await {
                 Ok(Err(DescribeError::Unavailable(error))) => reason = error,
                 Ok(outcome) => return outcome,
                 Err(_) => reason = format!("{} did not answer in time", node.name()),
@@ -95,6 +105,27 @@ impl Shared {
         }
         Err(DescribeError::Unavailable(reason))
     }
+}
+
+/// As reads are: behind the breaker, and not longer than the node is there. Else each of those who are the first to ask for
+/// something would wait for a server that nobody has reached for minutes.
+async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Description, DescribeError> {
+    if !node.measured.admit(Instant::now()) {
+        return Err(DescribeError::Unavailable(format!("the breaker of {} is open", node.name())));
+    }
+    let outcome = tokio::select! {
+        biased;
+        outcome = prepare_on(node, sql, &[]) => outcome,
+        () = gone(node, others) => Err(DescribeError::Unavailable(format!("{} stopped answering", node.name()))),
+    };
+    let now = Instant::now();
+    match &outcome {
+        Err(DescribeError::Unavailable(reason)) => node.measured.failed(now, reason),
+        // With its login it takes longer than a read does, so it is measured only where it was the trial of the breaker.
+        _ if node.measured.breaker_state(now) != BreakerState::Closed => node.measured.succeeded(now, now - began),
+        _ => {}
+    }
+    outcome
 }
 
 async fn prepare_on(node: &Node, sql: &str, types: &[&str]) -> Result<Description, DescribeError> {

@@ -216,10 +216,9 @@ mod tests {
 
     use super::*;
     use crate::config::units::Span;
-    use crate::database::pools::PoolUsage;
     use crate::database::read::Role;
-    use crate::database::status::{NodeCounts, NodeStatus};
-    use crate::nodes::breaker::BreakerState;
+    use crate::database::status::NodeStatus;
+    use crate::database::status::testing::node;
 
     fn settings(required: &[Dependency]) -> HealthSettings {
         HealthSettings {
@@ -231,25 +230,6 @@ mod tests {
     }
 
     const BOTH: [Dependency; 2] = [Dependency::Primary, Dependency::Replica];
-
-    fn node(role: Role) -> NodeStatus {
-        NodeStatus {
-            name: "node".into(),
-            role,
-            sampled: true,
-            up: true,
-            writable: role == Role::Primary,
-            ineligible: None,
-            lag: (role == Role::Replica).then_some(Duration::from_millis(900)),
-            flowing: role == Role::Replica,
-            timeline: None,
-            lsn: None,
-            breaker: BreakerState::Closed,
-            latency: None,
-            pool: PoolUsage::default(),
-            counts: NodeCounts::default(),
-        }
-    }
 
     fn status(nodes: impl IntoIterator<Item = NodeStatus>) -> DatabaseStatus {
         DatabaseStatus { at: Instant::now(), nodes: nodes.into_iter().collect() }

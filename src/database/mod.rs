@@ -22,6 +22,7 @@ mod proof;
 pub mod read;
 pub mod sampler;
 pub mod status;
+pub mod steps;
 pub mod stream;
 pub mod target;
 pub mod tls;

@@ -28,7 +28,7 @@ use crate::nodes::breaker::BreakerState;
 use crate::nodes::minutes::Calendar;
 use crate::nodes::node::{Identity, Kind, Node as Measured, Totals};
 use crate::nodes::report::{NodeReport, Status};
-use crate::nodes::select::{Candidate, Order, Pick, least_bad};
+use crate::nodes::select::{Candidate, Order, Pick, least_bad_first};
 use crate::position::{Position, SystemId, Timeline};
 
 pub use crate::config::manifest::Consistency;
@@ -333,15 +333,15 @@ impl Shared {
         }
         match self.fall_back(at_least, deadline, query).await {
             Err(error) if error.code == Code::DatabaseUnavailable && !resting.is_empty() => {
-                self.try_least_bad(&resting, at_least, deadline, query).await.unwrap_or(Err(error))
+                self.try_resting(&resting, at_least, deadline, query).await.unwrap_or(Err(error))
             }
             outcome => outcome,
         }
     }
 
-    /// Nobody else is left, so one that is let alone is asked all the same: a breaker is there to spare a node, not to refuse
+    /// Nobody else is left, so those that are let alone are asked all the same: a breaker is there to spare a node, not to refuse
     /// what it could answer. Few at once, as with the primary; the others are refused quickly.
-    async fn try_least_bad<T>(
+    async fn try_resting<T>(
         &self,
         resting: &[usize],
         at_least: Option<Position>,
@@ -350,12 +350,15 @@ impl Shared {
     ) -> Option<Result<(T, Served), Error>> {
         let _permit = self.fallback.try_acquire().ok()?;
         let nodes = resting.iter().filter_map(|index| Some((*index, &*self.nodes.get(*index)?.measured)));
-        let node = self.nodes.get(least_bad(nodes)?)?;
-        match self.attempt(node, at_least, deadline, Others::AllOpen, query).await {
-            Ok(answer) => Some(Ok(answer)),
-            Err(Failure::Final(error)) => Some(Err(error)),
-            Err(_) => None,
+        for index in least_bad_first(nodes) {
+            let Some(node) = self.nodes.get(index) else { continue };
+            match self.attempt(node, at_least, deadline, Others::AllOpen, query).await {
+                Ok(answer) => return Some(Ok(answer)),
+                Err(Failure::Final(error)) => return Some(Err(error)),
+                Err(_) => {}
+            }
         }
+        None
     }
 
     /// The primary, for reads that prefer a replica. While replicas are configured, few at once: all reads of a region
@@ -486,7 +489,8 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
         Role::Primary => Kind::Primary,
         Role::Replica => Kind::Replica,
     };
-    let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region: None };
+    let region = settings.nodes.region(&name).map(str::to_owned);
+    let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region };
     let measured = Measured::new(identity, &settings.nodes, Calendar::of_this_machine());
     Ok(Node::new(Served { node: name, role, reached: Reached::Unknown }, pool, probe, measured))
 }

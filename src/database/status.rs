@@ -88,3 +88,28 @@ impl DatabaseStatus {
         self.replicas().filter(counts).filter_map(|node| node.lag).min()
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// A node that is well.
+    pub(in crate::database) fn node(role: Role) -> NodeStatus {
+        NodeStatus {
+            name: "node".into(),
+            role,
+            sampled: true,
+            up: true,
+            writable: role == Role::Primary,
+            ineligible: None,
+            lag: (role == Role::Replica).then_some(Duration::from_millis(900)),
+            flowing: role == Role::Replica,
+            timeline: None,
+            lsn: None,
+            breaker: BreakerState::Closed,
+            latency: None,
+            pool: PoolUsage::default(),
+            counts: NodeCounts::default(),
+        }
+    }
+}

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::rt::net::TcpStream;
 use parking_lot::Mutex;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+
+/// How often it is looked whether a client is still there while an upstream is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The open connections of a listener.
 pub struct Connections {
@@ -96,6 +99,20 @@ impl Connection {
     pub fn work(self: &Arc<Self>) -> Working {
         self.working.fetch_add(1, Ordering::Relaxed);
         Working(Arc::clone(self))
+    }
+
+    /// Waits until the client has closed its side of the connection, or all of it.
+    pub async fn gone(&self) {
+        loop {
+            actix_rt::time::sleep(LOOK_INTERVAL).await;
+            // Only looked at: what is there belongs to the next request.
+            match recv(&self.socket, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return,
+                Ok(_) => {}
+                Err(error) if error == rustix::io::Errno::WOULDBLOCK || error == rustix::io::Errno::INTR => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn silence(&self, now: Instant) -> Duration {

@@ -1,5 +1,6 @@
 //! A fill: the source is run once for all who wait on a key, and what it produced becomes an entry.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::cache::fence::Standing;
 use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
 use crate::cache::key::Key;
 use crate::cache::policy::{Freshness, Limits};
+use crate::cache::shared::codec::interned;
 use crate::cache::shared::{Found, Lease, Look, Seen, Shared, Turn};
 use crate::cache::tag::Tag;
 use crate::cache::variants::Variants;
@@ -146,6 +148,7 @@ impl Pipeline {
                 }
             }
             Ok(_) => {}
+            Err(error) if error.code == Code::NotShareable => self.alone.note(fill.key, Instant::now()),
             Err(error) => {
                 // What the request itself did wrong says that the source is there.
                 let status = if error.code.is_source_failure() { error.code.info().status } else { 0 };
@@ -243,7 +246,7 @@ impl Pipeline {
                 detail,
             };
             let entry = match answer {
-                Ok(answer) => self.entry(answer, fill, stamp).await,
+                Ok(answer) => self.entry(answer, fill, stamp).await?,
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
                 Err(error) => return Err(error),
             };
@@ -263,7 +266,13 @@ impl Pipeline {
         Filled { entry: Arc::new(entry), stored, layer: Layer::Source }
     }
 
-    pub(super) async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Entry {
+    pub(super) async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Result<Entry, Error> {
+        let content_type = match answer.content_type {
+            Cow::Borrowed(text) => text,
+            // Nobody knows how many there are of an upstream that makes them up.
+            Cow::Owned(text) => interned(&text)
+                .map_err(|_| Error::new(Code::NotShareable, "its media type is one of too many that are kept"))?,
+        };
         let compress_bytes_min = self.settings.cache.compress_bytes_min;
         let body = answer.body.clone();
         let cost = stamp.made.elapsed();
@@ -277,7 +286,7 @@ impl Pipeline {
         };
         let parts = Parts {
             status: answer.status,
-            content_type: answer.content_type,
+            content_type,
             body,
             tags: stamp.tags,
             told: stamp.told,
@@ -291,7 +300,7 @@ impl Pipeline {
             detail: stamp.detail,
             absence: None,
         };
-        Entry::new(&fill.canonical, fill.endpoint.route.fingerprint, parts)
+        Ok(Entry::new(&fill.canonical, fill.endpoint.route.fingerprint, parts))
     }
 
     /// The entry of a 404: kept for a short time, with the tags of its route, so that an insert makes it fall.
@@ -344,7 +353,7 @@ impl Pipeline {
         let detail = match served.as_ref().map(|served| served.role) {
             Some(Role::Replica) => "replica",
             Some(Role::Primary) => "primary",
-            None => "handler",
+            None => endpoint.producer.detail(),
         };
         Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached) }
     }

@@ -143,7 +143,11 @@ impl Front {
             ));
         }
         let path = target::canonical_path(path)?;
-        let Some(found) = surface.find(&path) else {
+        if let Some(response) = self.pipeline.nodes.respond(&path, request, &trace.request_id) {
+            let allow = HeaderValue::from_static("GET, HEAD");
+            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+        }
+        let Some(found) = surface.find(&path, request.method().as_str()) else {
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {
@@ -331,7 +335,7 @@ impl Front {
     /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
     fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, trace: &mut Trace) {
         let status = response.status();
-        if self.health.is_draining() {
+        if self.health.closes_connections() {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
             response.head_mut().set_connection_type(ConnectionType::Close);
         }

@@ -23,6 +23,12 @@ pub const X_ROUTE_PRIMARY: HeaderName = HeaderName::from_static("x-route-primary
 pub const X_CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
 /// What the CDN proves itself with.
 pub const X_ORIGIN_VERIFY: HeaderName = HeaderName::from_static("x-origin-verify");
+/// Where a request came from, as the upstream is told.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Which host it asked.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Whether by http or https.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Where the time went.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -109,6 +115,12 @@ impl<'a> Asked<'a> {
 pub fn is_one_of(given: &[u8], secrets: &[Secret]) -> bool {
     let matches = secrets.iter().map(|secret| secret.expose().as_bytes().ct_eq(given));
     matches.fold(subtle::Choice::from(0), |any, one| any | one).into()
+}
+
+/// The token of an `Authorization` header (RFC 6750, section 2.1; the scheme in any case).
+pub fn bearer(authorization: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = authorization.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 /// Sixteen random hexadecimal digits.

@@ -10,16 +10,19 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::database::health::{Reason, Verdict};
+use crate::database::steps::Step;
 
 /// The health answers of this instance.
 pub struct HealthPages {
     region: String,
     edge: ArcSwap<Page>,
     draining: AtomicBool,
+    closing: AtomicBool,
 }
 
 struct Page {
     verdict: Verdict,
+    step: Option<Step>,
     status: StatusCode,
     body: Bytes,
 }
@@ -31,18 +34,21 @@ struct EdgeDocument<'a> {
     region: &'a str,
     replication_lag_secs: Option<u64>,
     reasons: Vec<&'static str>,
+    /// Said only while eventual reads are not where they should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'static str>,
 }
 
 impl HealthPages {
     /// Pages that say unhealthy until the first verdict.
     pub fn new(region: &str) -> Self {
-        let edge = ArcSwap::from_pointee(page(region, &Verdict::default()));
-        Self { region: region.to_owned(), edge, draining: AtomicBool::new(false) }
+        let edge = ArcSwap::from_pointee(page(region, &Verdict::default(), None));
+        Self { region: region.to_owned(), edge, draining: AtomicBool::default(), closing: AtomicBool::default() }
     }
 
-    /// Says from now on what a verdict came to.
-    pub fn publish(&self, verdict: &Verdict) {
-        self.edge.store(Arc::new(page(&self.region, verdict)));
+    /// Says from now on what a verdict came to, and how far eventual reads have stepped back.
+    pub fn publish(&self, verdict: &Verdict, step: Option<Step>) {
+        self.edge.store(Arc::new(page(&self.region, verdict, step)));
     }
 
     /// The verdict in force.
@@ -50,26 +56,37 @@ impl HealthPages {
         self.edge.load().verdict.clone()
     }
 
+    /// The step in force, where there is a database to step back from.
+    pub fn step(&self) -> Option<Step> {
+        self.edge.load().step
+    }
+
     /// Says from now on that this instance must not receive traffic any more.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.close_connections();
+    }
+
+    /// From now on each connection is given up as soon as its request is answered.
+    pub fn close_connections(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 
     /// Whether connections are to be given up as soon as their request is answered.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    pub fn closes_connections(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// The answer of a health path; `None` for other paths.
     pub fn respond(&self, path: &str) -> Option<Response<Bytes>> {
-        let draining = self.is_draining();
+        let unavailable = |body| (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(body));
         let (status, body) = match path {
             "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
-            "/health/ready" if draining => {
-                (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"draining\"}"))
-            }
+            "/health/ready" if self.draining.load(Ordering::Relaxed) => unavailable(b"{\"status\":\"draining\"}"),
+            // Until every node was asked once, others know better whom to read from.
+            "/health/ready" if self.edge.load().verdict.is_first_look() => unavailable(b"{\"status\":\"starting\"}"),
             "/health/ready" if self.edge.load().verdict.reasons.contains(&Reason::NothingToServe) => {
-                (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(b"{\"status\":\"nothing_to_serve\"}"))
+                unavailable(b"{\"status\":\"nothing_to_serve\"}")
             }
             "/health/ready" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
             "/health/edge" => {
@@ -89,13 +106,14 @@ impl HealthPages {
     }
 }
 
-fn page(region: &str, verdict: &Verdict) -> Page {
+fn page(region: &str, verdict: &Verdict, step: Option<Step>) -> Page {
     let document = EdgeDocument {
         status: verdict.status.as_str(),
         region,
         replication_lag_secs: verdict.replication_lag_secs(),
         reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),
+        step: step.filter(|step| *step != Step::Preferred).map(Step::as_str),
     };
     let status = if verdict.http_ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Page { verdict: verdict.clone(), status, body: serde_json::to_vec(&document).unwrap_or_default().into() }
+    Page { verdict: verdict.clone(), step, status, body: serde_json::to_vec(&document).unwrap_or_default().into() }
 }

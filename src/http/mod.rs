@@ -1,19 +1,23 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
+pub mod alone;
 pub mod audit;
 pub mod connections;
 pub mod cors;
 pub mod failover;
 mod fill;
+pub mod forward;
 pub mod front;
 pub mod headers;
 pub mod health;
 pub mod hot;
 pub mod middleware;
+pub mod nodes;
 pub mod pipeline;
 pub mod problem;
 pub mod resolve;
 pub mod respond;
 pub mod server;
+pub mod shadow;
 pub mod surface;
 pub mod target;
 pub mod warm;

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::Response;
 use actix_http::header::HeaderValue;
+use actix_http::{Method, Response};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::alone::Alone;
 use super::audit::Audit;
 use super::failover::Starting;
 use super::fill::{Fill, Produced, beside};
+use super::forward::Incoming;
 use super::headers::Asked;
 use super::hot::Hot;
 use super::middleware::Next;
+use super::nodes::NodePages;
 use super::respond::{self, CacheStatus};
+use super::shadow::Shadows;
 use super::surface::Endpoint;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
@@ -29,6 +33,8 @@ use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
 use crate::error::{Code, Error};
 use crate::mode::Capabilities;
+use crate::source::upstream::UpstreamSource;
+use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
 
 /// A request that goes past L1.
@@ -77,35 +83,89 @@ pub struct Pipeline {
     pub settings: Arc<Settings>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What is told of nodes.
+    pub nodes: NodePages,
     /// Answers to render again when they fall.
     pub hot: Hot,
     /// Which hits are compared with the primary.
     pub audit: Audit,
+    /// The endpoints of upstreams.
+    pub upstreams: Upstreams,
+    /// Keys whose answers are not shared.
+    pub alone: Alone,
+    /// What upstreams and their shadows have said.
+    pub shadows: Shadows,
 }
 
 impl Pipeline {
     /// Answers a request that L1 did not.
-    pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Bytes, passage: Passage) -> HttpResponse {
+    pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
         let Passage { endpoint, params, plan, request_id, started } = passage;
-        let response = match plan {
-            Plan::Shared(shared) if self.capabilities.issues_anew => {
+        let upstream = endpoint.producer.upstream();
+        if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
+            let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
+            return HttpResponse::from(response).map_into_boxed_body();
+        }
+        if upstream.is_some() && request.method() == Method::GET {
+            self.shadow(&endpoint, &params);
+        }
+        match (plan, upstream) {
+            (Plan::Shared(shared), _) if self.capabilities.issues_anew => {
                 let mut response = self.respond_anew(request, &endpoint, params, shared, &request_id).await;
                 respond::add_timing(&mut response, None, started.elapsed());
-                response
+                HttpResponse::from(response).map_into_boxed_body()
             }
-            Plan::Shared(shared) => self.respond_shared(request, &endpoint, params, shared, &request_id, started).await,
-            Plan::Direct(consistency) => {
+            (Plan::Direct(consistency), upstream) => {
                 let work = async {
-                    let response =
-                        self.respond_direct(request, &endpoint, params, body, consistency, &request_id, started);
-                    HttpResponse::from(response.await).map_into_boxed_body()
+                    match (upstream, body) {
+                        (Some(source), body) => {
+                            self.forward(request, source, &endpoint, &params, body, &request_id, started).await
+                        }
+                        (None, body) => {
+                            let (endpoint, body) = (&*endpoint, body.whole());
+                            let response =
+                                self.respond_direct(request, endpoint, params, body, consistency, &request_id, started);
+                            HttpResponse::from(response.await).map_into_boxed_body()
+                        }
+                    }
                 };
-                return Next::new(&endpoint.middlewares, work.boxed_local()).run(request).await;
+                Next::new(&endpoint.middlewares, work.boxed_local()).run(request).await
             }
-        };
-        HttpResponse::from(response).map_into_boxed_body()
+            (Plan::Shared(shared), Some(source)) => {
+                self.respond_or_forward(request, source, &endpoint, params, shared, &request_id, started).await
+            }
+            (Plan::Shared(shared), None) => {
+                let response = self.respond_shared(request, &endpoint, params, shared, &request_id, started).await;
+                let (Ok(response) | Err(response)) = response;
+                HttpResponse::from(response).map_into_boxed_body()
+            }
+        }
     }
 
+    /// Answers with a shared answer, or by itself where there is none to share.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
+    async fn respond_or_forward(
+        self: &Arc<Self>,
+        request: &HttpRequest,
+        source: &UpstreamSource,
+        endpoint: &Arc<Endpoint>,
+        params: Params,
+        shared: Shared,
+        request_id: &HeaderValue,
+        started: Instant,
+    ) -> HttpResponse {
+        if !self.alone.has(shared.key, Instant::now()) {
+            let work = self.respond_shared(request, endpoint, params.clone(), shared, request_id, started);
+            if let Ok(response) = work.await {
+                return HttpResponse::from(response).map_into_boxed_body();
+            }
+        }
+        let nothing = Incoming::Whole(Bytes::new());
+        self.forward(request, source, endpoint, &params, nothing, request_id, started).await
+    }
+
+    /// Answers with what a fill makes, or with what is kept for when it fails. An error: the answer is one that is not shared, and
+    /// what to say where the request cannot go by itself.
     async fn respond_shared(
         self: &Arc<Self>,
         request: &HttpRequest,
@@ -114,7 +174,7 @@ impl Pipeline {
         shared: Shared,
         request_id: &HeaderValue,
         started: Instant,
-    ) -> Response<Bytes> {
+    ) -> Result<Response<Bytes>, Response<Bytes>> {
         let had_stale = shared.stale.is_some();
         let (outcome, collapsed) = match self.join(Fill::new(endpoint, params, shared.key, &shared.canonical)) {
             Some((wait, collapsed)) => {
@@ -140,6 +200,9 @@ impl Pipeline {
                 took = Some(entry.cost).filter(|_| layer == Layer::Source);
                 respond::from_entry(&entry, endpoint, &asked, request_id, status, age)
             }
+            Err(error) if error.code == Code::NotShareable => {
+                return Err(respond::from_error(&error, endpoint, request_id, status));
+            }
             Err(error) => {
                 // What L1 had, or what the shared cache had that the fill kept for this case.
                 let kept = || {
@@ -159,7 +222,7 @@ impl Pipeline {
             }
         };
         respond::add_timing(&mut response, took, started.elapsed());
-        response
+        Ok(response)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]

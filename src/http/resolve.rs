@@ -44,6 +44,19 @@ impl Surface {
         })
     }
 
+    /// The endpoint that answers a GET of a target, cached or not, and its parameters.
+    ///
+    /// # Errors
+    /// What such a request would be refused for.
+    pub fn target(&self, target: &str) -> Result<(Arc<Endpoint>, Params), Error> {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let path = target::canonical_path(path)?;
+        let found = self.find(&path, "GET").and_then(|found| Some((found.pattern.endpoint("GET")?, found)));
+        let (endpoint, found) = found.ok_or_else(|| Error::new(Code::RouteNotFound, "no route has this path"))?;
+        let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), query)?;
+        Ok((Arc::clone(endpoint), arguments.into_params(&endpoint.route)))
+    }
+
     /// The canonical form of a path without its query, and the cached route that it belongs to.
     ///
     /// # Errors
@@ -79,7 +92,7 @@ impl Surface {
         &'surface self,
         path: &'path str,
     ) -> Result<(Found<'surface, 'path>, &'surface Arc<Endpoint>), Error> {
-        let found = self.find(path).ok_or_else(|| self.no_cached_route(path))?;
+        let found = self.find(path, "GET").ok_or_else(|| self.no_cached_route(path))?;
         let endpoint = found.pattern.endpoint("GET").filter(|endpoint| endpoint.route.is_cacheable());
         let endpoint = endpoint.ok_or_else(|| self.no_cached_route(path))?;
         Ok((found, endpoint))

@@ -1,5 +1,6 @@
 //! From an entry, an answer or an error to a response: the headers of the cache stand here and nowhere else.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -178,7 +179,7 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
     let (encoding, body) = encoded;
     let mut response = Response::with_body(status_of(answer.status), body);
     let head = response.headers_mut();
-    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    head.insert(header::CONTENT_TYPE, media_type(answer));
     if let Some(name) = encoding.name() {
         head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
@@ -186,6 +187,24 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
     head.insert(header::CACHE_CONTROL, uncached(endpoint));
     head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(detail));
     response
+}
+
+/// The media type of an answer; one that cannot stand in a header is none.
+fn media_type(answer: &Answer) -> HeaderValue {
+    match &answer.content_type {
+        Cow::Borrowed(text) => HeaderValue::from_static(text),
+        Cow::Owned(text) => headers::value(text.clone()),
+    }
+}
+
+/// Says of an upstream's answer that the cache had no part in it, and how long others may keep it: as the upstream says, and
+/// where that says nothing, or the route is one whose answers this server keeps or that are one caller's, not at all.
+pub fn mark_forwarded<B>(response: &mut Response<B>, endpoint: &Endpoint) {
+    let head = response.headers_mut();
+    if endpoint.route.private || endpoint.route.is_cacheable() || !head.contains_key(header::CACHE_CONTROL) {
+        head.insert(header::CACHE_CONTROL, uncached(endpoint));
+    }
+    head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(endpoint.producer.detail()));
 }
 
 /// The response of an error on a known route.
@@ -213,11 +232,11 @@ fn uncached(endpoint: &Endpoint) -> HeaderValue {
 }
 
 /// Adds where the time went.
-pub fn add_timing(response: &mut Response<Bytes>, source: Option<Duration>, total: Duration) {
+pub fn add_timing<B>(response: &mut Response<B>, source: Option<Duration>, total: Duration) {
     let ms = |span: Duration| span.as_secs_f64() * 1000.0;
     let text = match source {
         Some(source) => format!("source;dur={:.1}, total;dur={:.1}", ms(source), ms(total)),
         None => format!("total;dur={:.1}", ms(total)),
     };
-    response.headers_mut().insert(headers::SERVER_TIMING, headers::value(text));
+    response.headers_mut().append(headers::SERVER_TIMING, headers::value(text));
 }

@@ -1,7 +1,7 @@
 //! The public listener.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::connections::Connections;
+use super::forward::Incoming;
 use super::front::{Front, FrontFactory};
 use super::pipeline::{Passage, Pipeline};
 use super::problem;
@@ -22,11 +23,15 @@ use crate::config::ConfigError;
 use crate::config::settings::{LimitSettings, ServerSettings, Settings};
 use crate::error::{Code, Error};
 
-/// Binds the public listener. The server runs once it is awaited; it does not listen for signals itself.
+/// Serves on the public listener. The server runs once it is awaited; it does not listen for signals itself.
 ///
 /// # Errors
-/// Where the address cannot be bound, or the certificate not be read; the sentence names the setting.
-pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, SocketAddr), ConfigError> {
+/// Where the socket cannot be used, or the certificate not be read; the sentence names the setting.
+pub fn listen(
+    front: Arc<Front>,
+    pipeline: Arc<Pipeline>,
+    listener: TcpListener,
+) -> Result<(Server, SocketAddr), ConfigError> {
     let settings = Arc::clone(&pipeline.settings);
     let server_settings = &settings.server;
     let application = move || {
@@ -45,22 +50,18 @@ pub fn listen(front: Arc<Front>, pipeline: Arc<Pipeline>) -> Result<(Server, Soc
         })
         .workers(workers(server_settings))
         .max_connections(server_settings.connections_max)
-        .backlog(server_settings.backlog)
         .keep_alive(server_settings.keep_alive.0)
         .client_request_timeout(server_settings.header_timeout.0)
         .client_disconnect_timeout(server_settings.header_timeout.0)
         .shutdown_timeout(whole_seconds(server_settings.shutdown_timeout.0))
         .disable_signals();
-    let address = server_settings.bind_addr;
-    let bound = match tls(server_settings)? {
-        Some(tls) => server.bind_rustls_0_23(address, tls),
-        None => server.bind(address),
+    let unusable = |error: io::Error| ConfigError::new(format!("server.bind_addr: its socket cannot be used: {error}"));
+    let address = listener.local_addr().map_err(unusable)?;
+    let listening = match tls(server_settings)? {
+        Some(tls) => server.listen_rustls_0_23(listener, tls),
+        None => server.listen(listener),
     };
-    let bind_failed =
-        |error: io::Error| ConfigError::new(format!("server.bind_addr: cannot listen on {address}: {error}"));
-    let server = bound.map_err(bind_failed)?;
-    let bound_address = server.addrs().first().copied().unwrap_or(address);
-    Ok((server.run(), bound_address))
+    Ok((listening.map_err(unusable)?.run(), address))
 }
 
 /// Actix counts the time to drain in whole seconds; a part of one is not taken away from requests in flight.
@@ -103,7 +104,7 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
         log::error!("a request came past the front without its passage");
         return HttpResponse::InternalServerError().finish();
     };
-    match read_body(&request, payload, &pipeline.settings).await {
+    match incoming(&request, payload, &passage, &pipeline.settings).await {
         Ok(body) => pipeline.into_inner().respond(&request, body, *passage).await,
         Err(error) => {
             let mut response = problem::response(&error, &passage.request_id, None);
@@ -112,6 +113,20 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
             HttpResponse::from(response).map_into_boxed_body()
         }
     }
+}
+
+/// The body of a request: whole, unless it only passes through.
+async fn incoming(
+    request: &HttpRequest,
+    payload: web::Payload,
+    passage: &Passage,
+    settings: &Settings,
+) -> Result<Incoming, Error> {
+    let is_passed_on = passage.endpoint.producer.upstream().is_some();
+    if is_passed_on && Incoming::streams(request, &settings.limits)? {
+        return Ok(Incoming::Stream(payload));
+    }
+    read_body(request, payload, settings).await.map(Incoming::Whole)
 }
 
 /// The whole body, inside the limits of length and time.

@@ -7,19 +7,25 @@ use actix_http::header::HeaderValue;
 
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
+use super::shadow::Twin;
 use crate::cache::key::KeyMaker;
 use crate::cache::tag::Tags;
+use crate::config::manifest::upstream::Shadow;
 use crate::config::manifest::{Manifest, Route, Source, Watch};
 use crate::config::settings::Settings;
 use crate::source::Producer;
 use crate::source::handler::Registry;
 use crate::source::sql::SqlSource;
+use crate::source::upstream::UpstreamSource;
+use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::{LookupResult, Metrics};
 use crate::telemetry::striped::Striped;
 
 /// All routes of an instance, ready to serve.
 pub struct Surface {
     tree: matchit::Router<usize>,
+    /// The patterns that take all the rest of a path, apart: they answer what no other route does, method by method.
+    catch_alls: matchit::Router<usize>,
     patterns: Vec<Pattern>,
     /// `GET /public/rates`, …: the routes that anyone may know of.
     pub public_routes: Vec<String>,
@@ -38,6 +44,8 @@ pub struct Endpoint {
     pub route: Arc<Route>,
     /// What produces a response.
     pub producer: Producer,
+    /// What is compared with it.
+    pub twin: Option<Twin>,
     /// Makes the keys of its answers.
     pub keys: KeyMaker,
     /// Makes the tags of its answers.
@@ -85,17 +93,24 @@ impl Surface {
         manifest: &Manifest,
         registry: &Registry,
         middlewares: &Middlewares,
+        upstreams: &Upstreams,
         settings: &Settings,
         metrics: &Metrics,
     ) -> Self {
-        let mut surface = Self { tree: matchit::Router::new(), patterns: Vec::new(), public_routes: Vec::new() };
+        let mut surface = Self {
+            tree: matchit::Router::new(),
+            catch_alls: matchit::Router::new(),
+            patterns: Vec::new(),
+            public_routes: Vec::new(),
+        };
         for route in &manifest.routes {
-            let Some(producer) = producer(route, registry, settings) else {
+            let Some(producer) = producer(route, registry, upstreams, settings) else {
                 log::error!("route {} names a source that is not registered", route.path);
                 continue;
             };
             let endpoint = Arc::new(Endpoint {
                 producer,
+                twin: twin(route, settings),
                 keys: KeyMaker::new(&settings.cache.namespace, &route.fingerprint),
                 tags: Tags::new(route),
                 cache_control: headers::interned(cache_control(route, settings)),
@@ -121,20 +136,48 @@ impl Surface {
             .find(|pattern| pattern.endpoints.iter().any(|other| other.route.path == route.path));
         if let Some(pattern) = same {
             pattern.endpoints.push(endpoint);
-        } else if let Err(error) = self.tree.insert(route.path.clone(), self.patterns.len()) {
+        } else if let Err(error) = self.insert(route) {
             log::error!("route {} is left out: {error}", route.path);
         } else {
             self.patterns.push(Pattern { endpoints: vec![endpoint], allow: HeaderValue::from_static("") });
         }
     }
 
-    /// The pattern of a canonical path. A path with dot segments has none: a proxy on the way may have resolved them, and
+    fn insert(&mut self, route: &Route) -> Result<(), matchit::InsertError> {
+        let index = self.patterns.len();
+        if !route.is_catch_all() {
+            return self.tree.insert(route.path.clone(), index);
+        }
+        // `/{*path}` is for `/` as well, where the rest is empty.
+        let (before, _) = route.path.rsplit_once('/').unwrap_or_default();
+        self.catch_alls.insert(format!("{before}/"), index)?;
+        self.catch_alls.insert(route.path.clone(), index)
+    }
+
+    /// The pattern of a canonical path that has a method, or else one that has others: first those that name the path, then
+    /// those that take all the rest of one. A path with dot segments has none: a proxy on the way may have resolved them, and
     /// then it would keep the answer under another path.
-    pub fn find<'surface, 'path>(&'surface self, path: &'path str) -> Option<Found<'surface, 'path>> {
-        let found = self.tree.at(path).ok()?;
+    pub fn find<'surface, 'path>(&'surface self, path: &'path str, method: &str) -> Option<Found<'surface, 'path>> {
+        let has_method = |found: &Found<'_, '_>| found.pattern.endpoint(method).is_some();
+        let named = self.find_in(&self.tree, path);
+        // OPTIONS follows from GET.
+        let follows = |found: &Found<'_, '_>| method == "OPTIONS" && found.pattern.endpoint("GET").is_some();
+        if named.as_ref().is_some_and(|found| has_method(found) || follows(found)) {
+            return named;
+        }
+        let rest = self.find_in(&self.catch_alls, path);
+        if rest.as_ref().is_some_and(has_method) { rest } else { named.or(rest) }
+    }
+
+    fn find_in<'surface, 'path>(
+        &'surface self,
+        tree: &'surface matchit::Router<usize>,
+        path: &'path str,
+    ) -> Option<Found<'surface, 'path>> {
+        let found = tree.at(path).ok()?;
         // Patterns have no dot segments themselves, so only what was captured can be one.
-        let is_dots = |(_, segment): (&str, &str)| matches!(segment, "." | "..");
-        if found.params.iter().any(is_dots) {
+        let has_dots = |(_, captured): (&str, &str)| captured.split('/').any(|segment| matches!(segment, "." | ".."));
+        if found.params.iter().any(has_dots) {
             return None;
         }
         Some(Found { pattern: self.patterns.get(*found.value)?, captures: found.params })
@@ -169,7 +212,7 @@ fn cache_control(route: &Route, settings: &Settings) -> String {
     }
 }
 
-fn producer(route: &Route, registry: &Registry, settings: &Settings) -> Option<Producer> {
+fn producer(route: &Route, registry: &Registry, upstreams: &Upstreams, settings: &Settings) -> Option<Producer> {
     match &route.source {
         Source::Sql { statement, result } => {
             let limits = &settings.limits;
@@ -182,7 +225,20 @@ fn producer(route: &Route, registry: &Registry, settings: &Settings) -> Option<P
             )))
         }
         Source::Handler(name) => registry.get(name).map(Producer::Handler),
+        Source::Upstream { upstream, .. } => {
+            let varies_on_origin = route.middlewares.iter().any(|name| name == super::cors::NAME);
+            let group = upstreams.group(upstream);
+            Some(Producer::Upstream(UpstreamSource::new(&route.path, group, &settings.limits, varies_on_origin)))
+        }
     }
+}
+
+fn twin(route: &Route, settings: &Settings) -> Option<Twin> {
+    let Source::Upstream { shadow: Some(shadow), .. } = &route.source else { return None };
+    let limits = &settings.limits;
+    let Shadow { statement, result, sample } = &**shadow;
+    let source = SqlSource::new(statement, *result, &route.params, limits.rows_max, limits.response_bytes_max);
+    Some(Twin { source, sample: *sample })
 }
 
 impl Pattern {
@@ -203,7 +259,9 @@ impl Pattern {
         if methods.contains(&"GET") {
             methods.push("HEAD");
         }
-        methods.push("OPTIONS");
+        if !methods.contains(&"OPTIONS") {
+            methods.push("OPTIONS");
+        }
         self.allow = headers::value(methods.join(", "));
     }
 }

@@ -89,13 +89,17 @@ impl<'a> Arguments<'a> {
         capture: impl Fn(&str) -> Option<&'a str>,
         query: Option<&'a str>,
     ) -> Result<Self, Error> {
-        let given = given(route, query.unwrap_or_default())?;
+        let query = query.unwrap_or_default();
+        let is_taken_whole = route.params.last().is_some_and(|param| param.place == Place::WholeQuery);
+        let given = if is_taken_whole { Given::new() } else { given(route, query)? };
         let mut values = SmallVec::new();
         for (index, param) in route.params.iter().enumerate() {
             let is_given = given.iter().any(|(at, _)| *at == index);
             let mut texts = given.iter().filter(|(at, _)| *at == index).map(|(_, text)| text.clone());
             let value = match param.place {
                 Place::Path => path_value(param, &capture),
+                Place::WholeQuery if query.is_empty() => Ok(Value::Null),
+                Place::WholeQuery => Ok(Value::One(Cow::Borrowed(query))),
                 Place::Query if param.array && is_given => param.array_value(texts),
                 Place::Query => match (texts.next(), texts.next()) {
                     (None, _) => Ok(absent(param)?),
@@ -120,7 +124,7 @@ impl<'a> Arguments<'a> {
     pub fn of_path(route: &Route, capture: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Error> {
         let value = |param: &Param| match param.place {
             Place::Path => path_value(param, &capture).map_err(|what| invalid(param, what)),
-            Place::Query => Ok(Value::Null),
+            Place::Query | Place::WholeQuery => Ok(Value::Null),
         };
         Ok(Self { values: route.params.iter().map(value).collect::<Result<_, _>>()? })
     }
@@ -138,13 +142,21 @@ impl<'a> Arguments<'a> {
             for segment in route.path.split('/').skip(1) {
                 out.push(b'/');
                 match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-                    Some(name) => value_of(name).into_iter().for_each(|value| write_value(value, out)),
+                    Some(name) => match name.strip_prefix('*') {
+                        Some(name) => value_of(name).into_iter().for_each(|value| write_rest(value, out)),
+                        None => value_of(name).into_iter().for_each(|value| write_value(value, out)),
+                    },
                     None => out.extend_from_slice(segment.as_bytes()),
                 }
             }
         }
         let mut separator = b'?';
         for (param, value) in route.params.iter().zip(&self.values) {
+            if let (Place::WholeQuery, Value::One(query)) = (param.place, value) {
+                // Nobody says what is in it, so nothing of it can be said in another way: it is what was sent.
+                out.push(b'?');
+                out.extend_from_slice(query.as_bytes());
+            }
             let is_said = param.place == Place::Query && *value != Value::Null && param.default.as_ref() != Some(value);
             if is_said {
                 out.push(separator);
@@ -231,6 +243,17 @@ fn write_value(value: &Value<'_>, out: &mut SmallVec<[u8; 256]>) {
                 write_text(item, out);
             }
         }
+    }
+}
+
+/// Writes all the rest of a path, whose slashes are slashes: an encoded one was refused.
+fn write_rest(value: &Value<'_>, out: &mut SmallVec<[u8; 256]>) {
+    let Value::One(rest) = value else { return };
+    for (index, segment) in rest.split('/').enumerate() {
+        if index > 0 {
+            out.push(b'/');
+        }
+        write_text(segment, out);
     }
 }
 

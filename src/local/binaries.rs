@@ -61,7 +61,16 @@ impl PostgresPrograms {
 
 /// The path of `redis-server`, where it is installed.
 pub(super) fn redis_server() -> Option<PathBuf> {
-    path_folders().map(|folder| folder.join("redis-server")).find(|path| path.is_file())
+    in_path("redis-server")
+}
+
+/// The path of `nginx`, where it is installed.
+pub(super) fn nginx() -> Option<PathBuf> {
+    in_path("nginx")
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    path_folders().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 fn configured_folder() -> Option<PathBuf> {

@@ -11,6 +11,9 @@ pub enum LocalError {
         "PostgreSQL server binaries not found: run `scripts/install-deps base` or `apt-get install postgresql`, then try again"
     )]
     PostgresMissing,
+    /// No nginx on this machine.
+    #[error("nginx not found: run `scripts/install-deps edge` or `apt-get install nginx`, then try again")]
+    NginxMissing,
     /// Root may not run Postgres, and there is nobody else to run it as.
     #[error("PostgreSQL refuses to run as root and there is no user `postgres` or `nobody`: run this as another user")]
     NoServerUser,

@@ -1,4 +1,5 @@
-//! Throwaway servers on this machine: a Postgres primary with streaming replicas, Redis, and a TCP proxy that misbehaves.
+//! Throwaway servers on this machine: a Postgres primary with streaming replicas, Redis, `mainstay serve` itself, nginx in the
+//! place of a CDN, and a TCP proxy that misbehaves.
 //!
 //! `mainstay dev` and the tests share this launcher. Three things are hard about it, and each has one home:
 //!
@@ -15,6 +16,8 @@
 mod binaries;
 mod error;
 mod files;
+mod nginx;
+mod origin;
 mod postgres;
 mod process;
 mod proxy;
@@ -24,6 +27,8 @@ mod user;
 
 pub use error::LocalError;
 pub use files::Scratch;
+pub use nginx::{Nginx, NginxOptions};
+pub use origin::{Origin, OriginOptions};
 pub use postgres::{Postgres, PostgresOptions, PostgresTls, ReplicaOptions};
 pub use proxy::{Proxy, ProxyMode};
 pub use redis::{Redis, RedisCluster, RedisOptions, RedisTls};
@@ -31,7 +36,8 @@ pub use rustix::process::Signal;
 pub use server::Server;
 pub use user::ServerUser;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 type Result<T> = std::result::Result<T, LocalError>;
@@ -63,6 +69,26 @@ pub fn free_port() -> Result<u16> {
         .map(|_| fastrand::u16(15_000..32_000))
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
         .ok_or(LocalError::NoFreePort)
+}
+
+/// Where a listener is reached: one that listens everywhere, on loopback.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The status that a server answers a GET with; `None` where it does not answer.
+fn status_of(address: SocketAddr, path: &str) -> Option<u16> {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(line)
+    };
+    ask().ok()?.split(' ').nth(1)?.parse().ok()
 }
 
 /// Calls `launch` with the wanted port, or with one free port after another when `wanted` is 0.

@@ -329,6 +329,7 @@ impl Site {
             user: self.user,
             program: self.programs.path("postgres"),
             args: vec!["-D".to_owned(), path_text(&data)?, "-p".to_owned(), port.to_string()],
+            env: Vec::new(),
             // Fast, then immediate shutdown: a fast one waits for replicas, which may be suspended.
             stop_signals: "INT QUIT",
         };

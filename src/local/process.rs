@@ -15,6 +15,8 @@ pub(super) struct Recipe {
     pub user: ServerUser,
     pub program: PathBuf,
     pub args: Vec<String>,
+    /// Its environment, beside a path and a neutral locale.
+    pub env: Vec<(String, String)>,
     /// The signals that end the server, the kindest first, as the shell names them. SIGKILL follows by itself.
     pub stop_signals: &'static str,
 }
@@ -35,6 +37,7 @@ impl Process {
             .args(["-c", include_str!("watcher.sh"), "mainstay-watcher", recipe.stop_signals])
             .arg(&recipe.program)
             .args(&recipe.args)
+            .envs(recipe.env.iter().map(|(name, value)| (name, value)))
             // The writing end is closed on exec, so no other child of ours can keep the watcher waiting.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -34,6 +34,11 @@ impl ServerUser {
         account.map(|account| Self { account: Some(account) }).ok_or(LocalError::NoServerUser)
     }
 
+    /// This process's user, whoever that is: for programs of our own.
+    pub(super) fn own() -> Self {
+        Self { account: None }
+    }
+
     /// A command that will run as this user, with a neutral environment: `PG*` variables or a locale of whoever started us
     /// would change what the servers do, and the current directory may be closed to this user.
     pub(super) fn command(self, program: impl AsRef<Path>) -> Command {

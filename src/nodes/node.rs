@@ -126,13 +126,21 @@ impl Node {
 
     /// A use went well, and took so long.
     pub fn succeeded(&self, now: Instant, took: Duration) {
-        let was_closed = {
+        {
             let mut state = self.state.lock();
             state.totals.served += 1;
             state.minutes.succeeded(now, took);
             if self.identity.kind.is_compared_by_uses() {
                 state.latency.record(now, took);
             }
+        }
+        self.answered(now);
+    }
+
+    /// It answered what is no use that others compare with, such as a look at a statement's columns.
+    pub fn answered(&self, now: Instant) {
+        let was_closed = {
+            let mut state = self.state.lock();
             state.failed_at = None;
             let was_closed = state.breaker.state(now) == BreakerState::Closed;
             state.breaker.succeeded();

@@ -72,11 +72,12 @@ impl Pick {
     }
 }
 
-/// Every breaker is open: the node to try all the same is the one that would be tried first anyway. Refusing would be the only
-/// other thing to do.
-pub fn least_bad<'a>(nodes: impl IntoIterator<Item = (usize, &'a Node)>) -> Option<usize> {
-    let least = nodes.into_iter().min_by_key(|(_, node)| node.rests_until())?;
-    Some(least.0)
+/// Every breaker is open: the nodes to try all the same, from the least bad on, which is the one that would be tried first anyway.
+/// Refusing would be the only other thing to do.
+pub fn least_bad_first<'a>(nodes: impl IntoIterator<Item = (usize, &'a Node)>) -> Order {
+    let mut nodes: SmallVec<[_; 4]> = nodes.into_iter().map(|(number, node)| (node.rests_until(), number)).collect();
+    nodes.sort_unstable();
+    nodes.into_iter().map(|(_, number)| number).collect()
 }
 
 fn clearly_slower(candidate: &Candidate, fastest: &Candidate, margin: f64) -> bool {
@@ -159,12 +160,11 @@ mod tests {
         let now = Instant::now();
         let nodes = [node(Kind::Replica), node(Kind::Replica), node(Kind::Replica)];
         for (index, node) in nodes.iter().enumerate() {
-            let at = now + Duration::from_secs([9, 3, 6][index]);
+            let at = now + Duration::from_secs([9, 1, 5][index]);
             (0..3).for_each(|_| node.failed(at, &"gone"));
         }
-        assert_eq!(least_bad(nodes.iter().enumerate()), Some(1));
-        assert_eq!(least_bad(nodes.iter().enumerate().filter(|(index, _)| *index != 1)), Some(2));
-        assert_eq!(least_bad([]), None);
+        assert_eq!(least_bad_first(nodes.iter().enumerate()).as_slice(), [1, 2, 0]);
+        assert!(least_bad_first([]).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::minutes::Calendar;
 use super::node::{Identity, Kind, Node};
 use crate::config::settings::NodeSettings;
-use crate::config::units::Span;
+use crate::config::units::{Secret, Span};
 
 pub(super) fn settings() -> NodeSettings {
     let span = |seconds| Span(Duration::from_secs(seconds));
@@ -15,6 +15,9 @@ pub(super) fn settings() -> NodeSettings {
         open_time_max: span(30),
         pick_ttl: span(60),
         pick_margin: 1.25,
+        regions: Vec::new(),
+        public: false,
+        public_token: Secret::default(),
     }
 }
 

@@ -81,6 +81,11 @@ impl Call {
         database.describe(sql, self.deadline).await
     }
 
+    /// When the caller no longer waits.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     fn database(&self) -> Result<&Arc<Database>, Error> {
         let code = match self.consistency {
             Consistency::Eventual => Code::DatabaseUnavailable,

@@ -1,7 +1,11 @@
-//! What produces a response on a miss: a declared query, or a handler by name.
+//! What produces a response on a miss: a declared query, a handler by name, or an HTTP service.
 
+pub mod compare;
 pub mod handler;
 pub mod sql;
+pub mod upstream;
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 
@@ -13,7 +17,7 @@ pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Media type.
-    pub content_type: &'static str,
+    pub content_type: Cow<'static, str>,
     /// The body as produced.
     pub body: Bytes,
     /// Tags beyond those of the manifest that the answer carries.
@@ -23,7 +27,7 @@ pub struct Answer {
 impl Answer {
     /// A 200 with JSON that is ready to send.
     pub fn json_bytes(body: impl Into<Bytes>) -> Self {
-        Self { status: 200, content_type: "application/json", body: body.into(), tags: Vec::new() }
+        Self { status: 200, content_type: Cow::Borrowed("application/json"), body: body.into(), tags: Vec::new() }
     }
 
     /// A 200 with a value as JSON.
@@ -45,17 +49,36 @@ pub enum Producer {
     Sql(sql::SqlSource),
     /// A handler in Rust.
     Handler(handler::Handler),
+    /// An HTTP service.
+    Upstream(upstream::UpstreamSource),
 }
 
 impl Producer {
     /// Produces the response of a call.
     ///
     /// # Errors
-    /// Those of the query or handler.
+    /// Those of the query, the handler or the upstream.
     pub async fn run(&self, call: &handler::Call) -> Result<Answer, Error> {
         match self {
             Self::Sql(sql) => sql.run(call).await,
             Self::Handler(handler) => handler(call.clone()).await,
+            Self::Upstream(upstream) => upstream.run(call).await,
+        }
+    }
+
+    /// The HTTP service, where it is one.
+    pub const fn upstream(&self) -> Option<&upstream::UpstreamSource> {
+        match self {
+            Self::Upstream(upstream) => Some(upstream),
+            Self::Sql(_) | Self::Handler(_) => None,
+        }
+    }
+
+    /// Who produced an answer for which no database was asked, in `Cache-Status`.
+    pub const fn detail(&self) -> &'static str {
+        match self {
+            Self::Sql(_) | Self::Handler(_) => "handler",
+            Self::Upstream(_) => "upstream",
         }
     }
 }

@@ -7,6 +7,8 @@ use log::LevelFilter;
 use logforth::append::Stdout;
 use logforth::filter::rustlog::RustLogFilter;
 use logforth::layout::{JsonLayout, TextLayout};
+use logforth::record::Record;
+use logforth::{Append, Diagnostic, Error};
 
 use crate::config::ConfigError;
 use crate::config::settings::{LogFormat, LogSettings};
@@ -27,14 +29,31 @@ pub fn start(settings: &LogSettings) -> Result<(), ConfigError> {
     let builder = logforth::starter_log::builder().dispatch(|dispatch| {
         let dispatch = dispatch.filter(filter);
         if as_json {
-            dispatch.append(Stdout::default().with_layout(JsonLayout::default()))
+            dispatch.append(Lossy(Stdout::default().with_layout(JsonLayout::default())))
         } else {
-            dispatch.append(Stdout::default().with_layout(TextLayout::default()))
+            dispatch.append(Lossy(Stdout::default().with_layout(TextLayout::default())))
         }
     });
     builder.try_apply().map_err(|error| ConfigError::new(format!("logs: {error}")))?;
     log::set_max_level(most_verbose(&settings.level));
     Ok(())
+}
+
+/// Lines that cannot be written, as on a full disk, are lost: the logger would say on standard error what it could not say, and
+/// panic where that is full as well, in the middle of whichever request had something to say.
+#[derive(Debug)]
+struct Lossy(Stdout);
+
+impl Append for Lossy {
+    fn append(&self, record: &Record<'_>, diagnostics: &[Box<dyn Diagnostic>]) -> Result<(), Error> {
+        let _lost = self.0.append(record, diagnostics);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        let _lost = self.0.flush();
+        Ok(())
+    }
 }
 
 /// The most verbose level that a filter lets through. Lines below it then cost one comparison where they are written: libraries

@@ -23,6 +23,14 @@ pub struct Metrics {
     pub fills: IntCounterVec,
     /// Requests that waited for another's fill.
     pub fill_waiters: IntCounterVec,
+    /// Requests to upstreams' endpoints.
+    pub upstream_tries: IntCounterVec,
+    /// Requests to upstreams that were worth repeating.
+    pub upstream_retries: IntCounterVec,
+    /// 1 while every endpoint of an upstream has failed.
+    pub upstream_out: IntGaugeVec,
+    /// Answers of upstreams that were compared with the query which is to take their place.
+    pub shadow_compared: IntCounterVec,
     /// Answers that were compared with the primary.
     pub audit_checked: IntCounterVec,
     /// Those of them that were wrong.
@@ -39,6 +47,8 @@ pub struct Metrics {
     pub cache_entries: IntGauge,
     /// Bytes of L1.
     pub cache_bytes: IntGauge,
+    /// Snapshot files that were written, and those that could not be.
+    pub snapshots: IntCounterVec,
     /// How far a replica is behind; absent where unknown.
     pub replication_lag_seconds: GaugeVec,
     /// Whether a node answers its probes.
@@ -46,7 +56,11 @@ pub struct Metrics {
     /// 0 closed, 1 half-open, 2 open.
     pub node_breaker_state: IntGaugeVec,
     /// Reads that a node served, and those that failed on it.
-    pub node_reads: IntGaugeVec,
+    pub node_reads: IntCounterVec,
+    /// 1 while no breaker of a kind of nodes is closed.
+    pub nodes_all_open: IntGaugeVec,
+    /// How far eventual reads have stepped back.
+    pub degradation_step: IntGauge,
     /// Connections of a node's pool.
     pub pool_connections: IntGaugeVec,
     /// Whether changes of a watched table go unnoticed.
@@ -114,6 +128,22 @@ impl Metrics {
                 "Requests that waited for another request's fill.",
                 &["route"],
             )?,
+            upstream_tries: counters(
+                "upstream_tries_total",
+                "Requests to endpoints of upstreams, by outcome: ok, connect, broken, timeout, status, own.",
+                &["upstream", "outcome"],
+            )?,
+            upstream_retries: counters(
+                "upstream_retries_total",
+                "Requests worth repeating elsewhere: sent, or over_budget.",
+                &["upstream", "outcome"],
+            )?,
+            upstream_out: gauges("upstream_out", "1 while every endpoint of the upstream has failed.", &["upstream"])?,
+            shadow_compared: counters(
+                "shadow_compared_total",
+                "Upstream routes compared with their shadow: equal, different, failed.",
+                &["route", "outcome"],
+            )?,
             audit_checked: counters("audit_checked_total", "Cached answers compared with the primary.", &["route"])?,
             audit_wrong: counters("audit_wrong_total", "Cached answers that were wrong.", &["route"])?,
             bus_messages: counters(
@@ -126,10 +156,20 @@ impl Metrics {
             bus_leading: gauge("bus_leading", "1 while this instance publishes changes for its fleet.")?,
             cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
             cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,
+            snapshots: counters("snapshots_total", "Snapshot files written, by outcome.", &["outcome"])?,
             replication_lag_seconds,
             node_up: gauges("node_up", "Whether the node answers its probes.", &["node"])?,
             node_breaker_state: gauges("node_breaker_state", "Breaker: 0 closed, 1 half-open, 2 open.", &["node"])?,
-            node_reads: gauges("node_reads", "Reads since the start by node and outcome.", &["node", "outcome"])?,
+            node_reads: counters("node_reads_total", "Reads by node and outcome.", &["node", "outcome"])?,
+            nodes_all_open: gauges(
+                "nodes_all_open",
+                "1 while every node of the kind is let alone for its failures.",
+                &["kind"],
+            )?,
+            degradation_step: gauge(
+                "degradation_step",
+                "Eventual reads: 0 preferred, 1 other_replica, 2 primary, 3 stale, 4 unavailable.",
+            )?,
             pool_connections: gauges(
                 "pool_connections",
                 "Connections of the node's pool by state.",

@@ -11,6 +11,7 @@ mod failover;
 mod failures;
 mod http;
 mod instance;
+mod nodes;
 mod ramp;
 mod rooms;
 mod source;

@@ -58,13 +58,14 @@ fn dev_starts_shows_what_to_try_and_leaves_nothing_behind() {
     assert!(processes_in(&data).len() >= 2, "{:?}", processes_in(&data));
     let tries: Vec<String> =
         first.stdout().lines().filter(|line| line.starts_with("  curl ")).map(|line| line.trim().to_owned()).collect();
-    assert_eq!(tries.len(), 5, "{}", first.stdout());
+    assert_eq!(tries.len(), 6, "{}", first.stdout());
+    let (failover, tries) = tries.split_last().unwrap();
     let ask = |line: &str| {
         let output = Command::new("sh").args(["-c", &line.replacen("curl", "curl -sS", 1)]).output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    for line in &tries {
+    for line in tries {
         let answer = ask(line);
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{line}: {answer}");
         let is_strong = line.contains("X-Consistency");
@@ -74,6 +75,9 @@ fn dev_starts_shows_what_to_try_and_leaves_nothing_behind() {
             assert!(ask(line).contains("cache-status: mainstay; hit"), "{line}");
         }
     }
+    // What the regional origin has stored the failover origin serves.
+    let answer = ask(failover);
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("detail=failover"), "{failover}: {answer}");
     for label in ["  health ", "  metrics "] {
         let url = first.stdout().lines().find_map(|line| line.strip_prefix(label).map(|url| url.trim().to_owned()));
         assert_eq!(get(&url.unwrap()).status, 200, "{label}");

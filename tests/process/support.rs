@@ -82,17 +82,17 @@ impl Program {
         self.child.id()
     }
 
-    fn rustix_pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap()).unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill_process(self.rustix_pid(), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// What a terminal's Ctrl-C does: the signal goes to the whole group.
     pub fn signal_group(&self, signal: Signal) {
-        kill_process_group(self.rustix_pid(), signal).unwrap();
+        kill_process_group(self.pid(), signal).unwrap();
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -177,7 +177,9 @@ impl Origin {
 
     /// A command that serves; the free ports are added.
     pub fn start_command(mut command: Command, env: &[(&str, &str)]) -> Self {
-        command.args(["--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).envs(env.iter().copied());
+        command.args(["--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        // Nothing stands before most of them that has to notice.
+        command.env("MAINSTAY__SERVER__DRAIN_DELAY", "0s").envs(env.iter().copied());
         let mut program = Program::start(command);
         let find = |output: &str| {
             let (_, rest) = output.split_once(" serves on ")?;

@@ -298,7 +298,10 @@ fn text(bytes: &[u8]) -> Result<&str, NotOurs> {
 }
 
 /// The text as one that lives as long as the program. Beyond the bound a new one is refused, and so its value.
-fn interned(text: &str) -> Result<&'static str, NotOurs> {
+///
+/// # Errors
+/// [`NotOurs`] for a new text beyond the bound.
+pub fn interned(text: &str) -> Result<&'static str, NotOurs> {
     static TEXTS: RwLock<BTreeSet<&'static str>> = RwLock::new(BTreeSet::new());
     if let Some(known) = TEXTS.read().get(text) {
         return Ok(known);

@@ -229,7 +229,13 @@ impl Commands {
         self.link();
     }
 
+    /// Whether Redis is asked, in contrast to being left alone.
+    pub fn is_in_use(&self) -> bool {
+        self.breaker.lock().state(Instant::now()) == BreakerState::Closed
+    }
+
     fn show(&self, state: BreakerState) {
+        self.metrics.node_up.with_label_values(&[NODE]).set(i64::from(state == BreakerState::Closed));
         self.metrics.node_breaker_state.with_label_values(&[NODE]).set(state.as_number());
     }
 

@@ -3,7 +3,9 @@
 //! [`Manifest::load`] reads it and proves what can be proved without a database; `mainstay check` proves the rest.
 
 mod raw;
+mod source;
 pub mod statement;
+pub mod upstream;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use super::param::{Param, Place};
 use statement::Statement;
+use upstream::{Shadow, Upstream};
 
 pub use raw::{CORS, Known, Problem};
 
@@ -20,6 +23,8 @@ pub use raw::{CORS, Known, Problem};
 pub struct Manifest {
     /// All routes.
     pub routes: Vec<Arc<Route>>,
+    /// All upstreams, in the order of their names.
+    pub upstreams: Vec<Arc<Upstream>>,
 }
 
 /// One entry of the manifest, validated: every rule that holds for it is applied, every default filled in.
@@ -95,6 +100,13 @@ pub enum Source {
     },
     /// Rust, by its registered name.
     Handler(String),
+    /// An HTTP service.
+    Upstream {
+        /// Which.
+        upstream: Arc<Upstream>,
+        /// A query that it is compared with.
+        shadow: Option<Arc<Shadow>>,
+    },
 }
 
 /// The shape of a `sql` route's response.
@@ -155,6 +167,11 @@ impl Route {
         self.cache.is_some()
     }
 
+    /// Whether it answers for all paths below one, where no other route does.
+    pub fn is_catch_all(&self) -> bool {
+        upstream::captures(&self.path).any(|(_, is_rest)| is_rest)
+    }
+
     /// What `Cache-Control` says on answers that are good to keep, or on all answers of a route without a policy.
     pub fn cache_control(&self) -> String {
         let Some(policy) = &self.cache else {
@@ -199,7 +216,14 @@ impl Manifest {
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
-        raw::parse(text, file, known).map(|routes| Self { routes: routes.into_iter().map(Arc::new).collect() })
+        let (routes, upstreams) = raw::parse(text, file, known)?;
+        Ok(Self { routes: routes.into_iter().map(Arc::new).collect(), upstreams: upstreams.into_values().collect() })
+    }
+
+    /// The upstreams that no route names.
+    pub fn unused_upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        let is_of = |route: &Arc<Route>, name: &str| matches!(&route.source, Source::Upstream { upstream, .. } if upstream.name == name);
+        self.upstreams.iter().filter(move |upstream| !self.routes.iter().any(|route| is_of(route, &upstream.name)))
     }
 
     /// Whether any route is answered by a handler of the built-in API, so that its tables are needed.

@@ -1,16 +1,18 @@
 //! What `routes.toml` says, and how it becomes [`Route`]s: every rule of the manifest that needs no database.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use regex::Regex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-use super::statement::Statement;
-use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch, beside};
+use super::source::source;
+use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
+use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch};
 use crate::config::param::{Param, Place, Scalar, Value};
 use crate::config::units::{Span, fingerprint_part};
 
@@ -52,19 +54,22 @@ impl fmt::Display for Problem {
 struct RawManifest {
     #[serde(default)]
     route: Vec<Spanned<RawRoute>>,
+    #[serde(default)]
+    upstream: BTreeMap<String, Spanned<RawUpstream>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawRoute {
-    path: String,
+pub(super) struct RawRoute {
+    pub(super) path: String,
     #[serde(default = "get_only")]
-    methods: Vec<String>,
-    sql: Option<String>,
-    sql_file: Option<String>,
-    handler: Option<String>,
-    upstream: Option<String>,
-    result: Option<ResultShape>,
+    pub(super) methods: Vec<String>,
+    pub(super) sql: Option<String>,
+    pub(super) sql_file: Option<String>,
+    pub(super) handler: Option<String>,
+    pub(super) upstream: Option<String>,
+    pub(super) shadow: Option<RawShadow>,
+    pub(super) result: Option<ResultShape>,
     consistency: Option<Consistency>,
     #[serde(default)]
     middlewares: Vec<String>,
@@ -74,8 +79,7 @@ struct RawRoute {
     shared: bool,
     #[serde(default)]
     params: Vec<RawParam>,
-    #[serde(default = "refuse")]
-    unknown_params: UnknownParams,
+    unknown_params: Option<UnknownParams>,
     cache: Option<RawCache>,
 }
 
@@ -133,10 +137,6 @@ fn auth_none() -> String {
     "none".to_owned()
 }
 
-const fn refuse() -> UnknownParams {
-    UnknownParams::Refuse
-}
-
 /// What routes of a path prefix do where they do not say.
 enum Prefix {
     Public,
@@ -180,23 +180,50 @@ fn default_policy() -> CachePolicy {
     }
 }
 
-/// Reads all routes of a manifest's text.
-pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<Vec<Route>, Vec<Problem>> {
+/// Upstreams by name.
+pub(super) type Upstreams = BTreeMap<String, Arc<Upstream>>;
+
+/// Reads all routes and upstreams of a manifest's text.
+pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<(Vec<Route>, Upstreams), Vec<Problem>> {
     let line_of = |at: usize| text.get(..at).map_or(0, |before| before.matches('\n').count() + 1);
     let problem = |line, reason: String| Problem { file: file.to_owned(), line, reason };
     let raw: RawManifest = toml::from_str(text).map_err(|error: toml::de::Error| {
         vec![problem(error.span().map_or(0, |span| line_of(span.start)), error.message().to_owned())]
     })?;
     let mut problems = Vec::new();
+    let mut upstreams = Upstreams::new();
+    // A wrong one is known all the same, so that its routes are not problems of their own.
+    let names: Vec<String> = raw.upstream.keys().cloned().collect();
+    for (name, spanned) in raw.upstream {
+        let line = line_of(spanned.span().start);
+        let checked = if is_name(&name) { Ok(()) } else { Err("its name must be letters, digits, _ or -".to_owned()) };
+        match checked.and_then(|()| Upstream::new(name.clone(), spanned.into_inner(), file, line)) {
+            Ok(upstream) => drop(upstreams.insert(name, Arc::new(upstream))),
+            Err(reason) => problems.push(problem(line, format!("upstream {name}: {reason}"))),
+        }
+    }
     let mut routes = Vec::new();
-    let mut tree = matchit::Router::new();
+    let (mut tree, mut catch_alls) = (matchit::Router::new(), matchit::Router::new());
     let mut taken = HashSet::new();
     for spanned in raw.route {
         let line = line_of(spanned.span().start);
         let raw = spanned.into_inner();
         let path = raw.path.clone();
-        match validate(raw, file, known, line) {
+        if let Some(name) = raw.upstream.as_ref().filter(|name| !upstreams.contains_key(*name)) {
+            if !names.contains(name) {
+                let there_are = if names.is_empty() {
+                    "there are none".to_owned()
+                } else {
+                    format!("there are: {}", names.join(", "))
+                };
+                let reason = format!("no upstream is called {name:?}; {there_are}");
+                problems.push(problem(line, format!("route {path}: {reason}")));
+            }
+            continue;
+        }
+        match validate(raw, file, known, &upstreams, line) {
             Ok(route) => {
+                let tree = if route.is_catch_all() { &mut catch_alls } else { &mut tree };
                 let is_new_pattern = taken.iter().all(|(taken, _)| *taken != path);
                 if is_new_pattern && let Err(error) = tree.insert(path.clone(), ()) {
                     problems.push(problem(line, format!("route {path}: {error}")));
@@ -211,12 +238,19 @@ pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<Vec<Ro
             Err(reason) => problems.push(problem(line, format!("route {path}: {reason}"))),
         }
     }
-    if problems.is_empty() { Ok(routes) } else { Err(problems) }
+    if problems.is_empty() { Ok((routes, upstreams)) } else { Err(problems) }
 }
 
-fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Result<Route, String> {
-    check_path(&raw.path)?;
-    check_methods(&raw.methods)?;
+fn validate(
+    raw: RawRoute,
+    file: &Path,
+    known: &Known<'_>,
+    upstreams: &Upstreams,
+    line: usize,
+) -> Result<Route, String> {
+    let is_upstream = raw.upstream.is_some();
+    check_path(&raw.path, is_upstream)?;
+    check_methods(&raw.methods, is_upstream)?;
     if raw.auth != "none" {
         return Err(match raw.auth.as_str() {
             "key" | "jwt" => format!("auth = {:?} is not part of this version", raw.auth),
@@ -229,9 +263,12 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
     if let Some(unknown) = raw.middlewares.iter().find(|name| !known.middlewares.contains(&name.as_str())) {
         return Err(format!("no middleware is called {unknown:?}; there are: {}", known.middlewares.join(", ")));
     }
-    let params = raw.params.iter().map(param).collect::<Result<Vec<_>, _>>()?;
+    let mut params = raw.params.iter().map(param).collect::<Result<Vec<_>, _>>()?;
+    if is_upstream {
+        complete(&raw.path, &mut params, raw.unknown_params.is_none());
+    }
     check_params(&raw.path, &params)?;
-    let source = source(&raw, file, known, params.len())?;
+    let source = source(&raw, file, known, &params, upstreams)?;
     let prefix = prefix_of(&raw.path);
     let consistency = raw.consistency.unwrap_or(match prefix {
         Prefix::Private => Consistency::Strong,
@@ -245,8 +282,16 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
                 "[route.cache] needs consistency = \"eventual\"; strong and session reads are never shared".to_owned()
             );
         }
+        (Some(_), _) if matches!(&source, Source::Upstream { upstream, .. } if upstream.forward_host) => {
+            return Err(
+                "[route.cache]: its upstream has forward_host = true, and the Host is not in the cache key".to_owned()
+            );
+        }
         (Some(cache), _) => Some(policy(cache, &params)?),
-        (None, Prefix::Public) if reads_only && consistency == Consistency::Eventual => Some(default_policy()),
+        // Only who knows an upstream can say that its answers are for everyone.
+        (None, Prefix::Public) if !is_upstream && reads_only && consistency == Consistency::Eventual => {
+            Some(default_policy())
+        }
         (None, _) => None,
     };
     if cache.is_some()
@@ -264,7 +309,7 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
         consistency,
         middlewares: raw.middlewares,
         params,
-        unknown_params: raw.unknown_params,
+        unknown_params: raw.unknown_params.unwrap_or(UnknownParams::Refuse),
         cache,
         fingerprint: [0; 16],
         line,
@@ -273,7 +318,7 @@ fn validate(raw: RawRoute, file: &Path, known: &Known<'_>, line: usize) -> Resul
     Ok(route)
 }
 
-fn check_path(path: &str) -> Result<(), String> {
+fn check_path(path: &str, may_catch_all: bool) -> Result<(), String> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err("the path must start with /".to_owned());
     };
@@ -286,16 +331,17 @@ fn check_path(path: &str) -> Result<(), String> {
         let is_root = rest.is_empty();
         let name = segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
         let fine = match name {
+            Some(name) if may_catch_all && is_last => is_name(name.strip_prefix('*').unwrap_or(name)),
             Some(name) => is_name(name),
             None => {
                 is_root || (!segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(literal))
             }
         };
         if !fine {
-            let what = if name.is_some_and(|name| name.starts_with('*')) && is_last {
-                "catch-all segments are for upstream routes, which are not part of this version"
-            } else {
-                "segments are plain characters, or one {name}"
+            let what = match name {
+                Some(name) if name.starts_with('*') && !may_catch_all => "catch-all segments are for upstream routes",
+                Some(name) if name.starts_with('*') => "a catch-all segment is the last one",
+                _ => "segments are plain characters, or one {name}",
             };
             return Err(format!("path segment {segment:?}: {what}"));
         }
@@ -307,12 +353,13 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
-fn check_methods(methods: &[String]) -> Result<(), String> {
+fn check_methods(methods: &[String], may_have_options: bool) -> Result<(), String> {
     const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
     if methods.is_empty() {
         return Err("methods must name at least one".to_owned());
     }
-    match methods.iter().find(|method| !METHODS.contains(&method.as_str())) {
+    let is_known = |method: &&String| METHODS.contains(&method.as_str()) || (may_have_options && *method == "OPTIONS");
+    match methods.iter().find(|method| !is_known(method)) {
         Some(method) if method == "HEAD" || method == "OPTIONS" => {
             Err(format!("{method} follows from GET; leave it out"))
         }
@@ -403,8 +450,12 @@ fn check_params(path: &str, params: &[Param]) -> Result<(), String> {
     if let Some(twice) = params.iter().find(|param| !names.insert(param.name.as_str())) {
         return Err(format!("parameter {} is declared twice", twice.name));
     }
-    let in_path: Vec<&str> =
-        path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).collect();
+    if let Some((name, _)) = captures(path).find(|(name, is_rest)| {
+        *is_rest && params.iter().any(|param| param.name == *name && (param.array || param.scalar != Scalar::Text))
+    }) {
+        return Err(format!("parameter {name} is all the rest of the path, which is a text"));
+    }
+    let in_path: Vec<&str> = captures(path).map(|(name, _)| name).collect();
     let mut in_path_once = HashSet::new();
     if let Some(twice) = in_path.iter().find(|name| !in_path_once.insert(**name)) {
         return Err(format!("the path has {{{twice}}} twice; a parameter has one value"));
@@ -423,47 +474,6 @@ fn check_params(path: &str, params: &[Param]) -> Result<(), String> {
         )),
         None => Ok(()),
     }
-}
-
-fn source(raw: &RawRoute, file: &Path, known: &Known<'_>, params: usize) -> Result<Source, String> {
-    if raw.upstream.is_some() {
-        return Err("upstream sources are not part of this version".to_owned());
-    }
-    let sql = match (&raw.sql, &raw.sql_file, &raw.handler) {
-        (Some(sql), None, None) => sql.clone(),
-        (None, Some(name), None) => {
-            let path = beside(file, name);
-            std::fs::read_to_string(&path).map_err(|error| format!("sql_file {}: {error}", path.display()))?
-        }
-        (None, None, Some(_)) if raw.result.is_some() => {
-            return Err("result is for sql; a handler decides itself".to_owned());
-        }
-        (None, None, Some(name)) if known.handlers.contains(&name.as_str()) => {
-            return Ok(Source::Handler(name.clone()));
-        }
-        (None, None, Some(name)) => {
-            return Err(format!("no handler is called {name:?}; there are: {}", known.handlers.join(", ")));
-        }
-        _ => return Err("give exactly one of sql, sql_file, handler".to_owned()),
-    };
-    if raw.methods != ["GET"] {
-        return Err("sql cannot write, so it is for GET alone; use a handler".to_owned());
-    }
-    let statement = Statement::parse(&sql).map_err(|reason| format!("sql: {reason}"))?;
-    if statement.words().any(|word| word == "set_config") {
-        return Err(
-            "sql: set_config would change the session for requests that come after; a route only reads".to_owned()
-        );
-    }
-    let used = statement.placeholders_used();
-    if used.len() > params {
-        return Err(format!("sql uses ${}, but {params} parameters are declared", used.len()));
-    }
-    let unused = (0..params).find(|index| !used.get(*index).copied().unwrap_or(false));
-    if let Some(param) = unused.and_then(|index| raw.params.get(index)) {
-        return Err(format!("parameter {} is declared, but sql does not use it", param.name));
-    }
-    Ok(Source::Sql { statement, result: raw.result.unwrap_or(ResultShape::Rows) })
 }
 
 fn policy(raw: RawCache, params: &[Param]) -> Result<CachePolicy, String> {
@@ -539,6 +549,12 @@ fn fingerprint(route: &Route, known: &Known<'_>) -> [u8; 16] {
         Source::Handler(name) => {
             fingerprint_part(&mut bytes, name);
             fingerprint_part(&mut bytes, known.version);
+        }
+        // Where it runs may change, as a database's address may; what it is asked for may not.
+        Source::Upstream { upstream, .. } => {
+            fingerprint_part(&mut bytes, &upstream.name);
+            let prefixes: BTreeSet<&str> = upstream.endpoints.iter().map(reqwest::Url::path).collect();
+            prefixes.iter().for_each(|prefix| fingerprint_part(&mut bytes, prefix));
         }
     }
     route.params.iter().for_each(|param| param.describe(&mut bytes));

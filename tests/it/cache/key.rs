@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use mainstay::app::Parts;
 use mainstay::cache::key::KeyMaker;
@@ -10,6 +11,7 @@ use mainstay::config::param::{Params, Value};
 use mainstay::config::settings::{Layers, Settings};
 use mainstay::http::surface::Surface;
 use mainstay::http::target::{self, Arguments};
+use mainstay::source::upstream::group::Upstreams;
 use mainstay::telemetry::metrics::Metrics;
 use mainstay::{Answer, Call, Error};
 use proptest::prelude::*;
@@ -67,14 +69,16 @@ impl Api {
         let manifest = Manifest::parse(ROUTES, Path::new("routes.toml"), &known).unwrap();
         let layers = Layers { dir: Path::new("/nonexistent"), env: HashMap::new(), flags: Vec::new() };
         let (settings, metrics) = (Settings::load(layers).unwrap(), Metrics::new().unwrap());
-        Self(Surface::new(&manifest, &parts.registry, &parts.middlewares, &settings, &metrics))
+        let metrics = Arc::new(metrics);
+        let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        Self(Surface::new(&manifest, &parts.registry, &parts.middlewares, &upstreams, &settings, &metrics))
     }
 
     /// The way of a target through routing and keying, as the front goes it; the status where it is refused.
     fn see(&self, path: &str, query: Option<&str>) -> Result<Seen, u16> {
         let status = |error: Error| error.code.info().status;
         let path = target::canonical_path(path).map_err(status)?;
-        let found = self.0.find(&path).ok_or(404_u16)?;
+        let found = self.0.find(&path, "GET").ok_or(404_u16)?;
         let endpoint = found.pattern.endpoint("GET").unwrap();
         let route = &endpoint.route;
         let arguments = Arguments::read(route, |name| found.capture(name), query).map_err(status)?;
@@ -398,7 +402,7 @@ proptest! {
                 Ok(seen) => {
                     prop_assert_eq!(&reread(api, &seen), &seen);
                     let decoded = target::canonical_path(&path).unwrap();
-                    let found = api.0.find(&decoded).unwrap();
+                    let found = api.0.find(&decoded, "GET").unwrap();
                     let slug = found.capture("slug");
                     prop_assert_eq!(slug, seen.params.text("slug"), "of {}", path);
                     prop_assert_eq!(slug.is_some(), seen.route.contains("{slug}"));

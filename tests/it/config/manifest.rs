@@ -101,3 +101,68 @@ fn paths_have_their_default_policy() {
         assert_eq!(parse(&route(path, "")).unwrap().routes[0].private, private, "{path}");
     }
 }
+
+/// An upstream called `old`, and a route of it.
+fn upstream(more: &str, path: &str, route: &str) -> String {
+    format!(
+        "[upstream.old]\nendpoints = [\"http://127.0.0.1:8080\"]\n{more}\n\n[[route]]\npath = \"{path}\"\nupstream = \"old\"\n{route}\n"
+    )
+}
+
+#[test]
+fn each_breach_of_an_upstream_is_named() {
+    let of = |more: &str| upstream(more, "/x", "");
+    let endpoint = |url: &str| of("").replace("http://127.0.0.1:8080", url);
+    let shadow = |more: &str| upstream("", "/x", &format!("[route.shadow]\n{more}"));
+    for (text, says) in [
+        (of("retrys = 1"), "routes.toml:3: unknown field `retrys`"),
+        (of("retries = 6"), "routes.toml:1: upstream old: retries: at most 5"),
+        (of("retry_budget = 1.5"), "a share of requests"),
+        (of("try_timeout = \"0s\""), "try_timeout must be longer than zero"),
+        (of("").replace("\"http://127.0.0.1:8080\"", ""), "1 to 32 URLs"),
+        (endpoint("127.0.0.1:8080"), "endpoint"),
+        (endpoint("ftp://a"), "http or https"),
+        (endpoint("http://u:p@a"), "no place for a password"),
+        (endpoint("http://a/?x"), "without ? and #"),
+        (endpoint("http://a\", \"http://a/"), "there twice"),
+        (
+            upstream("", "/x", "[[route]]\npath = \"/y\"\nupstream = \"new\""),
+            "routes.toml:8: route /y: no upstream is called \"new\"; there are: old",
+        ),
+        (upstream("", "/x", "handler = \"h\""), "exactly one of sql, sql_file, handler, upstream"),
+        (upstream("", "/x", "result = \"row\""), "result is for sql"),
+        (upstream("", "/{*a}/b", ""), "a catch-all segment is the last one"),
+        (upstream("", "/{*a}", "params = [{ name = \"a\", in = \"path\", type = \"integer\" }]"), "which is a text"),
+        (upstream("", "/{*a}", "[[route]]\npath = \"/{*b}\"\nupstream = \"old\""), "routes.toml:8"),
+        (upstream("forward_host = true", "/x", "[route.cache]\nttl = \"1m\""), "the Host is not in the cache key"),
+        (upstream("", "/x", "methods = [\"CONNECT\"]"), "one of GET"),
+        (route("/{*rest}", ""), "catch-all segments are for upstream routes"),
+        (route("/x", "methods = [\"OPTIONS\"]"), "follows from GET"),
+        (route("/x", "[route.shadow]\nsql = \"SELECT 1\"\nsample = 0.1"), "shadow is for upstream routes"),
+        (shadow("sample = 0.1"), "exactly one of sql, sql_file"),
+        (shadow("sql = \"SELECT 1\"\nsample = 0.0"), "a share above 0"),
+        (shadow("sql = \"SELECT $1\"\nsample = 0.1"), "sql uses $1, but 0 parameters are declared"),
+        (upstream("", "/{*a}", "[route.shadow]\nsql = \"SELECT 1\"\nsample = 0.1"), "declare the route by itself"),
+    ] {
+        let problem = parse(&text).expect_err(&text);
+        assert!(problem.contains(says), "{says}: {problem}\n{text}");
+    }
+}
+
+#[test]
+fn upstream_routes_say_little_and_mean_something() {
+    let manifest = parse(&upstream("", "/users/{id}/{*rest}", "")).unwrap();
+    let names = |manifest: &Manifest| -> Vec<String> {
+        manifest.routes[0].params.iter().map(|param| param.name.clone()).collect()
+    };
+    assert_eq!(names(&manifest), ["id", "rest", "?"]);
+    assert!(manifest.routes[0].is_catch_all());
+    let strict = parse(&upstream("", "/users/{id}", "unknown_params = \"refuse\"")).unwrap();
+    assert_eq!(names(&strict), ["id"]);
+    assert!(parse(&upstream("", "/public/x", "")).unwrap().routes[0].cache.is_none(), "no default policy");
+    // Where an upstream runs is no matter of its answers; the path that it is asked for is.
+    let fingerprint = |text: &str| parse(text).unwrap().routes[0].fingerprint;
+    let text = upstream("", "/x", "");
+    assert_eq!(fingerprint(&text), fingerprint(&text.replace("127.0.0.1", "10.0.0.1")));
+    assert_ne!(fingerprint(&text), fingerprint(&text.replace(":8080", ":8080/v2")));
+}

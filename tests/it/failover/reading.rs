@@ -34,7 +34,7 @@ fn ask<T: redis::FromRedisValue>(connection: &mut Connection, words: &[&str]) ->
     command.query(connection).unwrap()
 }
 
-/// It runs as a user who may not write, is refused nothing, and sends nothing but reads in all its life, its end included: also
+/// It runs as the user of docs/failover.md, who may not write, is refused nothing, and sends nothing but reads in all its life, its end included: also
 /// where it finds nothing, a damaged value, or a purge that others confirm.
 #[test]
 fn nothing_is_written_to_redis() {
@@ -63,7 +63,20 @@ fn nothing_is_written_to_redis() {
     let _length: i64 = ask(&mut observer, &["SETRANGE", &key, "60", "xxxx"]);
     ask::<()>(
         &mut observer,
-        &["ACL", "SETUSER", "reader", "on", "nopass", "~*", "resetchannels", "-@all", "+@read", "+@connection"],
+        &[
+            "ACL",
+            "SETUSER",
+            "reader",
+            "on",
+            "nopass",
+            "~*",
+            "resetchannels",
+            "-@all",
+            "+@connection",
+            "+get",
+            "+pttl",
+            "+xread",
+        ],
     );
     let all_keys = |observer: &mut Connection| -> usize { ask(observer, &["DBSIZE"]) };
     let before = all_keys(&mut observer);

@@ -2,6 +2,7 @@
 //! held: while anything that could answer is alive, a cached read is answered, and in time; and all is well again by itself.
 
 mod both;
+mod disk;
 mod dns;
 mod primary;
 mod redis;
@@ -34,9 +35,10 @@ watch = [{ table = "items", tag = "items:{id}" }]
 
 # Old as soon as it is there: each read asks the source, and gets what is kept where that fails.
 [[route]]
-path = "/public/brief"
+path = "/public/brief/{id}"
 result = "row"
-sql = "SELECT value FROM items WHERE id = 1"
+sql = "SELECT value FROM items WHERE id = $1"
+params = [{ name = "id", in = "path", type = "integer" }]
 [route.cache]
 ttl = "1ms"
 stale_if_error = "1d"
@@ -55,7 +57,7 @@ handler = "order"
 "#;
 
 const KEPT: &str = "/public/kept/1";
-const BRIEF: &str = "/public/brief";
+const BRIEF: &str = "/public/brief/1";
 /// Never asked for before a test does, so that it is no cached read.
 const NEW: &str = "/public/kept/2";
 const ACCOUNT: &str = "/account/1";
@@ -210,6 +212,17 @@ fn in_time(ask: impl FnOnce() -> Reply) -> Reply {
     let reply = ask();
     assert!(began.elapsed() < DEADLINE, "{:?}: {reply:?}", began.elapsed());
     reply
+}
+
+/// Asks for several things at once, none of which may take longer than half of the deadline.
+fn together(targets: &[String], ask: impl Fn(&str) -> Reply + Sync) -> Vec<Reply> {
+    let (ask, began) = (&ask, Instant::now());
+    let replies = std::thread::scope(|scope| {
+        let asking: Vec<_> = targets.iter().map(|target| scope.spawn(move || ask(target))).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    assert!(began.elapsed() < DEADLINE / 2, "{:?}", began.elapsed());
+    replies
 }
 
 /// What is known to fail is not waited for: many requests take less than one would that waited for its deadline.

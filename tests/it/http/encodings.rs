@@ -101,7 +101,9 @@ fn short_bodies_and_those_that_do_not_shrink_are_kept_as_they_are() {
         let mut random = fastrand::Rng::with_seed(1);
         std::iter::repeat_with(|| random.u8(..)).take(100_000).collect()
     };
-    probe.answer(move |_, _| Ok(Answer { content_type: "application/x-noise", ..Answer::json_bytes(noise.clone()) }));
+    probe.answer(move |_, _| {
+        Ok(Answer { content_type: "application/x-noise".into(), ..Answer::json_bytes(noise.clone()) })
+    });
     assert_eq!(encoding("/public/page?q=100000"), None);
 }
 

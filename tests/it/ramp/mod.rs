@@ -78,7 +78,7 @@ fn ask(database: &str, handler: &str, parameters: &str) -> Result<String, Error>
         handler(Call::new(method, params(parameters), body, Some(database), Consistency::Eventual, None, deadline))
             .await
     })?;
-    assert_eq!((answer.status, answer.content_type), (200, "application/json"));
+    assert_eq!((answer.status, &*answer.content_type), (200, "application/json"));
     Ok(String::from_utf8(answer.body.to_vec()).unwrap())
 }
 

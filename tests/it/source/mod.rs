@@ -3,4 +3,5 @@
 mod handler;
 mod schema;
 mod sql;
+mod upstream;
 mod writes;

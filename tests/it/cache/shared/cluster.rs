@@ -51,6 +51,27 @@ async fn keys_are_spread_and_leases_work_across_nodes() {
     let spread = [0, 1, 2].map(|node| fleet.keys_on(node));
     assert!(spread.iter().all(|keys| *keys > 0) && spread.iter().sum::<usize>() == 30, "{spread:?}");
     assert_eq!(one.metrics.redis_failures.with_label_values(&["refused"]).get(), 0);
+    // A failover origin may do no more than read there, and know which node has what.
+    let rights = [
+        "ACL",
+        "SETUSER",
+        "reader",
+        "on",
+        "nopass",
+        "~*",
+        "resetchannels",
+        "-@all",
+        "+@connection",
+        "+get",
+        "+pttl",
+        "+cluster|slots",
+    ];
+    fleet.cluster.nodes.iter().for_each(|node| drop(node.command(&rights).unwrap()));
+    let reader = Instance::reading(&fleet.cluster.url().replace("://", "://reader:any@"), &PATIENT);
+    for key in (0..30).map(Key) {
+        assert!(matches!(look(&reader, key).await, Look::Found(_)));
+    }
+    assert!(matches!(look(&reader, Key(99)).await, Look::Nothing));
 }
 
 #[actix_rt::test]

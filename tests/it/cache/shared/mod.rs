@@ -100,6 +100,15 @@ impl Instance {
         Self::try_new(url, more).unwrap()
     }
 
+    /// One who only looks.
+    fn reading(url: &str, more: &[(&str, &str)]) -> Self {
+        let more: Vec<_> = more.iter().copied().chain([("REDIS_URL", url)]).collect();
+        let settings = settings("", "", &more);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let shared = Shared::reading(&settings.redis, &settings.cache, 1024 * 1024, &metrics).unwrap();
+        Self { shared, metrics }
+    }
+
     fn try_new(url: &str, more: &[(&str, &str)]) -> Result<Self, ConfigError> {
         let more: Vec<_> = more.iter().copied().chain([("REDIS_URL", url)]).collect();
         let settings = settings("", "", &more);

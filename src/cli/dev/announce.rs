@@ -1,0 +1,91 @@
+//! What `mainstay dev` prints when everything runs: where it is, what to ask it, and how to break it.
+
+use std::time::Instant;
+
+use super::world::{Region, World};
+use super::{ADMIN_TOKEN, DATABASE};
+use crate::local::Server;
+
+/// Everything there is to say.
+pub(super) fn all(world: &World, began: Instant) {
+    println!("\nMainstay is ready after {:.1} s.\n", began.elapsed().as_secs_f64());
+    let [first, others @ ..] = world.regions.as_slice() else { return };
+    let is_alone = others.is_empty();
+    for region in &world.regions {
+        places(world, region, is_alone);
+    }
+    println!("  failover {}", world.failover.url());
+    println!("  primary  {}", world.primary.url("postgres", DATABASE));
+    let base = world.edges.first().map_or_else(|| first.origin.url(), |edge| edge.url());
+    things_to_try(world, first, &base);
+    things_to_break(world, first, &base);
+    let data = world.primary.dir();
+    println!(
+        "\nCtrl-C stops everything. Logs and data stay in {}; --fresh starts over.\n",
+        data.parent().unwrap_or(data).display()
+    );
+}
+
+fn places(world: &World, region: &Region, is_alone: bool) {
+    if !is_alone {
+        println!("  {}", region.name);
+    }
+    let index = world.regions.iter().position(|other| other.name == region.name);
+    if let Some(edge) = index.and_then(|index| world.edges.get(index)) {
+        println!("  edge     {}", edge.url());
+    }
+    let base = region.origin.url();
+    println!("  API      {base}");
+    println!("  health   {base}/health/edge");
+    println!("  metrics  {}/metrics", region.origin.admin_url());
+    println!("  replica  {}", region.replica.url("postgres", DATABASE));
+    if let Some(redis) = &region.redis {
+        println!("  Redis    {}", redis.url());
+    }
+    if !is_alone {
+        println!();
+    }
+}
+
+fn things_to_try(world: &World, first: &Region, base: &str) {
+    println!("\nThings to try (the second time each is a hit; look at Cache-Status):\n");
+    for request in [
+        format!("curl -i '{base}/public/rates?symbols=USD,GBP'"),
+        format!("curl -i '{base}/public/rates?base=USD&date=2024-12-25'"),
+        format!("curl -i '{base}/api/v1/rates/history?symbols=USD&from=2026-10-01&to=2026-10-30'"),
+        format!("curl -i '{base}/api/v1/fees/quote?product=onramp&amount=100000&currency=USD'"),
+        format!("curl -i -H 'X-Consistency: strong' '{base}/public/rates'"),
+    ] {
+        println!("  {request}");
+    }
+    println!("\nA change in the database, and the next answer has it:\n");
+    println!(
+        "  psql '{}' -c \"UPDATE exchange_rates SET rate = rate * 2 WHERE currency = 'USD' AND date = (SELECT max(date) FROM exchange_rates)\"",
+        world.primary.url("postgres", DATABASE)
+    );
+    println!("\nA purge by hand, and what the server knows:\n");
+    let admin = first.origin.admin_url();
+    println!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay purge --admin {admin} --path '/public/rates/*'");
+    println!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay status --admin {admin}");
+}
+
+fn things_to_break(world: &World, first: &Region, base: &str) {
+    println!("\nThings to break, one after another; ask again after each, and look who answers:\n");
+    let line = |what: &str, signal: &str, server: &Server| {
+        if let Some(pid) = server.pid() {
+            println!("  kill -{signal} {:<9} # {what}", pid);
+        }
+    };
+    line("the replica", "QUIT", &first.replica.server);
+    line("the primary", "QUIT", &world.primary.server);
+    if let Some(redis) = &first.redis {
+        line("Redis", "KILL", &redis.server);
+    }
+    line("the regional origin", "KILL", &first.origin.server);
+    if world.edges.is_empty() {
+        println!("  curl -i '{}/public/rates?symbols=USD,GBP'   # the failover origin has it from Redis", world.failover.url());
+    } else {
+        println!("  curl -i '{base}/public/rates?symbols=USD,GBP'   # X-Region says who answered");
+    }
+    println!("  kill -HUP {:<9} # all that ended starts again, and reads its manifest", std::process::id());
+}

@@ -1,0 +1,105 @@
+//! The body of a request to an upstream: whole, so that it can be sent again, or as it comes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::error::Error;
+
+/// Chunks that wait for the upstream to take them; the client is not read meanwhile.
+const WAITING_MAX: usize = 2;
+
+/// A body to be sent.
+pub enum Body {
+    /// All of it; empty: none.
+    Whole(Bytes),
+    /// What its [`Uploader`] brings, once.
+    Stream(Arc<Upload>),
+}
+
+/// A body on its way.
+pub struct Upload {
+    chunks: Mutex<mpsc::Receiver<Bytes>>,
+    /// Bytes, where the client has said so.
+    length: Option<u64>,
+    /// Whether any of it may have been sent.
+    has_begun: AtomicBool,
+    is_whole: AtomicBool,
+    trouble: OnceLock<Error>,
+}
+
+/// Brings a body from the client.
+pub struct Uploader {
+    chunks: mpsc::Sender<Bytes>,
+    upload: Arc<Upload>,
+}
+
+/// The client's body ended before it was whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the client's body broke off")]
+struct BrokeOff;
+
+impl Upload {
+    /// A body of such a length, where that is known, and the one who brings it.
+    pub fn new(length: Option<u64>) -> (Arc<Self>, Uploader) {
+        let (sender, chunks) = mpsc::channel(WAITING_MAX);
+        let upload = Arc::new(Self {
+            chunks: Mutex::new(chunks),
+            length,
+            has_begun: AtomicBool::new(false),
+            is_whole: AtomicBool::new(false),
+            trouble: OnceLock::new(),
+        });
+        (Arc::clone(&upload), Uploader { chunks: sender, upload })
+    }
+
+    /// Whether all of it has come.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Acquire)
+    }
+
+    /// Why it did not come: then the upstream is not to blame.
+    pub(super) fn trouble(&self) -> Option<Error> {
+        self.trouble.get().cloned()
+    }
+
+    pub(super) const fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
+    }
+
+    /// The body as the HTTP client takes it. An end without the whole is an error, so that nobody takes a part for all.
+    pub(super) fn to_body(self: &Arc<Self>) -> reqwest::Body {
+        let next = |upload: Arc<Self>| async move {
+            upload.has_begun.store(true, Ordering::Release);
+            let chunk = upload.chunks.lock().await.recv().await;
+            match chunk {
+                Some(chunk) => Some((Ok(chunk), upload)),
+                None if upload.is_whole() => None,
+                None => Some((Err(BrokeOff), upload)),
+            }
+        };
+        reqwest::Body::wrap_stream(stream::unfold(Arc::clone(self), next))
+    }
+}
+
+impl Uploader {
+    /// Brings a chunk; waits until there is room for it. `false`: nobody wants more.
+    pub async fn bring(&self, chunk: Bytes) -> bool {
+        self.chunks.send(chunk).await.is_ok()
+    }
+
+    /// That was all of it, or there will be no more.
+    pub fn end(self, outcome: Result<(), Error>) {
+        match outcome {
+            Ok(()) => self.upload.is_whole.store(true, Ordering::Release),
+            Err(error) => drop(self.upload.trouble.set(error)),
+        }
+    }
+}

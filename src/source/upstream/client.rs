@@ -1,0 +1,96 @@
+//! The HTTP client of each worker.
+//!
+//! A connection belongs to the runtime that opened it and ends with it. Workers end one after another when the server drains;
+//! one client for all of them would cut off requests of those that still work. So each thread has its own.
+
+use std::cell::RefCell;
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, retry};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::database::target::TlsMode;
+use crate::database::tls;
+
+/// How long an idle connection is kept: less than common servers keep theirs (5 s), so that no request is written into a
+/// connection that is just being closed.
+const IDLE_TIME: Duration = Duration::from_secs(4);
+/// Idle connections to one endpoint that a worker keeps.
+const IDLE_MAX: usize = 64;
+
+/// What clients of one upstream have in common.
+pub(super) struct Shape {
+    connect_timeout: Duration,
+    tls: ClientConfig,
+}
+
+thread_local! {
+    static CLIENTS: RefCell<Vec<(Weak<Shape>, Client)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Shape {
+    /// The shape of clients that trust these roots, or the system's.
+    ///
+    /// # Errors
+    /// What is wrong with the roots, in a sentence.
+    pub(super) fn new(connect_timeout: Duration, has_tls: bool, roots_file: Option<&Path>) -> Result<Self, String> {
+        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots_file)? } else { no_tls()? };
+        Ok(Self { connect_timeout, tls })
+    }
+
+    /// The client of this thread.
+    ///
+    /// # Errors
+    /// What is wrong, in a sentence.
+    pub(super) fn client(self: &Arc<Self>) -> Result<Client, String> {
+        CLIENTS.with_borrow_mut(|clients| {
+            let is_own = |shape: &Weak<Self>| std::ptr::eq(shape.as_ptr(), Arc::as_ptr(self));
+            if let Some((_, client)) = clients.iter().find(|(shape, _)| is_own(shape)) {
+                return Ok(client.clone());
+            }
+            // Those of upstreams that a reload has dropped or changed.
+            clients.retain(|(shape, _)| shape.strong_count() > 0);
+            let client = self.build().map_err(reason)?;
+            clients.push((Arc::downgrade(self), client.clone()));
+            Ok(client)
+        })
+    }
+
+    fn build(&self) -> reqwest::Result<Client> {
+        Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .redirect(Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .no_proxy()
+            .build()
+    }
+}
+
+/// A configuration that trusts nobody, for upstreams without `https`: to read the system's roots takes its time.
+fn no_tls() -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+/// What went wrong, for the log: without the URL, whose query is nobody's business there.
+pub(super) fn reason(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

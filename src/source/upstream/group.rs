@@ -1,0 +1,370 @@
+//! The endpoints of an upstream: which is asked, for how long, and when another one is.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, Request, Response, StatusCode, Url};
+use smallvec::SmallVec;
+
+use super::body::Body;
+use super::budget::Budget;
+use super::client::{Shape, reason};
+use super::headers::VIA_NAME;
+use crate::config::manifest::upstream::Upstream;
+use crate::config::settings::NodeSettings;
+use crate::error::{Code, Error};
+use crate::nodes::minutes::Calendar;
+use crate::nodes::node::{Identity, Kind, Node};
+use crate::nodes::select::{Candidate, Pick, least_bad_first};
+use crate::telemetry::metrics::Metrics;
+
+/// One of so many reads goes to another endpoint than the picked one, so that it is known which is the fastest.
+const EXPLORED_ONE_IN: u32 = 64;
+
+/// All upstreams of an instance. What was measured outlives a reload.
+pub struct Upstreams {
+    groups: Mutex<HashMap<String, Arc<Group>>>,
+    settings: NodeSettings,
+    calendar: Calendar,
+    metrics: Arc<Metrics>,
+    via: HeaderValue,
+}
+
+/// The endpoints of one upstream.
+pub struct Group {
+    config: Arc<Upstream>,
+    endpoints: Vec<Endpoint>,
+    shape: Result<Arc<Shape>, String>,
+    pick: Mutex<Pick>,
+    budget: Mutex<Budget>,
+    /// Whether every breaker was open at the last choice.
+    is_out: AtomicBool,
+    settings: NodeSettings,
+    metrics: Arc<Metrics>,
+    via: HeaderValue,
+}
+
+struct Endpoint {
+    url: Url,
+    node: Arc<Node>,
+}
+
+/// A request to an upstream, as each try sends it.
+pub struct Ask {
+    /// Its method.
+    pub method: Method,
+    /// Path and query, canonical.
+    pub target: String,
+    /// Its headers, without `Host` and without those of one hop.
+    pub headers: HeaderMap,
+    /// The `Host` that the upstream sees; `None`: its endpoint's own.
+    pub host: Option<HeaderValue>,
+    /// Its body.
+    pub body: Body,
+    /// When all tries must have ended.
+    pub deadline: Instant,
+    /// How much longer a try may take because the client sends its body meanwhile.
+    pub upload_time: Duration,
+}
+
+/// The header of an answer, with its body to come.
+pub struct Reply {
+    /// The answer.
+    pub response: Response,
+    /// Who gave it.
+    pub node: Arc<Node>,
+}
+
+/// Why a try is not the answer.
+enum Trouble {
+    /// No connection: nothing was sent.
+    Connect(String),
+    /// The connection broke.
+    Broken(String),
+    /// No answer in time.
+    Timeout,
+    /// 502, 503 or 504: whoever answered could not.
+    Gateway(Response),
+    /// Not the upstream's doing.
+    Own(Error),
+}
+
+impl Upstreams {
+    /// No upstreams yet.
+    pub fn new(settings: &NodeSettings, metrics: &Arc<Metrics>) -> Self {
+        let via = HeaderValue::from_str(&format!("1.1 {VIA_NAME}{:016x}", fastrand::u64(..)));
+        Self {
+            groups: Mutex::default(),
+            settings: settings.clone(),
+            calendar: Calendar::of_this_machine(),
+            metrics: Arc::clone(metrics),
+            via: via.unwrap_or(HeaderValue::from_static("1.1 mainstay-")),
+        }
+    }
+
+    /// The endpoints of an upstream: those in use, unless it is new or has changed.
+    pub fn group(&self, config: &Arc<Upstream>) -> Arc<Group> {
+        let mut groups = self.groups.lock();
+        let old = groups.get(&config.name);
+        if let Some(old) = old.filter(|old| Upstream { line: config.line, ..(*old.config).clone() } == **config) {
+            return Arc::clone(old);
+        }
+        let measured = |url: &Url| {
+            let known = old.and_then(|old| old.endpoints.iter().find(|endpoint| endpoint.url == *url));
+            known.map_or_else(|| Arc::new(self.node(&config.name, url)), |known| Arc::clone(&known.node))
+        };
+        let endpoints = config.endpoints.iter().map(|url| Endpoint { node: measured(url), url: url.clone() }).collect();
+        let has_tls = config.endpoints.iter().any(|url| url.scheme() == "https");
+        let shape = Shape::new(config.connect_timeout, has_tls, config.tls_ca_file.as_deref()).map(Arc::new);
+        if let Err(reason) = &shape {
+            log::error!("upstream {} cannot be asked: {reason}", config.name);
+        }
+        let group = Arc::new(Group {
+            config: Arc::clone(config),
+            endpoints,
+            shape,
+            pick: Mutex::default(),
+            budget: Mutex::new(Budget::new(config.retry_budget, Instant::now())),
+            is_out: AtomicBool::new(false),
+            settings: self.settings.clone(),
+            metrics: Arc::clone(&self.metrics),
+            via: self.via.clone(),
+        });
+        groups.insert(config.name.clone(), Arc::clone(&group));
+        group
+    }
+
+    /// Forgets all upstreams but these.
+    pub fn keep(&self, upstreams: &[Arc<Upstream>]) {
+        self.groups.lock().retain(|name, _| upstreams.iter().any(|upstream| upstream.name == *name));
+    }
+
+    /// All endpoints, as nodes.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        let groups = self.groups.lock();
+        let mut nodes: Vec<Arc<Node>> =
+            groups.values().flat_map(|group| &group.endpoints).map(|endpoint| Arc::clone(&endpoint.node)).collect();
+        nodes.sort_by(|one, other| one.identity().id.cmp(&other.identity().id));
+        nodes
+    }
+
+    fn node(&self, upstream: &str, url: &Url) -> Node {
+        let host = url.host_str().unwrap_or_default();
+        let endpoint = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
+        let identity = Identity {
+            id: format!("{upstream}/{endpoint}{}", url.path().trim_end_matches('/')).into(),
+            kind: Kind::Upstream,
+            endpoint,
+            region: None,
+        };
+        Node::new(identity, &self.settings, self.calendar)
+    }
+}
+
+impl Group {
+    /// As the manifest has it.
+    pub fn config(&self) -> &Upstream {
+        &self.config
+    }
+
+    /// This instance among the members of `Via`.
+    pub fn via(&self) -> &HeaderValue {
+        &self.via
+    }
+
+    /// Asks one endpoint, and others where that did not answer and the request may be repeated, within the retry budget and
+    /// the deadline. An answer of any status is an answer. Cancelling gives the connection up, by which the upstream learns
+    /// that nobody waits.
+    ///
+    /// # Errors
+    /// `upstream_unavailable`, `source_timeout`, or what was wrong with the client's body.
+    pub async fn ask(&self, ask: &Ask) -> Result<Reply, Error> {
+        let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
+        self.budget.lock().deposit(Instant::now());
+        loop {
+            let Some((index, endpoint)) = self.choose(Instant::now(), &tried, ask) else {
+                return Err(Error::new(Code::UpstreamUnavailable, "the upstream has no endpoints"));
+            };
+            tried.push(index);
+            let trouble = match self.attempt(endpoint, ask, tried.len() == 1).await {
+                Ok(response) => return Ok(Reply { response, node: Arc::clone(&endpoint.node) }),
+                Err(trouble) => trouble,
+            };
+            if self.may_repeat(ask, &trouble, tried.len()) {
+                let has_one = self.budget.lock().withdraw();
+                let outcome = if has_one { "sent" } else { "over_budget" };
+                self.metrics.upstream_retries.with_label_values(&[self.config.name.as_str(), outcome]).inc();
+                if has_one {
+                    continue;
+                }
+            }
+            return match trouble {
+                Trouble::Gateway(response) => Ok(Reply { response, node: Arc::clone(&endpoint.node) }),
+                Trouble::Own(error) => Err(error),
+                Trouble::Timeout => Err(Error::new(Code::SourceTimeout, "the upstream did not answer in time")),
+                Trouble::Connect(_) | Trouble::Broken(_) => {
+                    Err(Error::new(Code::UpstreamUnavailable, "the upstream cannot be reached"))
+                }
+            };
+        }
+    }
+
+    /// Whether a request may be sent once more: because it changes nothing or says the same twice, or was not sent at all.
+    fn may_repeat(&self, ask: &Ask, trouble: &Trouble, tries: usize) -> bool {
+        let is_idempotent = matches!(ask.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE");
+        let is_there = match &ask.body {
+            Body::Whole(_) => true,
+            Body::Stream(upload) => !upload.has_begun(),
+        };
+        let is_allowed = match trouble {
+            Trouble::Own(_) => false,
+            Trouble::Connect(_) => true,
+            // What has just answered so, or not at all, would again.
+            Trouble::Timeout | Trouble::Gateway(_) => is_idempotent && tries < self.endpoints.len(),
+            Trouble::Broken(_) => is_idempotent,
+        };
+        is_allowed
+            && is_there
+            && u32::try_from(tries).is_ok_and(|tries| tries <= self.config.retries)
+            && Instant::now() < ask.deadline
+    }
+
+    /// The endpoint to ask next: of those that were not tried the picked one, or the least bad where each is let alone.
+    fn choose(&self, now: Instant, tried: &[usize], ask: &Ask) -> Option<(usize, &Endpoint)> {
+        let at = |index: usize| self.endpoints.get(index).map(|endpoint| (index, endpoint));
+        let is_left = |index: &usize| !tried.contains(index) || tried.len() >= self.endpoints.len();
+        let left: SmallVec<[usize; 8]> = (0..self.endpoints.len()).filter(is_left).collect();
+        let candidates: SmallVec<[Candidate; 8]> = left
+            .iter()
+            .filter_map(|index| at(*index))
+            .filter(|(_, endpoint)| endpoint.node.would_admit(now))
+            .map(|(index, endpoint)| {
+                let candidate = Candidate::of(index, &endpoint.node, now, &self.settings);
+                // One that was never asked is asked soon: only so it is known how fast it is.
+                Candidate { latency: candidate.latency.or(Some(Duration::ZERO)), ..candidate }
+            })
+            .collect();
+        let mut order = self.pick.lock().order(now, &candidates, &self.settings);
+        if tried.is_empty() && matches!(ask.method, Method::GET | Method::HEAD) && fastrand::u32(..EXPLORED_ONE_IN) == 0
+        {
+            let is_well = |index: &usize| candidates.iter().any(|one| one.node == *index && !one.shaken);
+            if order.len() > 1 && order.iter().all(is_well) {
+                let other = fastrand::usize(1..order.len());
+                order.swap(0, other);
+            }
+        }
+        let admitted = order.into_iter().filter_map(at).find(|(_, endpoint)| endpoint.node.admit(now));
+        if admitted.is_none() {
+            self.note_out(now);
+        }
+        admitted.or_else(|| {
+            let nodes = left.iter().filter_map(|index| at(*index)).map(|(index, endpoint)| (index, &*endpoint.node));
+            least_bad_first(nodes).first().copied().and_then(at)
+        })
+    }
+
+    /// Nobody was let in. Where that is so for all endpoints it is said, once.
+    fn note_out(&self, now: Instant) {
+        let is_out = !self.endpoints.iter().any(|endpoint| endpoint.node.would_admit(now));
+        if is_out && !self.is_out.swap(true, Ordering::Relaxed) {
+            log::error!(
+                "every endpoint of upstream {} has failed; the least bad is asked all the same",
+                self.config.name
+            );
+            self.metrics.upstream_out.with_label_values(&[self.config.name.as_str()]).set(1);
+        }
+    }
+
+    fn note_well(&self) {
+        if self.is_out.load(Ordering::Relaxed) && self.is_out.swap(false, Ordering::Relaxed) {
+            log::info!("upstream {} answers again", self.config.name);
+            self.metrics.upstream_out.with_label_values(&[self.config.name.as_str()]).set(0);
+        }
+    }
+
+    /// One try, and what it says of the endpoint.
+    async fn attempt(&self, endpoint: &Endpoint, ask: &Ask, is_first: bool) -> Result<Response, Trouble> {
+        let began = Instant::now();
+        let outcome = self.send(endpoint, ask, began).await;
+        let (now, took) = (Instant::now(), began.elapsed());
+        let label = match &outcome {
+            Ok(_) => "ok",
+            Err(Trouble::Connect(_)) => "connect",
+            Err(Trouble::Broken(_)) => "broken",
+            Err(Trouble::Timeout) => "timeout",
+            Err(Trouble::Gateway(_)) => "status",
+            Err(Trouble::Own(_)) => "own",
+        };
+        self.metrics.upstream_tries.with_label_values(&[self.config.name.as_str(), label]).inc();
+        match &outcome {
+            Ok(_) => {
+                endpoint.node.succeeded(now, took);
+                self.note_well();
+            }
+            Err(Trouble::Connect(reason) | Trouble::Broken(reason)) => endpoint.node.failed(now, reason),
+            Err(Trouble::Gateway(response)) => {
+                endpoint.node.failed(now, &format_args!("it answers {}", response.status().as_u16()));
+            }
+            // The rest of a deadline that others have used up says nothing.
+            Err(Trouble::Timeout) if is_first || took >= self.config.try_timeout => {
+                endpoint.node.failed(now, &"it does not answer in time");
+            }
+            Err(Trouble::Timeout | Trouble::Own(_)) => {}
+        }
+        outcome
+    }
+
+    async fn send(&self, endpoint: &Endpoint, ask: &Ask, now: Instant) -> Result<Response, Trouble> {
+        let internal = |reason: &dyn std::fmt::Display| {
+            log::error!("upstream {}: a request could not be made: {reason}", self.config.name);
+            Trouble::Own(Error::new(Code::Internal, "the request could not be passed on; the log says why"))
+        };
+        let shape = self.shape.as_ref().map_err(|reason| internal(reason))?;
+        let client = shape.client().map_err(|reason| internal(&reason))?;
+        let request = request(endpoint, ask).map_err(|reason| internal(&reason))?;
+        let patience = self.config.try_timeout.min(ask.deadline.saturating_duration_since(now)) + ask.upload_time;
+        let sent = tokio::time::timeout(patience, client.execute(request)).await;
+        if let Body::Stream(upload) = &ask.body
+            && let Some(error) = upload.trouble()
+        {
+            return Err(Trouble::Own(error));
+        }
+        match sent {
+            Err(_) => Err(Trouble::Timeout),
+            Ok(Err(error)) if error.is_connect() => Err(Trouble::Connect(reason(error))),
+            Ok(Err(error)) => Err(Trouble::Broken(reason(error))),
+            Ok(Ok(response)) => match response.status() {
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                    Err(Trouble::Gateway(response))
+                }
+                _ => Ok(response),
+            },
+        }
+    }
+}
+
+fn request(endpoint: &Endpoint, ask: &Ask) -> Result<Request, String> {
+    // By hand, since joining would take `//x` for another host.
+    let base = endpoint.url.as_str().trim_end_matches('/');
+    let url = Url::parse(&format!("{base}{}", ask.target)).map_err(|error| error.to_string())?;
+    let mut request = Request::new(ask.method.clone(), url);
+    *request.headers_mut() = ask.headers.clone();
+    if let Some(host) = &ask.host {
+        request.headers_mut().insert(header::HOST, host.clone());
+    }
+    match &ask.body {
+        Body::Whole(bytes) if bytes.is_empty() && ask.method != Method::POST => {}
+        Body::Whole(bytes) => *request.body_mut() = Some(bytes.clone().into()),
+        Body::Stream(upload) => {
+            if let Some(length) = upload.length() {
+                request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            *request.body_mut() = Some(upload.to_body());
+        }
+    }
+    Ok(request)
+}
