@@ -11,7 +11,6 @@ use super::connect::RawLink;
 use super::node::Node;
 use super::read::{Column, Database, Shared};
 use crate::error::{Code, Error};
-use crate::nodes::breaker::BreakerState;
 
 /// What a statement takes and yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +117,9 @@ async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Descripti
         outcome = prepare_on(node, sql, &[]) => outcome,
         () = gone(node, others) => Err(DescribeError::Unavailable(format!("{} stopped answering", node.name()))),
     };
-    let now = Instant::now();
     match &outcome {
-        Err(DescribeError::Unavailable(reason)) => node.measured.failed(now, reason),
-        // With its login it takes longer than a read does, so it is measured only where it was the trial of the breaker.
-        _ if node.measured.breaker_state(now) != BreakerState::Closed => node.measured.succeeded(now, now - began),
-        _ => {}
+        Err(DescribeError::Unavailable(reason)) => node.measured.failed(Instant::now(), reason),
+        Ok(_) | Err(_) => node.measured.answered(Instant::now()),
     }
     outcome
 }

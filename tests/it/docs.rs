@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
