@@ -489,6 +489,9 @@ impl Settings {
                 "failover.peer_token: peers hand out nothing without one of their ADMIN_TOKEN; set FAILOVER_PEER_TOKEN",
             );
         }
+        if self.failover.pull_bytes_max == 0 {
+            return fail("failover.pull_bytes_max: must be at least 1");
+        }
         if is_failover && self.failover.source == FailoverSource::ReadOnly && !self.database.is_set() {
             return fail("failover.source: read-only needs a database to read; set DATABASE_READ_REPLICA_URL");
         }

@@ -274,6 +274,7 @@ fn settings_that_cannot_be_pulled_with_are_refused() {
         ("FAILOVER_PEER_TOKEN", ""),
         ("failover.peers", "10.0.0.1:9090"),
         ("failover.peers", "http://me:secret@10.0.0.1:9090"),
+        ("failover.pull_bytes_max", "0"),
         ("failover.pull_interval", "0s"),
         ("failover.peer_timeout", "0s"),
     ] {
