@@ -36,6 +36,8 @@ pub struct Entry {
     pub is_local: bool,
     /// A position that its source had read past at least, where one is known.
     pub as_of: Option<Position>,
+    /// A position that nothing in it is newer than, where one is known.
+    pub seen: Option<Position>,
     /// Whether a change leaves it good for stale-while-revalidate.
     pub outlives_change: bool,
     /// Where this process has it from.
@@ -89,6 +91,8 @@ pub struct Parts {
     pub is_local: bool,
     /// See [`Entry::as_of`].
     pub as_of: Option<Position>,
+    /// See [`Entry::seen`].
+    pub seen: Option<Position>,
     /// See [`Entry::outlives_change`].
     pub outlives_change: bool,
     /// See [`Entry::origin`].
@@ -118,6 +122,7 @@ impl Entry {
             told: parts.told,
             is_local: parts.is_local,
             as_of: parts.as_of,
+            seen: parts.seen,
             outlives_change: parts.outlives_change,
             origin: parts.origin,
             made: parts.made,
@@ -155,6 +160,12 @@ impl Entry {
             (None, Some(_)) => false,
             _ => self.made > other.made,
         }
+    }
+
+    /// Whether it shows all that another answer may have shown, which was as new as this. What the primary was asked for after a
+    /// position was told has all that anyone had seen of it by then.
+    pub fn covers(&self, seen: Position) -> bool {
+        self.seen == Some(seen) || self.as_of.or(self.told).is_some_and(|as_of| as_of.reaches(&seen))
     }
 
     /// Whether it says to other processes what it says here.

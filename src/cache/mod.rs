@@ -11,6 +11,7 @@ pub mod key;
 pub mod memory;
 pub mod policy;
 pub mod shared;
+pub mod shown;
 pub mod snapshot;
 pub mod tag;
 pub mod variants;

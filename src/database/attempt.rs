@@ -16,7 +16,7 @@ use super::read::{Served, Shared, in_transaction};
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
 use crate::nodes::breaker::BreakerState;
-use crate::position::Position;
+use crate::position::{Position, SystemId, Timeline};
 
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -136,7 +136,7 @@ impl Shared {
         let outcome = async {
             let Some(reached) = self.prove(node, link, at_least).await? else { return Ok(None) };
             let value = self.run(link, node.pool.connector().pooler(), query).await?;
-            Ok(Some((value, Served { reached, ..node.served.clone() })))
+            Ok(Some((value, Served { reached, branch: branch(node), ..node.served.clone() })))
         };
         let error = match outcome.await {
             Ok(outcome) => {
@@ -178,6 +178,12 @@ impl Shared {
             Pooler::Transaction => in_transaction(&mut link.connection, &self.begin, query).await,
         }
     }
+}
+
+/// The branch that the sampler found a node on.
+fn branch(node: &Node) -> Option<(SystemId, Timeline)> {
+    let position = node.sampled.load().as_deref()?.reading?.position()?;
+    Some((position.system, position.timeline))
 }
 
 fn query_failed(told: &dyn Display) -> Failure {

@@ -242,7 +242,7 @@ impl Pipeline {
         let ticket = self.cache.fences.read(|ledger| ledger.ticket(&fill.tags));
         let (made, params) = (Instant::now(), fill.params.clone());
         let produced = self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, None).await;
-        let Produced { answer, reached, .. } = produced;
+        let Produced { answer, reached, seen, .. } = produced;
         let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
         self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
         let mut tags = fill.tags.to_vec();
@@ -260,7 +260,7 @@ impl Pipeline {
             (Some(newest), Some(told)) => Some(newest.later(told)),
             (newest, told) => newest.or(told),
         };
-        let stamp = Stamp { tags, told, is_local: true, as_of, made, detail: "failover" };
+        let stamp = Stamp { tags, told, is_local: true, as_of, seen, made, detail: "failover" };
         let entry = match answer {
             Ok(answer) => self.entry(answer, fill, stamp).await,
             Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),

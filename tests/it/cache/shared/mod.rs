@@ -162,6 +162,7 @@ fn parts(told: Option<Position>, body: &str) -> Parts {
         told,
         is_local: false,
         as_of: told,
+        seen: told,
         outlives_change: false,
         origin: Origin::Filled,
         made: Instant::now(),
