@@ -81,7 +81,7 @@ enum Action {
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 8] = [
+    const PATHS: [(&str, Action); 10] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),

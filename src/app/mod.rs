@@ -94,7 +94,9 @@ impl Parts {
     fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
         let Pipeline { upstreams, settings, metrics, .. } = pipeline;
         upstreams.keep(&manifest.upstreams);
-        Surface::new(manifest, &self.registry, &self.middlewares, upstreams, settings, metrics)
+        let surface = Surface::new(manifest, &self.registry, &self.middlewares, upstreams, settings, metrics);
+        pipeline.nodes.set_upstreams(upstreams.nodes());
+        surface
     }
 }
 
@@ -382,7 +384,7 @@ fn set_endpoint(metrics: &Metrics, node: &Node, now: Instant) {
     metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker_state(now).as_number());
     let Totals { served, failed } = node.totals();
     for (outcome, count) in [("served", served), ("failed", failed)] {
-        metrics.node_reads.with_label_values(&[name, outcome]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
     }
 }
 
@@ -397,12 +399,16 @@ fn set_node(metrics: &Metrics, node: &NodeStatus) {
     }
     let reads = [("served", node.counts.served), ("failed", node.counts.failed), ("conflict", node.counts.conflicts)];
     for (outcome, count) in reads {
-        let counter = metrics.node_reads.with_label_values(&[name, outcome]);
-        counter.inc_by(count.saturating_sub(counter.get()));
+        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
     }
     for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
         metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+/// The count is kept elsewhere, and only goes up.
+fn raise_to(counter: &prometheus::IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// Runs one of the tasks by which an instance hears of changes. Without it the instance would be deaf, and not know it: so a

@@ -105,7 +105,8 @@ impl Shared {
 /// As reads are: behind the breaker, and not longer than the node is there. Else each of those who are the first to ask for
 /// something would wait for a server that nobody has reached for minutes.
 async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Description, DescribeError> {
-    if !node.admit(Instant::now()) {
+    let began = Instant::now();
+    if !node.measured.admit(began) {
         return Err(DescribeError::Unavailable(format!("the breaker of {} is open", node.name())));
     }
     let outcome = tokio::select! {
@@ -114,8 +115,8 @@ async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Descripti
         () = gone(node, others) => Err(DescribeError::Unavailable(format!("{} stopped answering", node.name()))),
     };
     match &outcome {
-        Err(DescribeError::Unavailable(reason)) => node.failed(Instant::now(), reason),
-        Ok(_) | Err(_) => node.succeeded(),
+        Err(DescribeError::Unavailable(reason)) => node.measured.failed(Instant::now(), reason),
+        Ok(_) | Err(_) => node.measured.succeeded(Instant::now(), began.elapsed()),
     }
     outcome
 }

@@ -262,7 +262,7 @@ impl Pipeline {
         };
         let stamp = Stamp { tags, told, is_local: true, as_of, seen, made, detail: "failover" };
         let entry = match answer {
-            Ok(answer) => self.entry(answer, fill, stamp).await,
+            Ok(answer) => self.entry(answer, fill, stamp).await.ok()?,
             Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
             Err(_) => return None,
         };

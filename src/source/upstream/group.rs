@@ -19,7 +19,7 @@ use crate::config::settings::NodeSettings;
 use crate::error::{Code, Error};
 use crate::nodes::minutes::Calendar;
 use crate::nodes::node::{Identity, Kind, Node};
-use crate::nodes::select::{Candidate, Pick, least_bad};
+use crate::nodes::select::{Candidate, Pick, least_bad_first};
 use crate::telemetry::metrics::Metrics;
 
 /// One of so many reads goes to another endpoint than the picked one, so that it is known which is the fastest.
@@ -263,7 +263,7 @@ impl Group {
         }
         admitted.or_else(|| {
             let nodes = left.iter().filter_map(|index| at(*index)).map(|(index, endpoint)| (index, &*endpoint.node));
-            least_bad(nodes).and_then(at)
+            least_bad_first(nodes).first().copied().and_then(at)
         })
     }
 
