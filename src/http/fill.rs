@@ -260,7 +260,7 @@ impl Pipeline {
                 continue;
             }
             let stamp = Stamp {
-                tags,
+                tags: tags.clone(),
                 told: ticket.told,
                 is_local: ticket.is_local,
                 as_of,
