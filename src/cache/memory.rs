@@ -138,7 +138,7 @@ impl Memory {
         self.cache.entry(key).and_compute_with(|kept| {
             let kept = kept.map(moka::Entry::into_value);
             let newer = kept.as_ref().filter(|kept| kept.is_newer_than(entry));
-            if let Some(newer) = newer.filter(|newer| (proof.is_fresh)(newer)) {
+            if let Some(newer) = newer.filter(|newer| entry.seen.is_some() && (proof.is_fresh)(newer)) {
                 settled = Settled::Overtaken(Arc::clone(newer));
                 return Op::Nop;
             }

@@ -223,7 +223,8 @@ impl Pipeline {
             Proof { covers: &|seen| covers(entry, seen), through, is_fresh: &|entry: &Entry| self.is_fresh(entry) };
         match self.cache.memory.settle(key, entry, filled.stored, &proof) {
             Settled::Shown => Some(filled),
-            Settled::Overtaken(entry) => Some(Filled { entry, stored: true, ..filled }),
+            // For those who waited alone: they began before it.
+            Settled::Overtaken(entry) => Some(Filled { entry, stored: false, ..filled }),
             Settled::Behind => None,
         }
     }
