@@ -138,14 +138,14 @@ impl Memory {
         self.cache.entry(key).and_compute_with(|kept| {
             let kept = kept.map(moka::Entry::into_value);
             let newer = kept.as_ref().filter(|kept| kept.is_newer_than(entry));
-            if let Some(newer) = newer.filter(|newer| entry.seen.is_some() && (proof.is_fresh)(newer)) {
+            if let Some(newer) = newer.filter(|newer| entry.seen().is_some() && (proof.is_fresh)(newer)) {
                 settled = Settled::Overtaken(Arc::clone(newer));
                 return Op::Nop;
             }
             let is_told = |shown| proof.through.is_some_and(|through| through >= shown);
             let covers_shown = self.shown.of(key).is_none_or(|shown| is_told(shown) || (proof.covers)(shown));
             // Changes that nobody is told of are not covered by what was told.
-            let covers_kept = kept.as_ref().and_then(|kept| kept.seen).is_none_or(|seen| {
+            let covers_kept = kept.as_ref().and_then(|kept| kept.seen()).is_none_or(|seen| {
                 let is_comparable = self.shown.of(key).is_some_and(|shown| shown.reaches(&seen));
                 !is_comparable || (proof.covers)(seen)
             });
@@ -153,7 +153,7 @@ impl Memory {
                 settled = Settled::Behind;
                 return Op::Nop;
             }
-            if let Some(seen) = entry.seen {
+            if let Some(seen) = entry.seen() {
                 self.shown.raise(key, seen);
             }
             match (keeps && newer.is_none(), kept) {
@@ -172,7 +172,7 @@ impl Memory {
 
     /// Keeps an entry, unless a newer one is there: a fill that was overtaken must not bring back what it read.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
-        if let Some(seen) = entry.seen {
+        if let Some(seen) = entry.seen() {
             self.shown.raise(key, seen);
         }
         self.cache.entry(key).and_compute_with(|kept| match kept {

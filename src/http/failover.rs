@@ -250,7 +250,7 @@ impl Pipeline {
             tags.extend(answer.tags.iter().map(|tag| Tag::new(tag.as_str())));
         }
         let as_of = reached.and_then(Reached::position);
-        let newest_told = newest.and_then(|newest| newest.entry.told);
+        let newest_told = newest.and_then(|newest| newest.entry.told());
         // Positions of another cluster, which is what a database that is kept in step is, are compared with nothing.
         if as_of.zip(newest_told).is_some_and(|(as_of, told)| as_of < told) {
             return None;

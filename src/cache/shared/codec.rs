@@ -77,16 +77,16 @@ impl Codec {
     pub fn encode(&self, key: Key, entry: &Entry, now: Instant, kept_for: Duration) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(512 + entry.body.bytes_kept()));
         out.bytes(&MAGIC);
-        out.position(entry.told);
+        out.position(entry.told());
         out.bytes(&[0; CHECKSUM.end - CHECKSUM.start]);
         let Limits { fresh, stale_while_revalidate, stale_if_error } = entry.limits;
-        for span in [entry.age(now), kept_for, entry.cost, fresh, stale_while_revalidate, stale_if_error] {
+        for span in [entry.age(now), kept_for, entry.cost(), fresh, stale_while_revalidate, stale_if_error] {
             out.span(span);
         }
         out.bytes(&entry.status.to_be_bytes());
         out.bytes(&[u8::from(entry.outlives_change)]);
-        out.position(entry.as_of);
-        out.position(entry.seen);
+        out.position(entry.as_of());
+        out.position(entry.seen());
         out.part(entry.content_type.as_bytes());
         out.part(entry.detail.as_bytes());
         out.part(&entry.canonical);
@@ -363,9 +363,9 @@ mod tests {
         assert_eq!(other.origin, Origin::Shared);
         assert!(other.answers(&entry.canonical, &entry.fingerprint));
         assert_eq!((other.status, other.content_type, other.detail), (entry.status, entry.content_type, entry.detail));
-        assert_eq!((&other.tags, other.told), (&entry.tags, entry.told));
-        assert_eq!((other.as_of, other.seen), (entry.as_of, entry.seen));
-        assert_eq!((other.cost, other.limits, &other.absence), (entry.cost, entry.limits, &entry.absence));
+        assert_eq!((&other.tags, other.told()), (&entry.tags, entry.told()));
+        assert_eq!((other.as_of(), other.seen()), (entry.as_of(), entry.seen()));
+        assert_eq!((other.cost(), other.limits, &other.absence), (entry.cost(), entry.limits, &entry.absence));
         assert_eq!(other.outlives_change, entry.outlives_change);
         for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Brotli] {
             assert_eq!(other.body.get(encoding), entry.body.get(encoding), "{encoding:?}");
