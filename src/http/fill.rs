@@ -202,8 +202,7 @@ impl Pipeline {
         let is_fresh = self.is_fresh(&entry);
         let result = if is_fresh { LookupResult::Hit } else { LookupResult::Expired };
         self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
-        let keeps =
-            is_fresh || self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none();
+        let keeps = is_fresh || self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none();
         let through = self.cache.fences.read(Ledger::through);
         let filled = Filled { entry, stored: keeps, layer: Layer::Shared };
         let covers = |entry: &Entry, seen| entry.covers(seen);
@@ -260,15 +259,8 @@ impl Pipeline {
             if is_short && answer.is_ok() {
                 continue;
             }
-            let stamp = Stamp {
-                tags: tags.clone(),
-                told: ticket.told,
-                is_local: ticket.is_local,
-                as_of,
-                seen,
-                made,
-                detail,
-            };
+            let stamp =
+                Stamp { tags: tags.clone(), told: ticket.told, is_local: ticket.is_local, as_of, seen, made, detail };
             let entry = match answer {
                 Ok(answer) => self.entry(answer, fill, stamp).await?,
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),

@@ -55,8 +55,7 @@ fn a_replica_behind_what_was_shown_is_asked_only_where_nobody_else_is_left() {
     let scratch = Scratch::new("monotone-second").unwrap();
     let second = fleet.primary.replica(ReplicaOptions::new(scratch.join("data"))).unwrap();
     second.psql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
-    let is_paused =
-        || second.psql("postgres", "SELECT pg_get_wal_replay_pause_state()").unwrap().trim() == "paused";
+    let is_paused = || second.psql("postgres", "SELECT pg_get_wal_replay_pause_state()").unwrap().trim() == "paused";
     assert!(wait_until(PATIENCE, is_paused));
     let (current, behind) = (proxied(&fleet.replica, &fleet.database), proxied(&second, &fleet.database));
     let (primary, primary_url) = proxied(&fleet.primary, &fleet.database);
