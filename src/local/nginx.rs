@@ -26,7 +26,7 @@ pub struct NginxOptions {
     pub secondary: String,
     /// Whether it keeps answers for as long as their `Cache-Control` allows.
     pub cache: bool,
-    /// How long an origin may take to answer before the other one is asked.
+    /// How long the first origin may take to answer before the second one is asked.
     pub response_timeout: Duration,
     /// What it proves itself with to origins that ask for `X-Origin-Verify`; empty: nothing.
     pub origin_secret: String,
@@ -55,7 +55,8 @@ impl Nginx {
             let args = ["-p", &dir_text, "-c", &file_text, "-e", "stderr"].map(str::to_owned).to_vec();
             let recipe = Recipe { user, program: program.clone(), args, env: Vec::new(), stop_signals: "TERM" };
             let ready = format!("{READY_PATH}{port}");
-            let is_ready = Box::new(move |_| status_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &ready) == Some(204));
+            let is_ready =
+                Box::new(move |_| status_of(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &ready) == Some(204));
             Ok(Self { server: Server::launch("nginx", port, dir.join("server.log"), recipe, is_ready)? })
         })
     }
@@ -119,6 +120,8 @@ http {{
         }}
         location @primary {{ proxy_pass http://primary; }}
         location @secondary {{
+            # There is nobody else to ask.
+            proxy_read_timeout 30s;
             {keep}
             proxy_pass http://secondary;
         }}

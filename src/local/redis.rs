@@ -101,7 +101,8 @@ impl Redis {
                 .chain(tls)
                 .chain(theirs)
                 .flat_map(|(name, value)| [format!("--{name}"), value.to_owned()]);
-            let recipe = Recipe { user, program: program.clone(), args: args.collect(), env: Vec::new(), stop_signals: "TERM" };
+            let recipe =
+                Recipe { user, program: program.clone(), args: args.collect(), env: Vec::new(), stop_signals: "TERM" };
             let is_ready = Box::new(move |_| answers_ping(port));
             let server = Server::launch("Redis", port, dir.join("server.log"), recipe, is_ready)?;
             Ok(Some(Self { server, tls_port }))

@@ -89,7 +89,9 @@ impl World {
             let replica = primary.replica(replica).unwrap();
             let redis = Redis::start(&RedisOptions::new(scratch.join(name).join("redis"))).unwrap();
             let redis = redis.expect("redis-server is installed");
-            let url = far.as_ref().map_or_else(|| url.clone(), |far| format!("postgres://postgres@{}/postgres", far.address()));
+            let url = far
+                .as_ref()
+                .map_or_else(|| url.clone(), |far| format!("postgres://postgres@{}/postgres", far.address()));
             let options = origin(name)
                 .env("DATABASE_URL", &url)
                 .env("DATABASE_READ_REPLICA_URL", &replica.url("postgres", "postgres"))
@@ -149,7 +151,8 @@ impl Step {
         let longest = self.seen.iter().map(|seen| seen.longest).max().unwrap();
         let mut line = format!("{:<52} {answers:>7} {:>8} {:>8} ms ", self.what, self.failures(), longest.as_millis());
         for (region, seen) in REGIONS.iter().zip(&self.seen) {
-            let share = |(name, answers): (&String, &usize)| format!(" {name} {} %", answers * 100 / seen.answers.max(1));
+            let share =
+                |(name, answers): (&String, &usize)| format!(" {name} {} %", answers * 100 / seen.answers.max(1));
             line += &format!(" {region} by{};", seen.by.iter().map(share).collect::<String>());
         }
         line

@@ -83,7 +83,10 @@ fn things_to_break(world: &World, first: &Region, base: &str) {
     }
     line("the regional origin", "KILL", &first.origin.server);
     if world.edges.is_empty() {
-        println!("  curl -i '{}/public/rates?symbols=USD,GBP'   # the failover origin has it from Redis", world.failover.url());
+        println!(
+            "  curl -i '{}/public/rates?symbols=USD,GBP'   # the failover origin has it from Redis",
+            world.failover.url()
+        );
     } else {
         println!("  curl -i '{base}/public/rates?symbols=USD,GBP'   # X-Region says who answered");
     }

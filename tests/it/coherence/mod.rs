@@ -17,3 +17,4 @@ mod refresh;
 mod restart;
 mod silence;
 mod unflushed;
+mod versions;
