@@ -39,6 +39,8 @@ use viewer::World;
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(60);
 /// Some time in which nothing happens, so that each step begins with all well and everything cached.
 const CALM: Duration = Duration::from_millis(300);
+/// Lines of an origin's log that are shown of one that does not recover.
+const LINES_MAX: usize = 40;
 
 #[test]
 fn viewers_of_a_site_in_trouble_miss_nothing_that_was_cached() {
@@ -48,7 +50,6 @@ fn viewers_of_a_site_in_trouble_miss_nothing_that_was_cached() {
     let mut random = fastrand::Rng::with_seed(seed);
     let world = &World::new(Site::start());
     let mut report = Report::default();
-    recover(world);
     thread::scope(|scope| {
         // A violation, or trouble that fails, ends all of it.
         let _over = Over(&world.is_over);
@@ -65,6 +66,7 @@ fn viewers_of_a_site_in_trouble_miss_nothing_that_was_cached() {
             spawn(World::read_strong, region);
         }
         spawn(|world, _, random| world.write(random), 0);
+        recover(world);
         let deadline = Instant::now() + Duration::from_secs(seconds);
         let mut left = Vec::new();
         println!("{}", Report::head());
@@ -115,7 +117,11 @@ fn recover(world: &World) -> Duration {
     let over = Instant::now();
     let is_well = || world.is_over.load(Ordering::Relaxed) || (0..REGIONS).all(|region| world.is_well(region));
     if !wait_until(RECOVERY_TIME_MAX, is_well) {
-        (0..site::ORIGINS).for_each(|origin| println!("origin {origin}:\n{}", world.site.log(origin)));
+        for origin in 0..site::ORIGINS {
+            let log = world.site.log(origin);
+            let lines: Vec<&str> = log.lines().collect();
+            println!("origin {origin}:\n{}", lines[lines.len().saturating_sub(LINES_MAX)..].join("\n"));
+        }
         panic!("it does not recover");
     }
     over.elapsed()

@@ -75,7 +75,12 @@ impl Site {
         let postgres = |proxy: &Proxy| format!("postgres://postgres@{}/postgres", proxy.address());
         let (primary, replicas) = (postgres(&self.primary), self.replicas.each_ref().map(postgres).join(","));
         let redis = format!("redis://{}", self.redis.address());
-        let common = [("REDIS_URL", redis.as_str()), ("LOG_FORMAT", "json"), ("MAINSTAY__SERVER__WORKERS", "2")];
+        let common = [
+            ("REDIS_URL", redis.as_str()),
+            ("LOG_FORMAT", "json"),
+            ("MAINSTAY__LOG__ACCESS", "off"),
+            ("MAINSTAY__SERVER__WORKERS", "2"),
+        ];
         let regional = [
             ("REGION", ["region-a", "region-b"].get(number).copied().unwrap_or_default()),
             ("DATABASE_URL", &primary),
