@@ -130,7 +130,7 @@ fn the_peer_may_restart_and_what_it_made_since_comes() {
 
 #[test]
 fn of_a_page_that_breaks_off_nothing_is_kept_and_what_came_before_is_not_sent_again() {
-    const COUNT: usize = 30;
+    const COUNT: u32 = 30;
     let noise = || (0..75_000).map(|_| fastrand::alphanumeric()).collect::<String>();
     let probe = Probe::answering(move |_, _| Answer::json(&json!({ "noise": noise() })));
     let origin = regional(&probe).start();
@@ -148,7 +148,7 @@ fn of_a_page_that_breaks_off_nothing_is_kept_and_what_came_before_is_not_sent_ag
     way.set_throttle(None);
     wait_complete(&failover, 0);
     let entries = total(&failover, "peer_entries_total");
-    assert_eq!(entries, COUNT as f64, "each came once");
+    assert_eq!(entries, f64::from(COUNT), "each came once");
     (0..COUNT).for_each(|q| assert_eq!(failover.get(&page(q)).status, 200));
 }
 
