@@ -7,7 +7,7 @@ use mainstay::local::{Postgres, Proxy, ProxyMode, ReplicaOptions, Scratch, wait_
 use super::fleet::{Claim, Fleet, Member};
 use crate::instance::Instance;
 use crate::instance::client::Reply;
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, fence};
 
 /// Nobody is told of changes: time alone makes an answer fall, and no fence asks for what came before.
 const ROUTES: &str = r#"
@@ -54,16 +54,20 @@ fn a_replica_behind_what_was_shown_is_asked_only_where_nobody_else_is_left() {
     let fleet = Fleet::private("monotone");
     let scratch = Scratch::new("monotone-second").unwrap();
     let second = fleet.primary.replica(ReplicaOptions::new(scratch.join("data"))).unwrap();
-    second.psql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
-    let is_paused = || second.psql("postgres", "SELECT pg_get_wal_replay_pause_state()").unwrap().trim() == "paused";
-    assert!(wait_until(PATIENCE, is_paused));
     let (current, behind) = (proxied(&fleet.replica, &fleet.database), proxied(&second, &fleet.database));
     let (primary, primary_url) = proxied(&fleet.primary, &fleet.database);
     let plan = fleet.plan_with(ROUTES).unset("REDIS_URL").set("DATABASE_URL", &primary_url);
     let instance = plan.set("DATABASE_READ_REPLICA_URL", &format!("{},{}", current.1, behind.1)).start();
     wait_up(&instance, "replica-1", true);
     wait_up(&instance, "replica-2", true);
-    // From here on the second is behind, and not so far that any fence would say so.
+    instance.wait_hearing("feed");
+    // From here on the second is behind, and not so far that the instance's start or any fence would say so.
+    let began = fence(&fleet.primary, &fleet.database).lsn;
+    let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{began}'");
+    assert!(wait_until(PATIENCE, || second.psql("postgres", &replayed).unwrap().trim() == "t"));
+    second.psql("postgres", "SELECT pg_wal_replay_pause()").unwrap();
+    let is_paused = || second.psql("postgres", "SELECT pg_get_wal_replay_pause_state()").unwrap().trim() == "paused";
+    assert!(wait_until(PATIENCE, is_paused));
     fleet.set(1, 1);
     fleet.catch_up();
     shut(&behind.0);

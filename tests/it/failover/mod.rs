@@ -94,7 +94,7 @@ impl<'a> Pair<'a> {
     }
 
     fn shared_entries(&self) -> usize {
-        let count = format!("return #redis.call('KEYS', '{}:1:*')", self.namespace);
+        let count = format!("return #redis.call('KEYS', '{}:2:*')", self.namespace);
         self.redis.command(&["EVAL", &count, "0"]).unwrap().parse().unwrap()
     }
 }

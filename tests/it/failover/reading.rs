@@ -53,7 +53,7 @@ fn nothing_is_written_to_redis() {
     );
     assert_eq!(told.status, 200, "{told:?}");
     end(origin, &server);
-    let damaged = format!("{}:1:*", pair.namespace);
+    let damaged = format!("{}:2:*", pair.namespace);
     let keys: Vec<String> = ask(&mut observer, &["KEYS", &damaged]);
     let is_damaged = |key: &String, observer: &mut Connection| {
         let value: Vec<u8> = observer.get(key).unwrap();

@@ -125,7 +125,7 @@ fn what_has_long_expired_is_served_and_says_for_how_long() {
     });
     assert_eq!(old.header("age"), None);
     let key = format!(
-        "for _, key in ipairs(redis.call('KEYS', '{}:1:*')) do redis.call('DEL', key) end return 'x'",
+        "for _, key in ipairs(redis.call('KEYS', '{}:2:*')) do redis.call('DEL', key) end return 'x'",
         pair.namespace
     );
     pair.redis.command(&["EVAL", &key, "0"]).unwrap();
