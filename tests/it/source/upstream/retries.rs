@@ -25,13 +25,9 @@ fn instance(urls: &[&str], more: &str, routes: &str) -> Instance {
 
 #[test]
 fn a_read_that_fails_is_repeated_elsewhere() {
-    let failing: [(&str, fn() -> Service); 3] = [
-        ("503", || Service::status("503 X")),
-        ("502", || Service::status("502 X")),
-        ("hung up", || Service::new(|_, stream| hang_up(stream))),
-    ];
-    for (name, failing) in failing {
-        let (bad, good) = (failing(), Service::with(&[]));
+    let hangs_up = Service::new(|_, stream| hang_up(stream));
+    for (name, bad) in [("503", Service::status("503 X")), ("502", Service::status("502 X")), ("hung up", hangs_up)] {
+        let good = Service::with(&[]);
         for routes in [CATCH_ALL, CACHED] {
             let instance = plan(&[&bad, &good], "", routes).start();
             assert_eq!(instance.get("/a").status, 200, "{name}");
