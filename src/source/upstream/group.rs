@@ -251,7 +251,9 @@ impl Group {
         let mut order = self.pick.lock().order(now, &candidates, &self.settings);
         if tried.is_empty() && matches!(ask.method, Method::GET | Method::HEAD) && fastrand::u32(..EXPLORED_ONE_IN) == 0
         {
-            let is_well = |index: &usize| candidates.iter().any(|one| one.node == *index && !one.shaken);
+            // Until all are measured those that are not are asked first anyway.
+            let is_measured = |one: &Candidate| one.latency > Some(Duration::ZERO) && !one.shaken;
+            let is_well = |index: &usize| candidates.iter().any(|one| one.node == *index && is_measured(one));
             if order.len() > 1 && order.iter().all(is_well) {
                 let other = fastrand::usize(1..order.len());
                 order.swap(0, other);
