@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::admission::Pass;
+use super::admission::{Pass, Share};
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::{Entry, Origin, Parts};
@@ -49,6 +49,20 @@ pub(super) struct Fill {
     renews: bool,
     priority: Priority,
     pub(super) began: Instant,
+}
+
+/// A request that waits for a fill, among all that may.
+pub(super) struct Waiting {
+    wait: Wait,
+    _place: Share,
+}
+
+impl Waiting {
+    /// Waits for the outcome. Cancelling only stops the waiting; callers bring their own deadline.
+    pub(super) async fn outcome(self) -> Outcome {
+        let Self { wait, _place } = self;
+        wait.outcome().await
+    }
 }
 
 /// What an entry is stamped with.
@@ -97,25 +111,29 @@ impl Fill {
 }
 
 impl Pipeline {
-    /// Joins the fill of a key, leading it where none runs that will do. `None`: as many as may are running.
-    pub(super) fn join(self: &Arc<Self>, fill: Fill) -> Option<(Wait, bool)> {
-        match self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
+    /// Joins the fill of a key, leading it where none runs that will do. `None`: as many as may are
+    /// running, or waiting.
+    pub(super) fn join(self: &Arc<Self>, fill: Fill) -> Option<(Waiting, bool)> {
+        let place = self.admission.waiters.take(1)?;
+        let (wait, collapsed) = match self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
             Join::Lead(lead, wait) => {
                 // Another fill may have ended between this request's lookup and here.
                 let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
                 if let Some(entry) = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), fresh) {
                     lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source }));
-                    return Some((wait, true));
+                    (wait, true)
+                } else {
+                    actix_rt::spawn(Arc::clone(self).fill(lead, fill));
+                    (wait, false)
                 }
-                actix_rt::spawn(Arc::clone(self).fill(lead, fill));
-                Some((wait, false))
             }
             Join::Follow(wait) => {
                 self.metrics.fill_waiters.with_label_values(&[fill.endpoint.route.path.as_str()]).inc();
-                Some((wait, true))
+                (wait, true)
             }
-            Join::Refused => None,
-        }
+            Join::Refused => return None,
+        };
+        Some((Waiting { wait, _place: place }, collapsed))
     }
 
     /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
