@@ -1,6 +1,7 @@
 //! A fill: the source is run once for all who wait on a key, and what it produced becomes an entry.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub(super) struct Fill {
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
     priority: Priority,
+    /// Whether the source was asked: who found no room knows nothing of it.
+    asked: Cell<bool>,
     pub(super) began: Instant,
 }
 
@@ -96,6 +99,7 @@ impl Fill {
             tags,
             renews: false,
             priority: Priority::Foreground,
+            asked: Cell::new(false),
             began: Instant::now(),
         }
     }
@@ -178,6 +182,7 @@ impl Pipeline {
             }
             Ok(_) => {}
             Err(error) if error.code == Code::NotShareable => self.alone.note(fill.key, Instant::now()),
+            Err(_) if !fill.asked.get() => {}
             Err(error) => {
                 // What the request itself did wrong says that the source is there.
                 let status = if error.code.is_source_failure() { error.code.info().status } else { 0 };
@@ -251,6 +256,7 @@ impl Pipeline {
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.
     async fn run(&self, fill: &Fill) -> Outcome {
         let mut pass = self.admit(fill).await?;
+        fill.asked.set(true);
         let mut tags = fill.tags.to_vec();
         for _ in 0..READS_MAX {
             let ticket = self.cache.fences.read(|ledger| ledger.ticket(&tags));
