@@ -7,6 +7,7 @@ mod hear;
 mod lead;
 mod listeners;
 mod outlook;
+mod peers;
 mod purge;
 mod shutdown;
 mod snapshots;
@@ -60,6 +61,7 @@ use hard::STARTING_TIME;
 use hear::Ear;
 pub use listeners::Listeners;
 use outlook::Outlook;
+use peers::Peers;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
 use stores::StoreWatch;
@@ -139,6 +141,7 @@ struct Core {
     health: Arc<HealthPages>,
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
+    peers: Option<Arc<Peers>>,
 }
 
 impl Server {
@@ -220,10 +223,12 @@ impl Server {
             None => {}
         }
         let surface = parts.surface(&manifest, &pipeline);
+        let surface = Arc::new(ArcSwap::from_pointee(surface));
         let core = Arc::new(Core {
             parts,
             dir,
-            surface: Arc::new(ArcSwap::from_pointee(surface)),
+            peers: Peers::new(&pipeline, &surface)?.map(Arc::new),
+            surface,
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
@@ -232,7 +237,7 @@ impl Server {
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline), listeners.public)?;
-        let for_scrapes = Arc::clone(&core);
+        let (for_scrapes, for_looks) = (Arc::clone(&core), Arc::clone(&core));
         let purger: Arc<dyn Purger> = core.ear.clone();
         let admin_parts = admin::Parts {
             pipeline: Arc::clone(&core.pipeline),
@@ -240,10 +245,12 @@ impl Server {
             health: Arc::clone(&core.health),
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
+            peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
         };
         let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
         actix_rt::spawn(Arc::clone(&core).watch_health());
         core.hear();
+        core.pull();
         Ok(Self {
             public_addr,
             admin_addr,
@@ -328,6 +335,14 @@ impl Core {
         }
     }
 
+    /// Starts to pull the snapshots of peers.
+    fn pull(&self) {
+        let Some(peers) = &self.peers else { return };
+        for place in 0..peers.count() {
+            keep_running(peers, "the puller of a snapshot", move |peers| peers.follow(place));
+        }
+    }
+
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
@@ -365,6 +380,9 @@ impl Core {
     fn render_metrics(&self) -> Vec<u8> {
         let Pipeline { cache, database, metrics, upstreams, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
+        if let Some(peers) = &self.peers {
+            peers.export();
+        }
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         self.pipeline.admission.export(metrics);
@@ -411,16 +429,17 @@ fn raise_to(counter: &prometheus::IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
-/// Runs one of the tasks by which an instance hears of changes. Without it the instance would be deaf, and not know it: so a
-/// task that panics is said and begins anew.
-fn keep_running<F, Fut>(ear: &Arc<Ear>, name: &'static str, task: F)
+/// Runs one of the tasks by which an instance hears of changes, or of what others have. Without it the instance would be deaf,
+/// and not know it: so a task that panics is said and begins anew.
+fn keep_running<T, F, Fut>(part: &Arc<T>, name: &'static str, task: F)
 where
-    F: Fn(Arc<Ear>) -> Fut + 'static,
+    T: 'static,
+    F: Fn(Arc<T>) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    let ear = Arc::clone(ear);
+    let part = Arc::clone(part);
     actix_rt::spawn(async move {
-        while AssertUnwindSafe(task(Arc::clone(&ear))).catch_unwind().await.is_err() {
+        while AssertUnwindSafe(task(Arc::clone(&part))).catch_unwind().await.is_err() {
             log::error!("{name} panicked, and begins anew");
             actix_rt::time::sleep(RESTART_TIME).await;
         }

@@ -1,14 +1,12 @@
 //! How an instance ends: it says so, waits until nobody comes any more, lets requests end, leaves the fleet, and writes its
 //! snapshot. Each stage has its time, and all of it `server.shutdown_timeout`, whatever hangs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Server;
-use super::snapshots::Snapshots;
 
 /// This part of `server.shutdown_timeout` is for what comes after the requests: telling the fleet, and the snapshot.
 const KEEPING_PART: u32 = 5;
@@ -68,7 +66,10 @@ impl Server {
         let _told = timeout_at(deadline, core.ear.leave()).await;
         let _ended = timeout_at(deadline, admin.handle.stop(false)).await;
         if let Some(snapshots) = core.snapshots.clone() {
-            write(snapshots, deadline).await;
+            // What is not whole at the deadline is never put into its place.
+            if !done_by(deadline, move || snapshots.write()).await {
+                log::error!("cache.snapshot_file: it was not written in time, the one before stays");
+            }
         }
         if let Some(database) = &core.pipeline.database {
             database.shutdown();
@@ -76,19 +77,29 @@ impl Server {
     }
 }
 
-/// Writes a snapshot, on a thread that nobody waits for beyond the deadline: a disk may hang. What is not whole then is never
-/// put into its place.
-async fn write(snapshots: Arc<Snapshots>, deadline: Instant) {
-    let (done, written) = oneshot::channel();
-    let write = move || {
-        snapshots.write();
+/// Does work that blocks, on a thread that nobody waits for beyond the deadline: a disk may hang. Says whether it was done.
+async fn done_by(deadline: Instant, work: impl FnOnce() + Send + 'static) -> bool {
+    let (done, is_done) = oneshot::channel();
+    let work = move || {
+        work();
         let _nobody_waits_any_more = done.send(());
     };
-    if let Err(error) = std::thread::Builder::new().name("snapshot".to_owned()).spawn(write) {
-        log::error!("cache.snapshot_file: no thread for it: {error}");
-        return;
-    }
-    if timeout_at(deadline, written).await.is_err() {
-        log::error!("cache.snapshot_file: it is not written in time, the one before stays");
+    let started = std::thread::Builder::new().name("snapshot".to_owned()).spawn(work).is_ok();
+    started && matches!(timeout_at(deadline, is_done).await, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_rt::test]
+    async fn work_that_hangs_is_not_waited_for() {
+        assert!(done_by(Instant::now() + Duration::from_secs(60), || {}).await);
+        let (end, hangs) = std::sync::mpsc::channel::<()>();
+        let hang = move || {
+            let _ended = hangs.recv();
+        };
+        assert!(!done_by(Instant::now() + Duration::from_millis(10), hang).await);
+        drop(end);
     }
 }

@@ -22,7 +22,8 @@ Environment (each also as NAME_FILE, a path to a file that holds the value):
   DATABASE_READ_REPLICA_URL    replicas, separated by commas
   DATABASE_DIRECT_URL          the primary past a pooler, for the change feed
   REDIS_URL                    the shared cache and the bus of a fleet: redis://, rediss://, redis-cluster://
-  REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE, FAILOVER_SOURCE
+  REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE, FAILOVER_SOURCE,
+  FAILOVER_PEER_TOKEN
   MAINSTAY__SECTION__KEY       any key of config/default.toml
 
 Signals: SIGTERM drains and exits, SIGINT does so without waiting for balancers to notice, a second one exits at once, SIGHUP
@@ -70,8 +71,9 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
         run_until_asked(signals, server).await;
         Ok(())
     });
-    // To drop it is to wait for every call that blocks: for a disk that hangs, or a name server. Nobody does at the end.
-    std::mem::forget(system);
+    // To drop it is to wait for every call that blocks: for a disk that hangs, or a name server. Nobody does at the end. A handle is
+    // kept with it: whoever drops the last one wakes it, and a worker that does so while its thread ends would panic there.
+    std::mem::forget((actix_rt::System::try_current(), system));
     ended
 }
 

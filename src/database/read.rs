@@ -19,6 +19,7 @@ use super::node::Node;
 use super::pools::Pool;
 use super::sampler;
 use super::status::{DatabaseStatus, NodeCounts, NodeStatus};
+use super::wire::SqlState;
 use crate::config::ConfigError;
 use crate::config::settings::{
     ChangeSettings, DatabaseSettings, DatabaseUrl, NodeSettings, Pooler, ReplicationSettings, Settings,
@@ -30,6 +31,7 @@ use crate::nodes::node::{Identity, Kind, Node as Measured, Totals};
 use crate::nodes::report::{NodeReport, Status};
 use crate::nodes::select::{Candidate, Order, Pick, least_bad_first};
 use crate::position::{Position, SystemId, Timeline};
+use crate::telemetry::sparing::Sparing;
 
 pub use crate::config::manifest::Consistency;
 
@@ -51,6 +53,35 @@ pub struct Served {
     pub role: Role,
     /// How far it had read.
     pub reached: Reached,
+    /// The branch of history that the sampler found it on.
+    pub branch: Option<(SystemId, Timeline)>,
+    /// A position that nothing of what was read is newer than, where the query asked for it: see [`super::proof::seen`].
+    pub seen: Option<Position>,
+}
+
+/// How far a node must have read to be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Nothing less will do.
+    pub at_least: Option<Position>,
+    /// As far as this where any node has, and the primary has room; else `at_least` will do.
+    pub rather: Option<Position>,
+}
+
+impl Depth {
+    /// The further of the two, where they can be compared.
+    fn furthest(self) -> Option<Position> {
+        match (self.at_least, self.rather) {
+            (Some(at_least), Some(rather)) => Some(if rather > at_least { rather } else { at_least }),
+            (at_least, rather) => at_least.or(rather),
+        }
+    }
+}
+
+impl From<Option<Position>> for Depth {
+    fn from(at_least: Option<Position>) -> Self {
+        Self { at_least, rather: None }
+    }
 }
 
 /// What a read is known to have seen.
@@ -127,6 +158,8 @@ pub struct Shared {
     pub feed: Connector,
     /// How changes are followed.
     pub changes: ChangeSettings,
+    /// What was said of failed reads, by node and SQLSTATE.
+    pub(super) said: Sparing<(Arc<str>, Option<SqlState>)>,
     /// Sampling and bounds.
     pub replication: ReplicationSettings,
     bounds: Bounds,
@@ -173,13 +206,25 @@ impl Database {
     pub async fn read_at_least<T>(
         &self,
         consistency: Consistency,
-        at_least: Option<Position>,
+        depth: impl Into<Depth>,
         deadline: Instant,
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
+        let depth = depth.into();
         match consistency {
-            Consistency::Eventual => self.shared.eventual(at_least, deadline, &query).await,
-            Consistency::Session | Consistency::Strong => self.shared.strong(at_least, deadline, &query).await,
+            Consistency::Eventual => {
+                let furthest = depth.furthest();
+                match self.shared.eventual(furthest, deadline, &query).await {
+                    // Who has it all is not there, or has no room. An answer counts for more than that none before it was newer.
+                    Err(Error { code: Code::DatabaseUnavailable | Code::Overloaded, .. })
+                        if furthest != depth.at_least =>
+                    {
+                        self.shared.eventual(depth.at_least, deadline, &query).await
+                    }
+                    outcome => outcome,
+                }
+            }
+            Consistency::Session | Consistency::Strong => self.shared.strong(depth.at_least, deadline, &query).await,
         }
     }
 
@@ -229,6 +274,7 @@ impl Shared {
             bounds: Bounds { lag_max: replication.lag_max.0, overdue },
             feed: feed_connector(database)?,
             changes: settings.changes.clone(),
+            said: Sparing::default(),
             replication,
             node_settings: settings.nodes.clone(),
             pick: Mutex::default(),
@@ -306,7 +352,7 @@ impl Shared {
     }
 
     /// The nodes that could answer but for their breakers, which let nothing pass.
-    fn resting(&self, now: Instant) -> Order {
+    pub(super) fn resting(&self, now: Instant) -> Order {
         let is_usable = |node: &Node| {
             if node.is_primary() { self.is_writable(node) } else { self.eligible(node, now).is_ok() }
         };
@@ -492,7 +538,8 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let region = settings.nodes.region(&name).map(str::to_owned);
     let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region };
     let measured = Measured::new(identity, &settings.nodes, Calendar::of_this_machine());
-    Ok(Node::new(Served { node: name, role, reached: Reached::Unknown }, pool, probe, measured))
+    let served = Served { node: name, role, reached: Reached::Unknown, branch: None, seen: None };
+    Ok(Node::new(served, pool, probe, measured))
 }
 
 fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {

@@ -13,9 +13,10 @@ use super::admission::{Pass, Share};
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::{Entry, Origin, Parts};
-use crate::cache::fence::Standing;
+use crate::cache::fence::{Ledger, Standing};
 use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
 use crate::cache::key::Key;
+use crate::cache::memory::{Proof, Settled};
 use crate::cache::policy::{Freshness, Limits};
 use crate::cache::shared::codec::interned;
 use crate::cache::shared::{Found, Lease, Look, Seen, Shared, Turn};
@@ -24,7 +25,7 @@ use crate::cache::variants::Variants;
 use crate::config::manifest::OnChange;
 use crate::config::param::Params;
 use crate::config::settings::LimitSettings;
-use crate::database::read::{Consistency, Reached, Role};
+use crate::database::read::{Consistency, Depth, Reached, Role};
 use crate::error::{Code, Error};
 use crate::nodes::queue::Priority;
 use crate::position::Position;
@@ -48,9 +49,9 @@ pub(super) struct Fill {
     pub(super) tags: Arc<[Tag]>,
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
-    priority: Priority,
+    pub(super) priority: Priority,
     /// Whether the source was asked: who found no room knows nothing of it.
-    asked: Cell<bool>,
+    pub(super) asked: Cell<bool>,
     pub(super) began: Instant,
 }
 
@@ -74,6 +75,7 @@ pub(super) struct Stamp {
     pub(super) told: Option<Position>,
     pub(super) is_local: bool,
     pub(super) as_of: Option<Position>,
+    pub(super) seen: Option<Position>,
     pub(super) made: Instant,
     pub(super) detail: &'static str,
 }
@@ -85,6 +87,8 @@ pub(super) struct Produced {
     pub(super) took: Duration,
     /// How far the databases had read that were asked; none where none was.
     pub(super) reached: Option<Reached>,
+    /// A position that nothing in the answer is newer than, where one is known.
+    pub(super) seen: Option<Position>,
 }
 
 impl Fill {
@@ -174,8 +178,7 @@ impl Pipeline {
             None => (self.run(&fill).await, None),
         };
         match &outcome {
-            Ok(Filled { entry, stored: true, .. }) => {
-                self.cache.memory.put(fill.key, Arc::clone(entry));
+            Ok(Filled { stored: true, .. }) => {
                 if fill.endpoint.route.cache.as_ref().is_some_and(|policy| policy.on_change == OnChange::Refresh) {
                     self.keep_in_mind(&fill.endpoint, &fill.params, fill.key, &fill.canonical);
                 }
@@ -233,13 +236,30 @@ impl Pipeline {
         let is_fresh = self.is_fresh(&entry);
         let result = if is_fresh { LookupResult::Hit } else { LookupResult::Expired };
         self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
-        if is_fresh {
-            return Ok(Filled { entry, stored: true, layer: Layer::Shared });
+        let keeps = is_fresh || self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none();
+        let through = self.cache.fences.read(Ledger::through);
+        let filled = Filled { entry, stored: keeps, layer: Layer::Shared };
+        let covers = |entry: &Entry, seen| entry.covers(seen);
+        self.settle(fill.key, filled, through, covers).filter(|_| is_fresh).ok_or(found.seen)
+    }
+
+    /// Keeps what may be shown, and shows what is kept where that is newer. `None`: it may be older than what was shown before.
+    fn settle(
+        &self,
+        key: Key,
+        filled: Filled,
+        through: Option<Position>,
+        covers: impl Fn(&Entry, Position) -> bool,
+    ) -> Option<Filled> {
+        let entry = &filled.entry;
+        let proof =
+            Proof { covers: &|seen| covers(entry, seen), through, is_fresh: &|entry: &Entry| self.is_fresh(entry) };
+        match self.cache.memory.settle(key, entry, filled.stored, &proof) {
+            Settled::Shown => Some(filled),
+            // For those who waited alone: they began before it.
+            Settled::Overtaken(entry) => Some(Filled { entry, stored: false, ..filled }),
+            Settled::Behind => None,
         }
-        if self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none() {
-            self.cache.memory.put(fill.key, entry);
-        }
-        Err(found.seen)
     }
 
     /// Waits for leave to run the source of a fill.
@@ -260,10 +280,12 @@ impl Pipeline {
         let mut tags = fill.tags.to_vec();
         for _ in 0..READS_MAX {
             let ticket = self.cache.fences.read(|ledger| ledger.ticket(&tags));
+            let shown = self.cache.memory.shown(fill.key);
             let (made, params) = (Instant::now(), fill.params.clone());
+            let depth = Depth { at_least: ticket.reads, rather: shown };
             let produced =
-                self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, ticket.reads).await;
-            let Produced { answer, detail, reached, .. } = produced;
+                self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, depth).await;
+            let Produced { answer, detail, reached, seen, .. } = produced;
             pass.measured(&fill.endpoint.route.path, &answer);
             let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
             self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
@@ -285,20 +307,20 @@ impl Pipeline {
             if is_short && answer.is_ok() {
                 continue;
             }
-            let stamp = Stamp {
-                tags,
-                told: ticket.told,
-                is_local: ticket.is_local,
-                as_of: reached.and_then(Reached::position),
-                made,
-                detail,
-            };
+            let stamp =
+                Stamp { tags: tags.clone(), told: ticket.told, is_local: ticket.is_local, as_of, seen, made, detail };
             let entry = match answer {
                 Ok(answer) => self.entry(answer, fill, stamp).await?,
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
                 Err(error) => return Err(error),
             };
-            return Ok(self.filled(entry));
+            // What was shown before the source was asked, it was asked for. What another fill has shown since then, it may lack.
+            let covers = |entry: &Entry, seen| {
+                shown.is_some_and(|shown| shown >= seen) || reached.is_none() || entry.covers(seen)
+            };
+            if let Some(filled) = self.settle(fill.key, self.filled(entry), None, covers) {
+                return Ok(filled);
+            }
         }
         Err(Error::new(Code::Overloaded, "the data changed faster than it could be read"))
     }
@@ -340,6 +362,7 @@ impl Pipeline {
             told: stamp.told,
             is_local: stamp.is_local,
             as_of: stamp.as_of,
+            seen: stamp.seen,
             outlives_change: policy.is_some_and(|policy| policy.on_change == OnChange::Stale),
             origin: Origin::Filled,
             made: stamp.made,
@@ -362,6 +385,7 @@ impl Pipeline {
             told: stamp.told,
             is_local: stamp.is_local,
             as_of: stamp.as_of,
+            seen: stamp.seen,
             outlives_change: false,
             origin: Origin::Filled,
             made: stamp.made,
@@ -381,12 +405,12 @@ impl Pipeline {
         method: &str,
         body: Bytes,
         consistency: Consistency,
-        at_least: Option<Position>,
+        depth: impl Into<Depth>,
     ) -> Produced {
         let began = Instant::now();
         let LimitSettings { request_timeout, response_bytes_max, .. } = self.settings.limits;
         let (database, deadline) = (self.database.clone(), began + request_timeout.0);
-        let call = Call::new(method.into(), params, body, database, consistency, at_least, deadline);
+        let call = Call::new(method.into(), params, body, database, consistency, depth, deadline);
         let work = AssertUnwindSafe(endpoint.producer.run(&call)).catch_unwind();
         let answer = match actix_rt::time::timeout(request_timeout.0, work).await {
             Ok(Ok(Ok(answer))) if answer.body.len() > response_bytes_max => {
@@ -403,7 +427,8 @@ impl Pipeline {
             Some(Role::Primary) => "primary",
             None => endpoint.producer.detail(),
         };
-        Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached) }
+        let seen = served.as_ref().and_then(|served| served.seen);
+        Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached), seen }
     }
 }
 
@@ -416,6 +441,8 @@ pub(super) async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() 
 fn panicked(endpoint: &Endpoint, panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    log::error!("the source of {} panicked: {text}", endpoint.route.path);
+    if let Some(kept_back) = endpoint.said.may_say(Instant::now(), Code::Internal) {
+        log::error!(kept_back; "the source of {} panicked: {text}", endpoint.route.path);
+    }
     Error::new(Code::Internal, "the source of this route failed; the log says why")
 }

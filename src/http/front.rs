@@ -259,7 +259,7 @@ impl Front {
     }
 
     fn refreshes_early(&self, entry: &Entry, left: Duration) -> bool {
-        refreshes_early(left, entry.cost, self.settings.cache.early_refresh_beta, || 1.0 - fastrand::f64())
+        refreshes_early(left, entry.cost(), self.settings.cache.early_refresh_beta, || 1.0 - fastrand::f64())
     }
 
     fn pass(
@@ -527,7 +527,9 @@ impl Front {
         let limits = &self.settings.limits;
         let longest = limits.request_timeout.0 + limits.body_timeout.0 + BACKSTOP;
         let failed = |log_line: &str, code: Code| {
-            log::error!("{}: {log_line}", endpoint.route.path);
+            if let Some(kept_back) = endpoint.said.may_say(Instant::now(), code) {
+                log::error!(kept_back; "{}: {log_line}", endpoint.route.path);
+            }
             let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &trace);
             response.map_body(|_, body| EitherBody::left(body))
         };

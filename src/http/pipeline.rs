@@ -116,7 +116,7 @@ impl Pipeline {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
             return HttpResponse::from(response).map_into_boxed_body();
         }
-        if upstream.is_some() && request.method() == Method::GET {
+        if self.capabilities.fills && upstream.is_some() && request.method() == Method::GET {
             self.shadow(&endpoint, &params);
         }
         match (plan, upstream) {
@@ -207,7 +207,7 @@ impl Pipeline {
                     (Layer::Shared, Freshness::Fresh(left)) if stored => CacheStatus::SharedHit { left, collapsed },
                     _ => CacheStatus::Forwarded { had_stale, stored, collapsed },
                 };
-                took = Some(entry.cost).filter(|_| layer == Layer::Source);
+                took = Some(entry.cost()).filter(|_| layer == Layer::Source);
                 respond::from_entry(&entry, endpoint, &asked, request_id, status, age)
             }
             Err(error) if error.code == Code::NotShareable => {

@@ -26,7 +26,7 @@ pub struct NginxOptions {
     pub secondary: String,
     /// Whether it keeps answers for as long as their `Cache-Control` allows.
     pub cache: bool,
-    /// How long an origin may take to answer before the other one is asked.
+    /// How long the first origin may take to answer before the second one is asked.
     pub response_timeout: Duration,
     /// What it proves itself with to origins that ask for `X-Origin-Verify`; empty: nothing.
     pub origin_secret: String,
@@ -120,6 +120,8 @@ http {{
         }}
         location @primary {{ proxy_pass http://primary; }}
         location @secondary {{
+            # There is nobody else to ask.
+            proxy_read_timeout 30s;
             {keep}
             proxy_pass http://secondary;
         }}

@@ -106,6 +106,10 @@ impl Server {
             let mut process = Process::spawn(&self.recipe, &self.log)?;
             while process.is_running() && Instant::now() < deadline {
                 if (self.is_ready)(process.pid()) {
+                    // For whoever wants to signal it from a shell.
+                    let pid_file = self.log.with_file_name("server.pid");
+                    let pid = format!("{}\n", process.pid().as_raw_pid());
+                    fs::write(&pid_file, pid).map_err(LocalError::io("write", &pid_file))?;
                     *running = Some(process);
                     return Ok(());
                 }

@@ -75,6 +75,14 @@ pub struct Metrics {
     pub pool_connections: IntGaugeVec,
     /// Whether changes of a watched table go unnoticed.
     pub watch_broken: IntGaugeVec,
+    /// Entries that were pulled from a peer.
+    pub peer_entries: IntCounterVec,
+    /// Their pages' bytes.
+    pub peer_bytes: IntCounterVec,
+    /// Pages that were not had.
+    pub peer_failures: IntCounterVec,
+    /// Time since nothing was left to pull from a peer; absent until then.
+    pub peer_pull_age_seconds: GaugeVec,
     /// 1 while something that is configured is not in use.
     pub degraded: IntGauge,
 }
@@ -114,6 +122,9 @@ impl Metrics {
         );
         let replication_lag_seconds = GaugeVec::new(lag, &["node"])?;
         registry.register(Box::new(replication_lag_seconds.clone()))?;
+        let pull_age = opts("peer_pull_age_seconds", "Since when all that a peer had is here; absent before that.");
+        let peer_pull_age_seconds = GaugeVec::new(pull_age, &["peer"])?;
+        registry.register(Box::new(peer_pull_age_seconds.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
@@ -188,6 +199,14 @@ impl Metrics {
                 "1 while changes of a watched table go unnoticed; mainstay migrate mends it.",
                 &["table"],
             )?,
+            peer_entries: counters("peer_entries_total", "Entries that were pulled from the peer.", &["peer"])?,
+            peer_bytes: counters("peer_bytes_total", "Bytes that were pulled from the peer.", &["peer"])?,
+            peer_failures: counters(
+                "peer_failures_total",
+                "Pages of the peer's snapshot that were not had, by reason.",
+                &["peer", "reason"],
+            )?,
+            peer_pull_age_seconds,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })

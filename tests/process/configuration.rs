@@ -44,6 +44,7 @@ fn a_configuration_that_cannot_be_run_with_is_64_and_names_its_key() {
         ("", &[("MODE", "failover"), ("FAILOVER_SOURCE", "writes")], &["failover.source"]),
         ("", &[("MODE", "sideways")], &["mode"]),
         ("", &[("REGION", "two words")], &["region"]),
+        ("[server]\nhandover_socket = \"/not/there/socket\"\n", &[], &["server.handover_socket", "/not/there/socket"]),
         ("[log]\nlevel = \"mainstay=louder\"\n", &[], &["log.level", "louder"]),
         ("[cors]\norigins = 5\n", &[], &["cors.origins"]),
     ];

@@ -30,7 +30,8 @@ fn ready(program: &mut Program) -> Duration {
     // The replica is read once it has been sampled.
     let health =
         program.expect("health", |output| Some(output.split_once("  health ")?.1.lines().next()?.trim().to_owned()));
-    assert!(wait_until(PATIENCE, || get(&health).status == 200), "{}", program.output());
+    let is_healthy = || get(&health).body.contains("\"status\":\"healthy\"");
+    assert!(wait_until(PATIENCE, is_healthy), "{}", program.output());
     Duration::from_secs_f64(seconds)
 }
 

@@ -24,6 +24,7 @@ const FREE_PORTS: &str = "--bind 127.0.0.1:0 --admin 127.0.0.1:0";
 const NEVER_END: [&str; 3] = ["make dev", "mainstay serve", "cargo run --example"];
 const PUBLIC: &str = "127.0.0.1:8080";
 const ADMIN: &str = "127.0.0.1:9090";
+const EDGE: &str = "127.0.0.1:8088";
 
 struct Block {
     line: usize,
@@ -57,12 +58,15 @@ struct Running {
     program: Program,
     public: String,
     admin: String,
+    /// Of the first region, where there is one.
+    edge: Option<String>,
 }
 
 impl Running {
     fn start(words: &str, cwd: &Path, env: &HashMap<String, String>) -> Self {
         let mut shell = command("sh");
-        shell.args(["-c", &format!("exec {words} {FREE_PORTS}")]).envs(env).current_dir(cwd);
+        let edge_port = if words.contains("--edge") { "--edge-bind 127.0.0.1:0" } else { "" };
+        shell.args(["-c", &format!("exec {words} {FREE_PORTS} {edge_port}")]).envs(env).current_dir(cwd);
         let mut program = Program::start(shell);
         let between = |text: &str, before: &str, after: &str| {
             let rest = text.split_once(before)?.1;
@@ -74,9 +78,10 @@ impl Running {
                 .filter(|_| output.contains("starts over"))
                 .or_else(|| between(output, " serves on ", ",").zip(between(output, "metrics on http://", "/metrics")))
         });
-        let healthy = || get(&format!("http://{public}/health/edge")).status == 200;
+        let edge = between(&program.output(), "edge     http://", "\n");
+        let healthy = || get(&format!("http://{public}/health/edge")).body.contains("\"status\":\"healthy\"");
         assert!(wait_until(PATIENCE, healthy), "{words}: {}", program.output());
-        Self { program, public, admin }
+        Self { program, public, admin, edge }
     }
 
     fn stop(mut self) {
@@ -151,6 +156,9 @@ fn every_command_of_the_readme_does_what_it_says() {
         }
         if let Some(running) = &running {
             script = script.replace(PUBLIC, &running.public).replace(ADMIN, &running.admin);
+            if let Some(edge) = &running.edge {
+                script = script.replace(EDGE, edge);
+            }
         }
         let said = run(&script, *line, scratch.path(), &env);
         if let Some(expected) = blocks.get(index + 1).filter(|next| next.kind == "text") {

@@ -23,7 +23,7 @@ use crate::cache::variants::{Encoding, Variants};
 use crate::position::{Lsn, Position, SystemId, Timeline};
 
 /// The form that this file describes. It is part of the names in Redis, too: versions that run side by side do not meet.
-pub const FORMAT: u8 = b'1';
+pub const FORMAT: u8 = b'2';
 /// What a value begins with.
 const MAGIC: [u8; 4] = [b'M', b'S', b'e', FORMAT];
 /// Where the stamp stands: whether there is one, then system, timeline and LSN, the greatest digits first, so that the order
@@ -77,15 +77,16 @@ impl Codec {
     pub fn encode(&self, key: Key, entry: &Entry, now: Instant, kept_for: Duration) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(512 + entry.body.bytes_kept()));
         out.bytes(&MAGIC);
-        out.position(entry.told);
+        out.position(entry.told());
         out.bytes(&[0; CHECKSUM.end - CHECKSUM.start]);
         let Limits { fresh, stale_while_revalidate, stale_if_error } = entry.limits;
-        for span in [entry.age(now), kept_for, entry.cost, fresh, stale_while_revalidate, stale_if_error] {
+        for span in [entry.age(now), kept_for, entry.cost(), fresh, stale_while_revalidate, stale_if_error] {
             out.span(span);
         }
         out.bytes(&entry.status.to_be_bytes());
         out.bytes(&[u8::from(entry.outlives_change)]);
-        out.position(entry.as_of);
+        out.position(entry.as_of());
+        out.position(entry.seen());
         out.part(entry.content_type.as_bytes());
         out.part(entry.detail.as_bytes());
         out.part(&entry.canonical);
@@ -128,7 +129,7 @@ impl Codec {
         let made = asked.checked_sub(age.saturating_add(kept)).ok_or(NotOurs)?;
         let status = u16::from_be_bytes(read.array()?);
         let outlives_change = read.array::<1>()? == [1];
-        let as_of = read.position()?;
+        let (as_of, seen) = (read.position()?, read.position()?);
         let (content_type, detail) = (interned(read.text()?)?, interned(read.text()?)?);
         let (canonical, fingerprint) = (read.part()?, read.array()?);
         let absence = match read.optional()? {
@@ -148,6 +149,7 @@ impl Codec {
             told,
             is_local: false,
             as_of,
+            seen,
             outlives_change,
             origin,
             made,
@@ -174,6 +176,14 @@ impl Codec {
         Ok(Variants::from_parts(tag, identity, copy(gzip), copy(brotli)))
     }
 
+    /// The checksum of a page of values: see `page.rs`.
+    pub(in crate::cache) fn page_checksum(&self, page: &[u8]) -> [u8; 16] {
+        let mut hasher = self.hasher;
+        hasher.write(b"page");
+        hasher.write(page);
+        hasher.finish128().as_u128().to_be_bytes()
+    }
+
     /// Covers all but itself.
     fn checksum(&self, key: Key, value: &[u8]) -> [u8; 16] {
         let mut hasher = self.hasher;
@@ -184,19 +194,20 @@ impl Codec {
     }
 }
 
-struct Writer(Vec<u8>);
+/// Writes numbers, the greatest digits first, and parts with their lengths before them.
+pub(in crate::cache) struct Writer(pub Vec<u8>);
 
 impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(in crate::cache) fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// A length that four bytes cannot hold is one that no reader finds so many bytes for.
-    fn length(&mut self, length: usize) {
+    pub(in crate::cache) fn length(&mut self, length: usize) {
         self.bytes(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     }
 
-    fn part(&mut self, part: &[u8]) {
+    pub(in crate::cache) fn part(&mut self, part: &[u8]) {
         self.length(part.len());
         self.bytes(part);
     }
@@ -212,7 +223,7 @@ impl Writer {
         self.bytes(&u64::try_from(span.as_micros()).unwrap_or(u64::MAX).to_be_bytes());
     }
 
-    fn position(&mut self, position: Option<Position>) {
+    pub(in crate::cache) fn position(&mut self, position: Option<Position>) {
         let zero = Position::start_of(SystemId(0), Timeline(0));
         let Position { system, timeline, lsn } = position.unwrap_or(zero);
         self.bytes(&[u8::from(position.is_some())]);
@@ -222,24 +233,25 @@ impl Writer {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads what a [`Writer`] wrote. Whatever the bytes are, that ends.
+pub(in crate::cache) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn bytes(&mut self, count: usize) -> Result<&'a [u8], NotOurs> {
+    pub(in crate::cache) fn bytes(&mut self, count: usize) -> Result<&'a [u8], NotOurs> {
         let (bytes, rest) = self.0.split_at_checked(count).ok_or(NotOurs)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], NotOurs> {
+    pub(in crate::cache) fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], NotOurs> {
         self.bytes(COUNT)?.try_into().map_err(|_| NotOurs)
     }
 
-    fn length(&mut self) -> Result<usize, NotOurs> {
+    pub(in crate::cache) fn length(&mut self) -> Result<usize, NotOurs> {
         usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| NotOurs)
     }
 
-    fn part(&mut self) -> Result<&'a [u8], NotOurs> {
+    pub(in crate::cache) fn part(&mut self) -> Result<&'a [u8], NotOurs> {
         let length = self.length()?;
         self.bytes(length)
     }
@@ -259,7 +271,7 @@ impl<'a> Reader<'a> {
         Ok(Duration::from_micros(u64::from_be_bytes(self.array()?)))
     }
 
-    fn position(&mut self) -> Result<Option<Position>, NotOurs> {
+    pub(in crate::cache) fn position(&mut self) -> Result<Option<Position>, NotOurs> {
         let is_there = self.array::<1>()? == [1];
         let position = Position {
             system: SystemId(u64::from_be_bytes(self.array()?)),
@@ -330,6 +342,7 @@ mod tests {
             told,
             is_local: false,
             as_of: Some(at(9)),
+            seen: Some(at(11)),
             outlives_change: true,
             origin: Origin::Filled,
             made: Instant::now(),
@@ -360,8 +373,9 @@ mod tests {
         assert_eq!(other.origin, Origin::Shared);
         assert!(other.answers(&entry.canonical, &entry.fingerprint));
         assert_eq!((other.status, other.content_type, other.detail), (entry.status, entry.content_type, entry.detail));
-        assert_eq!((&other.tags, other.told, other.as_of), (&entry.tags, entry.told, entry.as_of));
-        assert_eq!((other.cost, other.limits, &other.absence), (entry.cost, entry.limits, &entry.absence));
+        assert_eq!((&other.tags, other.told()), (&entry.tags, entry.told()));
+        assert_eq!((other.as_of(), other.seen()), (entry.as_of(), entry.seen()));
+        assert_eq!((other.cost(), other.limits, &other.absence), (entry.cost(), entry.limits, &entry.absence));
         assert_eq!(other.outlives_change, entry.outlives_change);
         for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Brotli] {
             assert_eq!(other.body.get(encoding), entry.body.get(encoding), "{encoding:?}");
