@@ -44,6 +44,7 @@ pub struct Level {
     refused_per_s: f64,
     fresh_p99_ms: Option<f64>,
     stale_p99_ms: Option<f64>,
+    refused_p50_ms: Option<f64>,
     refused_p99_ms: Option<f64>,
     hit_p50_us: Option<f64>,
     hit_p99_us: Option<f64>,
@@ -114,9 +115,9 @@ fn measure_level(
     });
     let (answered, hits) = (answered?, hits?);
     let per_s = |kind| answered.iter().filter(|one| one.kind == kind).count() as f64 / time.as_secs_f64();
-    let p99_ms = |kind| {
+    let ms = |kind, share| {
         let took = answered.iter().filter(|one| one.kind == kind).map(|one| one.took).collect();
-        quantile(took, 0.99).map(|took| took.as_secs_f64() * 1000.0)
+        quantile(took, share).map(|took| took.as_secs_f64() * 1000.0)
     };
     let hit_us = |share| quantile(hits.clone(), share).map(|took| took.as_secs_f64() * 1e6);
     Ok(Level {
@@ -125,9 +126,10 @@ fn measure_level(
         fresh_per_s: per_s(Kind::Fresh),
         stale_per_s: per_s(Kind::Stale),
         refused_per_s: per_s(Kind::Refused),
-        fresh_p99_ms: p99_ms(Kind::Fresh),
-        stale_p99_ms: p99_ms(Kind::Stale),
-        refused_p99_ms: p99_ms(Kind::Refused),
+        fresh_p99_ms: ms(Kind::Fresh, 0.99),
+        stale_p99_ms: ms(Kind::Stale, 0.99),
+        refused_p50_ms: ms(Kind::Refused, 0.5),
+        refused_p99_ms: ms(Kind::Refused, 0.99),
         hit_p50_us: hit_us(0.5),
         hit_p99_us: hit_us(0.99),
         resident_mib: resident_mib(server)?,
@@ -231,7 +233,7 @@ impl Overload {
             CONNECTIONS as f64 / QUERY_TIME.as_secs_f64()
         );
         text += &format!(
-            "{:>8}{:>10}{:>10}{:>10}{:>10}{:>12}{:>12}{:>12}{:>11}{:>11}{:>9}\n",
+            "{:>8}{:>10}{:>10}{:>10}{:>10}{:>12}{:>12}{:>12}{:>12}{:>11}{:>11}{:>9}\n",
             "offered",
             "/s",
             "fresh/s",
@@ -239,6 +241,7 @@ impl Overload {
             "503/s",
             "fresh p99ms",
             "stale p99ms",
+            "503 p50ms",
             "503 p99ms",
             "hit p50µs",
             "hit p99µs",
@@ -246,7 +249,7 @@ impl Overload {
         );
         for level in &self.levels {
             text += &format!(
-                "{:>7}×{:>10.0}{:>10.0}{:>10.0}{:>10.0}{:>12}{:>12}{:>12}{:>11}{:>11}{:>9.1}\n",
+                "{:>7}×{:>10.0}{:>10.0}{:>10.0}{:>10.0}{:>12}{:>12}{:>12}{:>12}{:>11}{:>11}{:>9.1}\n",
                 level.offered,
                 level.offered_per_s,
                 level.fresh_per_s,
@@ -254,6 +257,7 @@ impl Overload {
                 level.refused_per_s,
                 cell(level.fresh_p99_ms),
                 cell(level.stale_p99_ms),
+                cell(level.refused_p50_ms),
                 cell(level.refused_p99_ms),
                 cell(level.hit_p50_us),
                 cell(level.hit_p99_us),

@@ -164,7 +164,8 @@ impl Gate {
             let begun = limit.begin(Instant::now());
             return Ok(Ok(Pass { gate: self.clone(), begun }));
         }
-        if *in_vain || patience.is_zero() || limit.wait_behind(queue.ahead(priority)) > patience {
+        // What is foreseen is a mean: half of the time is kept for chance, so that few wait and are refused all the same.
+        if *in_vain || patience.is_zero() || limit.wait_behind(queue.ahead(priority)) > patience / 2 {
             drop(state);
             return Err(self.refuse(priority));
         }

@@ -1,6 +1,7 @@
 //! A fill: the source is run once for all who wait on a key, and what it produced becomes an entry.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::admission::Pass;
+use super::admission::{Pass, Share};
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::{Entry, Origin, Parts};
@@ -49,7 +50,23 @@ pub(super) struct Fill {
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
     pub(super) priority: Priority,
+    /// Whether the source was asked: who found no room knows nothing of it.
+    pub(super) asked: Cell<bool>,
     pub(super) began: Instant,
+}
+
+/// A request that waits for a fill, among all that may.
+pub(super) struct Waiting {
+    wait: Wait,
+    _place: Share,
+}
+
+impl Waiting {
+    /// Waits for the outcome. Cancelling only stops the waiting; callers bring their own deadline.
+    pub(super) async fn outcome(self) -> Outcome {
+        let Self { wait, _place } = self;
+        wait.outcome().await
+    }
 }
 
 /// What an entry is stamped with.
@@ -86,6 +103,7 @@ impl Fill {
             tags,
             renews: false,
             priority: Priority::Foreground,
+            asked: Cell::new(false),
             began: Instant::now(),
         }
     }
@@ -101,25 +119,29 @@ impl Fill {
 }
 
 impl Pipeline {
-    /// Joins the fill of a key, leading it where none runs that will do. `None`: as many as may are running.
-    pub(super) fn join(self: &Arc<Self>, fill: Fill) -> Option<(Wait, bool)> {
-        match self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
+    /// Joins the fill of a key, leading it where none runs that will do. `None`: as many as may are
+    /// running, or waiting.
+    pub(super) fn join(self: &Arc<Self>, fill: Fill) -> Option<(Waiting, bool)> {
+        let place = self.admission.waiters.take(1)?;
+        let (wait, collapsed) = match self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
             Join::Lead(lead, wait) => {
                 // Another fill may have ended between this request's lookup and here.
                 let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
                 if let Some(entry) = self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), fresh) {
                     lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source }));
-                    return Some((wait, true));
+                    (wait, true)
+                } else {
+                    actix_rt::spawn(Arc::clone(self).fill(lead, fill));
+                    (wait, false)
                 }
-                actix_rt::spawn(Arc::clone(self).fill(lead, fill));
-                Some((wait, false))
             }
             Join::Follow(wait) => {
                 self.metrics.fill_waiters.with_label_values(&[fill.endpoint.route.path.as_str()]).inc();
-                Some((wait, true))
+                (wait, true)
             }
-            Join::Refused => None,
-        }
+            Join::Refused => return None,
+        };
+        Some((Waiting { wait, _place: place }, collapsed))
     }
 
     /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
@@ -163,6 +185,7 @@ impl Pipeline {
             }
             Ok(_) => {}
             Err(error) if error.code == Code::NotShareable => self.alone.note(fill.key, Instant::now()),
+            Err(_) if !fill.asked.get() => {}
             Err(error) => {
                 // What the request itself did wrong says that the source is there.
                 let status = if error.code.is_source_failure() { error.code.info().status } else { 0 };
@@ -253,6 +276,7 @@ impl Pipeline {
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.
     async fn run(&self, fill: &Fill) -> Outcome {
         let mut pass = self.admit(fill).await?;
+        fill.asked.set(true);
         let mut tags = fill.tags.to_vec();
         for _ in 0..READS_MAX {
             let ticket = self.cache.fences.read(|ledger| ledger.ticket(&tags));

@@ -186,9 +186,7 @@ impl Pipeline {
         started: Instant,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
         let had_stale = shared.stale.is_some();
-        let join = || self.join(Fill::new(endpoint, params, shared.key, &shared.canonical));
-        let place = self.admission.waiters.take(1);
-        let (outcome, collapsed) = match place.as_ref().and_then(|_| join()) {
+        let (outcome, collapsed) = match self.join(Fill::new(endpoint, params, shared.key, &shared.canonical)) {
             Some((wait, collapsed)) => {
                 let outcome = actix_rt::time::timeout(self.settings.limits.request_timeout.0, wait.outcome()).await;
                 let late = |_| Err(Error::new(Code::SourceTimeout, "the source did not answer in time"));

@@ -166,16 +166,16 @@ fn requests_that_wait_for_fills_have_a_bound() {
 fn bodies_have_a_bound_together() {
     let probe = Probe::default();
     let instance = plan(&probe, 8, 8).set("overload.bodies_bytes_max", "1000").start();
-    let mut slow = instance.connect();
-    slow.send(head("POST", "/things", &[("Content-Length", "900")]) + &"x".repeat(600));
+    probe.close();
+    let mut first = instance.connect();
+    first.send(head("POST", "/things", &[("Content-Length", "600")]) + &"x".repeat(600));
+    probe.wait_calls(1);
     let post = || instance.connect().request_with_body("POST", "/things", &[], &[b'x'; 600]);
-    let mut last = None;
-    let came = mainstay::local::wait_until(PATIENCE, || last.insert(post()).status != 200);
-    let refused = last.unwrap();
-    assert!(came && refused.problem() == "overloaded" && refused.said("connection") == "close", "{refused:?}");
-    slow.send("x".repeat(300));
-    assert_eq!(slow.reply("POST").status, 200);
-    assert_eq!(post().status, 200, "what it held is free again");
+    let refused = post();
+    assert_eq!((refused.problem(), refused.said("connection")), ("overloaded".to_owned(), "close"));
+    probe.open();
+    assert_eq!(first.reply("POST").status, 200);
+    instance.wait_for("what it held to be free again", "/public/echo", |_| post().status == 200);
 }
 
 /// A source that hangs costs the first ones their patience. Then nobody waits for it, and it may run less at once.
