@@ -107,7 +107,13 @@ impl Action {
     const fn method(self) -> Method {
         match self {
             Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
-            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes | Self::Shadow | Self::Snapshot => Method::GET,
+            Self::Stats
+            | Self::Entry
+            | Self::Status
+            | Self::Nodes
+            | Self::NodeMinutes
+            | Self::Shadow
+            | Self::Snapshot => Method::GET,
         }
     }
 
