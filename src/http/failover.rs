@@ -239,9 +239,8 @@ impl Pipeline {
         let databases_unsampled =
             || self.database.as_ref().is_some_and(|database| database.status().nodes.iter().any(|node| !node.sampled));
         self.wait_while(self.starting.until, databases_unsampled).await;
-        let patience = self.admission.patience(newest.is_some());
         let gate = self.admission.fills(&fill.endpoint.route.source, &self.metrics);
-        let mut pass = gate.enter(fill.priority, patience).await.ok()?;
+        let mut pass = gate.enter(fill.priority, self.admission.patience(newest.is_some())).await.ok()?;
         let ticket = self.cache.fences.read(|ledger| ledger.ticket(&fill.tags));
         let (made, params) = (Instant::now(), fill.params.clone());
         let produced = self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, None).await;
