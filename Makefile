@@ -7,7 +7,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-deny)
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test soak bench lint fmt verify
+.PHONY: help dev test soak chaos bench lint fmt verify
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
@@ -24,6 +24,10 @@ test: ## run all tests against real servers; ARGS="name" picks some
 soak: ## a fleet of processes in trouble for SECONDS=300; SOAK_SEED=… repeats a run
 	@scripts/install-deps test
 	SOAK_SECONDS=$(or $(SECONDS),300) cargo test --locked --test soak -- --nocapture
+
+chaos: ## a whole site fails at random for SECONDS=300 while viewers read; CHAOS_SEED=… repeats a run
+	@scripts/install-deps test
+	CHAOS_SECONDS=$(or $(SECONDS),300) cargo test --locked --test chaos -- --nocapture
 
 bench: ## compare with nginx, Varnish, HAProxy, Redis and a bare handler, side by side; ARGS="-- --quick" is a look
 	@scripts/install-deps bench

@@ -39,7 +39,7 @@ pub enum Code {
     OriginForbidden,
     /// The bearer token is missing or wrong.
     Unauthorized,
-    /// More wrong tokens than one may try.
+    /// More requests, or wrong tokens, than one may send.
     RateLimited,
     /// The body is not what is asked for.
     BodyInvalid,
@@ -111,7 +111,7 @@ impl Code {
             Self::HeadersTooLarge => info("headers_too_large", 431, "Request headers too large", false),
             Self::OriginForbidden => info("origin_forbidden", 403, "Origin secret required", false),
             Self::Unauthorized => info("unauthorized", 401, "Token required", false),
-            Self::RateLimited => info("rate_limited", 429, "Too many attempts", true),
+            Self::RateLimited => info("rate_limited", 429, "Too many requests", true),
             Self::BodyInvalid => info("body_invalid", 400, "Invalid body", false),
             Self::RowNotUnique => info("row_not_unique", 500, "More than one row", false),
             Self::ResponseTooLarge => info("response_too_large", 500, "Response too large", false),

@@ -22,7 +22,7 @@ pub struct Client {
     line: String,
 }
 
-/// An answer with status 200.
+/// An answer.
 pub struct Reply {
     /// What it says of where it came from.
     pub cache_status: String,
@@ -54,13 +54,21 @@ impl Client {
     }
 
     pub async fn get(&mut self, path: &str) -> Outcome<Reply> {
+        match self.ask(path).await? {
+            (200, reply) => Ok(reply),
+            (status, Reply { body, .. }) => Err(format!("GET {path}: {status} {body}").into()),
+        }
+    }
+
+    /// An answer with whatever status.
+    pub async fn ask(&mut self, path: &str) -> Outcome<(u16, Reply)> {
         timeout(PATIENCE, self.exchange(path)).await.map_err(|_| format!("GET {path} is not answered"))?
     }
 
-    async fn exchange(&mut self, path: &str) -> Outcome<Reply> {
+    async fn exchange(&mut self, path: &str) -> Outcome<(u16, Reply)> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
-        let status = self.line().await?.split(' ').nth(1).unwrap_or_default().to_owned();
+        let status = self.line().await?.split(' ').nth(1).unwrap_or_default().parse()?;
         let (mut cache_status, mut body_bytes) = (String::new(), 0);
         while let Some((name, value)) = self.line().await?.split_once(": ") {
             if name.eq_ignore_ascii_case("content-length") {
@@ -72,11 +80,7 @@ impl Client {
         let mut body = vec![0; body_bytes];
         self.stream.read_exact(&mut body).await?;
         let body = str::from_utf8(&body)?.to_owned();
-        if status == "200" {
-            Ok(Reply { cache_status, body })
-        } else {
-            Err(format!("GET {path}: {status} {body}").into())
-        }
+        Ok((status, Reply { cache_status, body }))
     }
 
     async fn line(&mut self) -> Outcome<&str> {

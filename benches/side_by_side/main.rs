@@ -24,6 +24,7 @@ mod fetch;
 mod fleet;
 mod hits;
 mod load;
+mod overload;
 mod purge;
 mod reads;
 mod report;
@@ -95,6 +96,7 @@ enum Part {
     L2,
     Fleet,
     Purge,
+    Overload,
 }
 
 impl Arguments {
@@ -150,6 +152,8 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
         measure_part(arguments, Part::Fleet, &mut report, || fleet::measure(arguments, &work, &mainstay, &database));
     let purge = measure_part(arguments, Part::Purge, &mut report, || purge::measure(arguments, &work, &mainstay));
     report.facts = [fleet, purge].concat();
+    report.overload =
+        measure_part(arguments, Part::Overload, &mut report, || overload::measure(arguments, &work, &mainstay));
 
     report.judge();
     let json = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join("side_by_side.json");

@@ -5,6 +5,7 @@ use std::fmt::Arguments;
 use serde::Serialize;
 
 use crate::load::Sample;
+use crate::overload::Overload;
 
 /// One contestant of a comparison, with a sample a round.
 #[derive(Serialize)]
@@ -75,6 +76,7 @@ pub struct Report {
     pub misses: Vec<Series>,
     pub shared_hits: Vec<Series>,
     pub facts: Vec<Fact>,
+    pub overload: Vec<Overload>,
     /// What could not be measured, and why.
     pub failures: Vec<String>,
     pub goals: Vec<Goal>,
@@ -158,6 +160,7 @@ impl Report {
             text += "\nBeside these\n";
             self.facts.iter().for_each(|fact| line(&mut text, format_args!("{:<64}{:>10.3}", fact.what, fact.value)));
         }
+        text.extend(self.overload.iter().map(Overload::to_text));
         text += "\nGoals\n";
         for goal in &self.goals {
             let verdict = match goal.is_reached() {

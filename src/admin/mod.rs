@@ -6,8 +6,9 @@ mod auth;
 mod entry;
 pub mod purge;
 mod shadow;
+mod snapshot;
 mod stats;
-mod status;
+pub mod status;
 mod warm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -55,12 +56,15 @@ pub struct Parts {
     pub purger: Arc<dyn Purger>,
     /// `/metrics`.
     pub metrics: Metrics,
+    /// The origins whose snapshots this one pulls.
+    pub peers: status::Peers,
 }
 
 /// The listener's state.
 struct Desk {
     parts: Parts,
     gate: Gate,
+    snapshot: Arc<snapshot::Desk>,
     started: Instant,
     region: HeaderValue,
 }
@@ -74,6 +78,7 @@ enum Action {
     Entry,
     Warm,
     Status,
+    Snapshot,
     Nodes,
     NodeMinutes,
     Shadow,
@@ -81,13 +86,14 @@ enum Action {
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 10] = [
+    const PATHS: [(&str, Action); 11] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        ("/admin/snapshot", Action::Snapshot),
         (nodes::NODES, Action::Nodes),
         (nodes::MINUTES, Action::NodeMinutes),
         ("/admin/shadow", Action::Shadow),
@@ -101,7 +107,14 @@ impl Action {
     const fn method(self) -> Method {
         match self {
             Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
-            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes | Self::Shadow => Method::GET,
+            Self::Stats | Self::Entry | Self::Status | Self::Nodes | Self::NodeMinutes | Self::Shadow | Self::Snapshot => Method::GET,
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Snapshot => "application/octet-stream",
+            _ => "application/json",
         }
     }
 }
@@ -146,6 +159,7 @@ pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr
         |error: std::io::Error| ConfigError::new(format!("server.admin_addr: its socket cannot be used: {error}"));
     let address = listener.local_addr().map_err(unusable)?;
     let desk = web::Data::new(Desk {
+        snapshot: Arc::new(snapshot::Desk::new(&settings)),
         parts,
         gate: Gate::new(&settings.server.admin_token),
         started: Instant::now(),
@@ -200,13 +214,15 @@ impl Desk {
         let action = Action::of(path).ok_or_else(unknown_path)?;
         only(&action.method(), request)?;
         let query = request.query_string().to_owned();
-        let body = server::read_body(request, payload, &self.parts.pipeline.settings).await?;
+        let pipeline = &self.parts.pipeline;
+        let body =
+            server::read_body(request, payload, &pipeline.settings, &mut pipeline.admission.bodies.share()).await?;
         // What has begun ends, and is written down, though its client has gone.
         let work = actix_rt::spawn(Arc::clone(self).act(action, caller, query, body));
         let broke_off = |_| Error::new(Code::Internal, "the action broke off; the log says why");
         let document = work.await.map_err(broke_off)??;
         let response = HttpResponse::Ok()
-            .content_type("application/json")
+            .content_type(action.content_type())
             .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
             .body(document);
         Ok(response)
@@ -226,6 +242,7 @@ impl Desk {
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Snapshot => snapshot::snapshot(&self, &query).await,
             Action::Nodes => self.parts.pipeline.nodes.list(&query),
             Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
             Action::Shadow => shadow::summary(&self),

@@ -1,5 +1,6 @@
 //! How this instance is, on one page.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,6 +13,28 @@ use crate::database::status::NodeStatus;
 use crate::database::steps::Step;
 use crate::error::Error;
 
+/// Tells of the peers as of now.
+pub type Peers = Arc<dyn Fn() -> Vec<PeerStatus> + Send + Sync>;
+
+/// An origin whose snapshot is pulled.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerStatus {
+    /// Host and port.
+    pub peer: String,
+    /// `waiting`: nothing was asked for yet; `pulling`: there is more to come; `complete`: all there was is here; `failing`.
+    pub state: &'static str,
+    /// Why the last attempt failed.
+    pub failure: Option<String>,
+    /// How long ago nothing more was left to pull.
+    pub complete_ago_ms: Option<u64>,
+    /// Where the next page begins, in the peer's own terms.
+    pub cursor: Option<String>,
+    /// Entries that were taken over since the start.
+    pub entries: u64,
+    /// Bytes of pages since the start.
+    pub bytes: u64,
+}
+
 #[derive(Serialize)]
 struct Status<'a> {
     mode: &'static str,
@@ -20,6 +43,8 @@ struct Status<'a> {
     uptime_s: u64,
     health: Health,
     nodes: Vec<Node>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    peers: Vec<PeerStatus>,
     routes: usize,
     cache: Figures,
     bus: Bus,
@@ -97,6 +122,7 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
             step: desk.parts.health.step().map(Step::as_str),
         },
         nodes: nodes.iter().map(node).collect(),
+        peers: (desk.parts.peers)(),
         routes: desk.parts.surface.load().endpoints().count(),
         cache: figures(desk),
         bus: Bus {

@@ -14,8 +14,12 @@ use crate::config::settings::PastHardPurgeSilence;
 /// How often they are kept anew where nothing has changed. The stream holds the messages of a longer time than that, so whoever
 /// reads both misses nothing.
 const KEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How often it is looked whether they are known.
+/// How often Redis is asked for them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is looked, without asking Redis, whether something was missed.
+const NOTICE_INTERVAL: Duration = Duration::from_millis(20);
+/// How often Redis is asked where nothing is refused for want of an answer.
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The same, while an instance starts.
 const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// For how long an instance is starting: requests wait so long to be told what must not be served.
@@ -48,7 +52,7 @@ impl Ear {
 
     /// Learns from Redis which purges for good were not heard, whenever there may be any. Where that cannot be learnt, the setting
     /// decides: at once where Redis is of no help or holds no list at the start, else after a while, since a leader that has
-    /// just begun keeps one soon.
+    /// just begun keeps one soon. What was given up is still looked for.
     pub(super) async fn recall_hard_purges(self: Arc<Self>) {
         let fences = &self.pipeline.cache.fences;
         let serves = self.settings.cache.past_hard_purge_max_silence == PastHardPurgeSilence::Serve;
@@ -62,8 +66,9 @@ impl Ear {
         let started = Instant::now();
         let mut unknown_since: Option<Instant> = None;
         loop {
-            let is_starting = started.elapsed() < STARTING_TIME;
-            if fences.read(Ledger::hard_unknown) {
+            let (knows_all, is_unknown) = fences.read(|ledger| (ledger.knows_hard(), ledger.hard_unknown()));
+            let is_starting = is_unknown && started.elapsed() < STARTING_TIME;
+            if !knows_all {
                 let since = *unknown_since.get_or_insert_with(Instant::now);
                 let patience = if is_starting { FIRST_PATIENCE } else { self.settings.cache.max_silence.0 };
                 // A list that was asked for before all of the stream was heard may be older than what the stream has lost since.
@@ -78,15 +83,19 @@ impl Ear {
                     Err(_) => true,
                 };
                 if is_late && serves && fences.read(Ledger::hard_unknown) {
-                    log::warn!(
-                        "which purges for good came before this instance cannot be learnt: what is kept is served"
-                    );
+                    log::warn!("which purges for good came before this instance is not known: what is kept is served");
                     fences.change(Ledger::give_up_hard);
                 }
             } else {
                 unknown_since = None;
             }
-            sleep(if is_starting { FIRST_LOOK_INTERVAL } else { LOOK_INTERVAL }).await;
+            let pause = match (knows_all, is_starting, is_unknown) {
+                (true, ..) => NOTICE_INTERVAL,
+                (_, true, _) => FIRST_LOOK_INTERVAL,
+                (_, _, true) => LOOK_INTERVAL,
+                _ => IDLE_LOOK_INTERVAL,
+            };
+            sleep(pause).await;
         }
     }
 }

@@ -256,6 +256,8 @@ impl Ear {
         let mut present_at: Option<Instant> = None;
         loop {
             let Some(system) = self.system(bus).await? else {
+                // Where there is no stream, all of it has been read.
+                self.is_behind.store(false, Ordering::Relaxed);
                 sleep(SYSTEM_LOOK_INTERVAL).await;
                 continue;
             };
@@ -266,7 +268,8 @@ impl Ear {
                 bus.be_present().await?;
                 present_at = Some(Instant::now());
             }
-            let wait = self.settings.changes.heartbeat_interval.0;
+            // Until its end was seen, nobody waits for what comes after it.
+            let wait = if self.is_behind() { Duration::ZERO } else { self.settings.changes.heartbeat_interval.0 };
             let messages = bus.read(&mut link, system, *after, wait).await?;
             trouble.is_over();
             let is_behind = messages.len() == READ_MAX;

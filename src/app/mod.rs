@@ -7,6 +7,7 @@ mod hear;
 mod lead;
 mod listeners;
 mod outlook;
+mod peers;
 mod purge;
 mod shutdown;
 mod snapshots;
@@ -37,6 +38,7 @@ use crate::config::settings::Settings;
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::http::admission::Admission;
 use crate::http::alone::Alone;
 use crate::http::audit::Audit;
 use crate::http::failover::Starting;
@@ -46,6 +48,7 @@ use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::nodes::NodePages;
 use crate::http::pipeline::Pipeline;
+use crate::http::rate_limit::Rates;
 use crate::http::server;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
@@ -58,6 +61,7 @@ use hard::STARTING_TIME;
 use hear::Ear;
 pub use listeners::Listeners;
 use outlook::Outlook;
+use peers::Peers;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
 use stores::StoreWatch;
@@ -137,6 +141,7 @@ struct Core {
     health: Arc<HealthPages>,
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
+    peers: Option<Arc<Peers>>,
 }
 
 impl Server {
@@ -178,6 +183,8 @@ impl Server {
             cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             nodes: NodePages::new(database.clone(), &settings.nodes),
             database,
+            admission: Admission::new(&settings.overload, &metrics),
+            rates: Rates::new(&settings)?,
             capabilities,
             starting: Starting::new(STARTING_TIME),
             metrics,
@@ -216,10 +223,12 @@ impl Server {
             None => {}
         }
         let surface = parts.surface(&manifest, &pipeline);
+        let surface = Arc::new(ArcSwap::from_pointee(surface));
         let core = Arc::new(Core {
             parts,
             dir,
-            surface: Arc::new(ArcSwap::from_pointee(surface)),
+            peers: Peers::new(&pipeline, &surface)?.map(Arc::new),
+            surface,
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
@@ -228,7 +237,7 @@ impl Server {
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline), listeners.public)?;
-        let for_scrapes = Arc::clone(&core);
+        let (for_scrapes, for_looks) = (Arc::clone(&core), Arc::clone(&core));
         let purger: Arc<dyn Purger> = core.ear.clone();
         let admin_parts = admin::Parts {
             pipeline: Arc::clone(&core.pipeline),
@@ -236,10 +245,12 @@ impl Server {
             health: Arc::clone(&core.health),
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
+            peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
         };
         let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
         actix_rt::spawn(Arc::clone(&core).watch_health());
         core.hear();
+        core.pull();
         Ok(Self {
             public_addr,
             admin_addr,
@@ -324,6 +335,14 @@ impl Core {
         }
     }
 
+    /// Starts to pull the snapshots of peers.
+    fn pull(&self) {
+        let Some(peers) = &self.peers else { return };
+        for place in 0..peers.count() {
+            keep_running(peers, "the puller of a snapshot", move |peers| peers.follow(place));
+        }
+    }
+
     /// Judges the sampled state once a sample and publishes the verdict. Runs until the system ends.
     async fn watch_health(self: Arc<Self>) {
         let settings = &self.pipeline.settings;
@@ -361,8 +380,12 @@ impl Core {
     fn render_metrics(&self) -> Vec<u8> {
         let Pipeline { cache, database, metrics, upstreams, .. } = &*self.pipeline;
         self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
+        if let Some(peers) = &self.peers {
+            peers.export();
+        }
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
+        self.pipeline.admission.export(metrics);
         let usage = cache.memory.usage();
         metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
         metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
@@ -406,16 +429,17 @@ fn raise_to(counter: &prometheus::IntCounter, count: u64) {
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
-/// Runs one of the tasks by which an instance hears of changes. Without it the instance would be deaf, and not know it: so a
-/// task that panics is said and begins anew.
-fn keep_running<F, Fut>(ear: &Arc<Ear>, name: &'static str, task: F)
+/// Runs one of the tasks by which an instance hears of changes, or of what others have. Without it the instance would be deaf,
+/// and not know it: so a task that panics is said and begins anew.
+fn keep_running<T, F, Fut>(part: &Arc<T>, name: &'static str, task: F)
 where
-    F: Fn(Arc<Ear>) -> Fut + 'static,
+    T: 'static,
+    F: Fn(Arc<T>) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
 {
-    let ear = Arc::clone(ear);
+    let part = Arc::clone(part);
     actix_rt::spawn(async move {
-        while AssertUnwindSafe(task(Arc::clone(&ear))).catch_unwind().await.is_err() {
+        while AssertUnwindSafe(task(Arc::clone(&part))).catch_unwind().await.is_err() {
             log::error!("{name} panicked, and begins anew");
             actix_rt::time::sleep(RESTART_TIME).await;
         }

@@ -60,6 +60,8 @@ pub struct Entry {
     is_purged: AtomicBool,
     /// Hits, as far as they were counted: see `Memory::with`.
     hits: AtomicU64,
+    /// The store's number from when it was put there; greater than all while it is only about to be.
+    put: AtomicU64,
 }
 
 /// Where a process has an entry from.
@@ -69,7 +71,7 @@ pub enum Origin {
     Filled,
     /// The shared cache had it.
     Shared,
-    /// A snapshot file had it.
+    /// A snapshot had it: a file, or another origin's.
     Snapshot,
 }
 
@@ -130,6 +132,7 @@ impl Entry {
             noted: AtomicU64::new(0),
             is_purged: AtomicBool::new(false),
             hits: AtomicU64::new(0),
+            put: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -147,14 +150,25 @@ impl Entry {
         standing
     }
 
-    /// Whether this entry was told more than another one; of two that were told alike, whether it is younger.
+    /// Whether this entry was told more than another one; of two that were told alike, or by different clocks, whether it is
+    /// younger.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         match (self.told, other.told) {
-            (Some(own), Some(other)) if own != other => own > other,
+            (Some(own), Some(other)) if own != other && own.system == other.system => own > other,
             (Some(_), None) => true,
             (None, Some(_)) => false,
             _ => self.made > other.made,
         }
+    }
+
+    /// Notes that the store has it, since this number.
+    pub(super) fn note_put(&self, number: u64) {
+        self.put.store(number, Ordering::Release);
+    }
+
+    /// Whether the store may have it since a later number than this one.
+    pub(super) fn was_put_after(&self, number: u64) -> bool {
+        self.put.load(Ordering::Acquire) > number
     }
 
     /// Whether it says to other processes what it says here.
@@ -218,4 +232,49 @@ impl Entry {
 /// Whole milliseconds, which fit into 48 bits for any age that a process sees.
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Lsn, SystemId, Timeline};
+
+    #[test]
+    fn who_was_told_more_is_newer_and_of_different_clocks_who_is_younger() {
+        let now = Instant::now();
+        let entry = |told: Option<(u64, u64)>, age_s: u64| {
+            let at = |(system, lsn)| Position { lsn: Lsn(lsn), ..Position::start_of(SystemId(system), Timeline(1)) };
+            let parts = Parts {
+                status: 200,
+                content_type: "application/json",
+                body: Variants::of(bytes::Bytes::new(), usize::MAX),
+                tags: Vec::new(),
+                told: told.map(at),
+                as_of: None,
+                is_local: false,
+                outlives_change: false,
+                origin: Origin::Filled,
+                made: now + Duration::from_secs(100 - age_s),
+                cost: Duration::ZERO,
+                limits: Limits {
+                    fresh: Duration::ZERO,
+                    stale_while_revalidate: Duration::ZERO,
+                    stale_if_error: Duration::ZERO,
+                },
+                detail: "primary",
+                absence: None,
+            };
+            Entry::new(&[], [0; 16], parts)
+        };
+        for (newer, older) in [
+            (entry(Some((1, 8)), 9), entry(Some((1, 7)), 5)),
+            (entry(Some((1, 7)), 5), entry(Some((1, 7)), 9)),
+            (entry(Some((1, 7)), 9), entry(None, 5)),
+            (entry(None, 5), entry(None, 9)),
+            (entry(Some((1, 7)), 5), entry(Some((2, 8)), 9)),
+            (entry(Some((2, 8)), 5), entry(Some((1, 7)), 9)),
+        ] {
+            assert!(newer.is_newer_than(&older) && !older.is_newer_than(&newer), "{newer:?} {older:?}");
+        }
+    }
 }

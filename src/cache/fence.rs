@@ -227,9 +227,8 @@ impl Ledger {
         if !is_known {
             let start = Some(Position::start_of(system, timeline));
             // On another clock the position of a hard purge means nothing. All that is older than the clock is older than it.
-            let is_same_clock = self.told.is_some_and(|told| told.system == system);
             let kept = |hard: Mark| match hard.at {
-                Some(_) if !is_same_clock => Mark { at: start, reads: None },
+                Some(at) if at.system != system => Mark { at: start, reads: None },
                 _ => hard,
             };
             self.tags.retain(|_, fence| {
@@ -344,8 +343,7 @@ impl Ledger {
         let age = |fence: &Fence| fence.soft.at.or(fence.hard.at);
         let mut ages: Vec<Position> = self.tags.values().filter_map(age).collect();
         let middle = ages.len() / 2;
-        let order = |one: &Position, other: &Position| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal);
-        let cut = *ages.select_nth_unstable_by(middle, order).1;
+        let cut = *ages.select_nth_unstable_by_key(middle, |at| (at.system.0, at.timeline, at.lsn)).1;
         let (all, floor) = (&mut self.all, &mut self.floor);
         self.tags.retain(|_, fence| {
             let stays = age(fence).is_some_and(|age| age > cut);

@@ -112,7 +112,20 @@ impl Memory {
             }
             None => Op::Put(Arc::clone(&entry)),
         });
-        self.version.store(next_version(), Ordering::Release);
+        // Noted once it is there: who looks through the store finds all that has a number up to the one that he read before.
+        let version = next_version();
+        entry.note_put(version);
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// Moves with every change of any entry.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The entry of a key, for those who look through the store: no hit is counted.
+    pub fn entry(&self, key: Key) -> Option<Arc<Entry>> {
+        self.cache.get(&key)
     }
 
     /// Until which age an entry is kept here.

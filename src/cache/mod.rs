@@ -9,11 +9,13 @@ pub mod fence;
 pub mod fill;
 pub mod key;
 pub mod memory;
+pub mod page;
 pub mod policy;
 pub mod shared;
 pub mod snapshot;
 pub mod tag;
 pub mod variants;
+pub mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -80,12 +80,10 @@ pub fn write(
     bytes_max: u64,
 ) -> io::Result<(Draft, Count)> {
     let now = Instant::now();
-    let is_worth_it = |entry: &Arc<Entry>| {
-        let is_allowed = entry.standing(fences, entry.age(now), now) != Standing::Forbidden;
-        is_allowed && entry.is_shareable() && entry.age(now) < entry.limits.retention()
-    };
-    let mut entries: Vec<(Key, Arc<Entry>)> = memory.entries().filter(|(_, entry)| is_worth_it(entry)).collect();
-    entries.sort_unstable_by_key(|(_, entry)| std::cmp::Reverse(entry.hits()));
+    let entries = memory.entries().filter(|(_, entry)| is_worth_keeping(entry, fences, now));
+    let mut entries: Vec<(Key, Arc<Entry>)> = entries.collect();
+    // Each is looked at once: the count goes on while they are sorted.
+    entries.sort_by_cached_key(|(_, entry)| std::cmp::Reverse(entry.hits()));
     let (draft, out) = Draft::create(file)?;
     let mut out = BufWriter::new(out);
     out.write_all(MAGIC)?;
@@ -112,6 +110,13 @@ pub fn write(
     let written = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     written.sync_all()?;
     Ok((draft, count))
+}
+
+/// Whether another process may have an entry, and has any use for it.
+pub(super) fn is_worth_keeping(entry: &Entry, fences: &Fences, now: Instant) -> bool {
+    let age = entry.age(now);
+    let is_allowed = entry.standing(fences, age, now) != Standing::Forbidden;
+    is_allowed && entry.is_shareable() && age < entry.limits.retention()
 }
 
 /// Puts what a file holds into an empty memory, the most asked for first, within a bound. A file that is not whole, not of

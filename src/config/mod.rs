@@ -4,6 +4,7 @@
 //! program uses. A [`ConfigError`] names the key, and the command line turns it into exit code 64.
 
 pub mod manifest;
+pub mod overload;
 pub mod param;
 pub mod settings;
 pub mod units;

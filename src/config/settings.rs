@@ -10,6 +10,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
@@ -23,10 +24,11 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 13] = [
+const NAMED: [(&str, &str); 14] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
+    ("FAILOVER_PEER_TOKEN", "failover.peer_token"),
     ("BIND_ADDR", "server.bind_addr"),
     ("ADMIN_ADDR", "server.admin_addr"),
     ("ADMIN_TOKEN", "server.admin_token"),
@@ -55,6 +57,10 @@ pub struct Settings {
     pub server: ServerSettings,
     /// What a request may cost.
     pub limits: LimitSettings,
+    /// How many sources may run, and who waits.
+    pub overload: OverloadSettings,
+    /// How often a client may ask.
+    pub rate_limit: RateLimitSettings,
     /// Nodes and pools.
     pub database: DatabaseSettings,
     /// Lag sampling and eligibility.
@@ -360,6 +366,11 @@ pub struct FailoverSettings {
     pub max_age: Span,
     #[serde(deserialize_with = "list")]
     pub peers: Vec<String>,
+    pub peer_token: Secret,
+    pub peer_ca_file: String,
+    pub peer_timeout: Span,
+    pub pull_interval: Span,
+    pub pull_bytes_max: u64,
 }
 
 /// `[cors]`
@@ -478,6 +489,14 @@ impl Settings {
                 "failover.max_age: must be longer than 300s, which is for how long regional origins let caches keep answers",
             );
         }
+        if is_failover && !self.failover.peers.is_empty() && self.failover.peer_token.list().is_empty() {
+            return fail(
+                "failover.peer_token: peers hand out nothing without one of their ADMIN_TOKEN; set FAILOVER_PEER_TOKEN",
+            );
+        }
+        if self.failover.pull_bytes_max == 0 {
+            return fail("failover.pull_bytes_max: must be at least 1");
+        }
         if is_failover && self.failover.source == FailoverSource::ReadOnly && !self.database.is_set() {
             return fail("failover.source: read-only needs a database to read; set DATABASE_READ_REPLICA_URL");
         }
@@ -529,13 +548,17 @@ impl Settings {
             ("cache.snapshot_interval", self.cache.snapshot_interval),
             ("cache.max_silence", self.cache.max_silence),
             ("cache.retention", self.cache.retention),
+            ("failover.peer_timeout", self.failover.peer_timeout),
+            ("failover.pull_interval", self.failover.pull_interval),
             ("replication.sample_interval", self.replication.sample_interval),
             ("replication.probe_timeout", self.replication.probe_timeout),
         ];
         match spans.into_iter().find(|(_, span)| span.0.is_zero()) {
             Some((key, _)) => Err(ConfigError::new(format!("{key}: must be longer than zero"))),
             None => self.nodes.check(&self.server.admin_token).and_then(|()| self.check_pace()),
-        }
+        }?;
+        self.overload.check()?;
+        self.rate_limit.check()
     }
 
     /// Times that only mean something beside each other.

@@ -13,6 +13,7 @@ use super::connect::Link;
 use super::node::Node;
 use super::pools::{Lease, NoConnection};
 use super::read::{Served, Shared, in_transaction};
+use super::wire::SqlState;
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
 use crate::nodes::breaker::BreakerState;
@@ -80,7 +81,7 @@ impl Shared {
                 // Other connections of the pool may remember the same plan. Each is dropped as it is met.
                 Err(Failure::Elsewhere(Meaning::StalePlan, _)) => {
                     match self.once(node, node.pool.fresh().await, at_least, query).await {
-                        Err(Failure::Elsewhere(Meaning::StalePlan, told)) => Err(query_failed(&told)),
+                        Err(Failure::Elsewhere(Meaning::StalePlan, told)) => Err(self.query_failed(node, None, &told)),
                         outcome => outcome,
                     }
                 }
@@ -124,7 +125,7 @@ impl Shared {
             NoConnection::Busy => Failure::Busy,
             // The server has no more connections to give: those of the pool are in use, and well.
             NoConnection::Failed(error) if error.state.is_some_and(|state| state.as_str() == "53300") => {
-                log::warn!("{error}");
+                self.say(node, error.state, log::Level::Warn, "a connection was refused", &error);
                 Failure::Busy
             }
             NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
@@ -158,11 +159,23 @@ impl Shared {
             }
             Meaning::NotFound => Failure::Final(Error::new(Code::NotFound, "there is no such row")),
             Meaning::Timeout => {
-                log::warn!("a query was cancelled: {told}");
+                self.say(node, state, log::Level::Warn, "a query was cancelled", &told);
                 Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
             }
-            Meaning::Query => query_failed(&told),
+            Meaning::Query => self.query_failed(node, state, &told),
         })
+    }
+
+    fn query_failed(&self, node: &Node, state: Option<SqlState>, told: &dyn Display) -> Failure {
+        self.say(node, state, log::Level::Error, "a query failed", told);
+        Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
+    }
+
+    /// What goes wrong with one request goes wrong with the next: the log hears of it now and then.
+    fn say(&self, node: &Node, state: Option<SqlState>, level: log::Level, what: &str, told: &dyn Display) {
+        if let Some(kept_back) = self.said.may_say(Instant::now(), (node.name().clone(), state)) {
+            log::log!(level, kept_back; "{what}: {told}");
+        }
     }
 
     /// Behind a pooler in transaction mode, prepared statements must be prepared, run and closed on one server: inside one
@@ -178,11 +191,6 @@ impl Shared {
             Pooler::Transaction => in_transaction(&mut link.connection, &self.begin, query).await,
         }
     }
-}
-
-fn query_failed(told: &dyn Display) -> Failure {
-    log::error!("a query failed: {told}");
-    Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
 }
 
 /// What the log says of a failed query. The client is told nothing of it.

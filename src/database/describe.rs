@@ -10,7 +10,9 @@ use super::attempt::{Others, gone};
 use super::connect::RawLink;
 use super::node::Node;
 use super::read::{Column, Database, Shared};
+use super::wire::SqlState;
 use crate::error::{Code, Error};
+use crate::nodes::select::Order;
 
 /// What a statement takes and yields.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,13 @@ impl Database {
                 Err(Error::new(Code::DatabaseUnavailable, "no database can be reached"))
             }
             Err(error) => {
-                log::error!("a statement was refused: {error}");
+                let state = match &error {
+                    DescribeError::Refused { state, .. } => SqlState::new(state),
+                    _ => None,
+                };
+                if let Some(kept_back) = self.shared.said.may_say(Instant::now(), ("any node".into(), state)) {
+                    log::error!(kept_back; "a statement was refused: {error}");
+                }
                 Err(Error::new(Code::QueryFailed, "the query failed; the log says why"))
             }
         }
@@ -91,9 +99,13 @@ impl Shared {
     ) -> Result<Description, DescribeError> {
         let _turn = self.describing.acquire().await;
         let mut reason = "none is configured".to_owned();
-        let replicas = self.order(Instant::now()).into_iter().filter_map(|index| self.nodes.get(index));
-        let replicas = replicas.map(|node| (node, Others::Left));
-        for (node, others) in replicas.chain(self.primary().map(|node| (node, Others::None))) {
+        let now = Instant::now();
+        let all = |order: Order, others| {
+            order.into_iter().filter_map(|index| self.nodes.get(index)).map(move |node| (node, others))
+        };
+        let primary = self.primary().map(|node| (node, Others::None));
+        let resting = all(self.resting(now), Others::AllOpen);
+        for (node, others) in all(self.order(now), Others::Left).chain(primary).chain(resting) {
             // Half of what is left, so that one node that hangs does not take it all.
             let share = deadline.saturating_duration_since(Instant::now()) / 2;
             match tokio::time::timeout(share.max(Duration::from_millis(50)), ask(node, others)).await {
@@ -109,7 +121,8 @@ impl Shared {
 /// As reads are: behind the breaker, and not longer than the node is there. Else each of those who are the first to ask for
 /// something would wait for a server that nobody has reached for minutes.
 async fn ask_guarded(node: &Node, others: Others, sql: &str) -> Result<Description, DescribeError> {
-    if !node.measured.admit(Instant::now()) {
+    let began = Instant::now();
+    if !node.measured.admit(began) && others != Others::AllOpen {
         return Err(DescribeError::Unavailable(format!("the breaker of {} is open", node.name())));
     }
     let outcome = tokio::select! {

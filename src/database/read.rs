@@ -19,6 +19,7 @@ use super::node::Node;
 use super::pools::Pool;
 use super::sampler;
 use super::status::{DatabaseStatus, NodeCounts, NodeStatus};
+use super::wire::SqlState;
 use crate::config::ConfigError;
 use crate::config::settings::{
     ChangeSettings, DatabaseSettings, DatabaseUrl, NodeSettings, Pooler, ReplicationSettings, Settings,
@@ -30,6 +31,7 @@ use crate::nodes::node::{Identity, Kind, Node as Measured, Totals};
 use crate::nodes::report::{NodeReport, Status};
 use crate::nodes::select::{Candidate, Order, Pick, least_bad_first};
 use crate::position::{Position, SystemId, Timeline};
+use crate::telemetry::sparing::Sparing;
 
 pub use crate::config::manifest::Consistency;
 
@@ -127,6 +129,8 @@ pub struct Shared {
     pub feed: Connector,
     /// How changes are followed.
     pub changes: ChangeSettings,
+    /// What was said of failed reads, by node and SQLSTATE.
+    pub(super) said: Sparing<(Arc<str>, Option<SqlState>)>,
     /// Sampling and bounds.
     pub replication: ReplicationSettings,
     bounds: Bounds,
@@ -229,6 +233,7 @@ impl Shared {
             bounds: Bounds { lag_max: replication.lag_max.0, overdue },
             feed: feed_connector(database)?,
             changes: settings.changes.clone(),
+            said: Sparing::default(),
             replication,
             node_settings: settings.nodes.clone(),
             pick: Mutex::default(),
@@ -306,7 +311,7 @@ impl Shared {
     }
 
     /// The nodes that could answer but for their breakers, which let nothing pass.
-    fn resting(&self, now: Instant) -> Order {
+    pub(super) fn resting(&self, now: Instant) -> Order {
         let is_usable = |node: &Node| {
             if node.is_primary() { self.is_writable(node) } else { self.eligible(node, now).is_ok() }
         };

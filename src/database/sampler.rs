@@ -39,6 +39,7 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
     let mut backoff = interval.min(BACKOFF_TIME_MAX);
     loop {
         let asked_at = Instant::now();
+        let mut pause = interval;
         match probe(&shared, node, &mut link).await {
             Ok((sent_at, reading)) => {
                 backoff = interval.min(BACKOFF_TIME_MAX);
@@ -52,10 +53,10 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
             Err(reason) => {
                 link = None;
                 lose(node, asked_at, &reason);
-                backoff = (backoff * 2).min(BACKOFF_TIME_MAX.max(interval));
+                // The second look comes as soon as any other: requests wait for what it finds.
+                (pause, backoff) = (backoff, (backoff * 2).min(BACKOFF_TIME_MAX.max(interval)));
             }
         }
-        let pause = if link.is_some() { interval } else { backoff };
         sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }

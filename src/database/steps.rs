@@ -86,12 +86,17 @@ pub fn obstacles(status: &DatabaseStatus) -> String {
     text
 }
 
+/// Looks in a row that must find less than the preferred step right after the start: nobody can say how stale a replica is before
+/// both it and the primary have been asked twice.
+const LOOKS_AT_START: u32 = 5;
+
 /// The step in force. It gets worse at once, since what is sampled and what breakers say has been weighed already, and better
 /// after some looks in a row: a breaker that lets one read try has not proven anything yet.
 #[derive(Debug, Default)]
 pub struct Steps {
     in_force: Option<Step>,
-    better: u32,
+    /// Looks in a row that found another step.
+    others: u32,
 }
 
 impl Steps {
@@ -102,15 +107,22 @@ impl Steps {
 
     /// Takes one more look in, and says from where to where it changed.
     pub fn tick(&mut self, found: Step, looks_to_better: u32) -> Option<(Step, Step)> {
-        let in_force = self.in_force.unwrap_or(Step::Preferred);
-        self.better = if found < in_force { self.better.saturating_add(1) } else { 0 };
-        let changes = found > in_force || self.better >= looks_to_better.max(1);
-        self.in_force = Some(if changes { found } else { in_force });
-        if !changes {
+        let before = self.in_force.unwrap_or(Step::Preferred);
+        if found == before {
+            (self.in_force, self.others) = (Some(found), 0);
             return None;
         }
-        self.better = 0;
-        Some((in_force, found))
+        self.others = self.others.saturating_add(1);
+        let needed = match self.in_force {
+            None => LOOKS_AT_START,
+            Some(_) if found > before => 1,
+            Some(_) => looks_to_better,
+        };
+        if self.others < needed {
+            return None;
+        }
+        (self.in_force, self.others) = (Some(found), 0);
+        Some((before, found))
     }
 }
 
@@ -175,7 +187,17 @@ mod tests {
         assert_eq!(steps.tick(Step::OtherReplica, 2), None);
         assert_eq!(steps.tick(Step::Preferred, 2), Some((Step::Primary, Step::Preferred)));
         assert_eq!(steps.in_force(), Some(Step::Preferred));
-        let mut ill = Steps::default();
-        assert_eq!(ill.tick(Step::Stale, 2), Some((Step::Preferred, Step::Stale)), "the first look counts");
+        assert_eq!(steps.tick(Step::Stale, 2), Some((Step::Preferred, Step::Stale)));
+    }
+
+    #[test]
+    fn at_the_start_nothing_is_said_too_early() {
+        let (mut well, mut ill) = (Steps::default(), Steps::default());
+        for _ in 1..LOOKS_AT_START {
+            assert_eq!((well.tick(Step::Primary, 2), ill.tick(Step::Primary, 2)), (None, None));
+            assert_eq!(ill.in_force(), None);
+        }
+        assert_eq!(well.tick(Step::Preferred, 2), None);
+        assert_eq!(ill.tick(Step::Primary, 2), Some((Step::Preferred, Step::Primary)));
     }
 }

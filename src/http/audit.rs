@@ -17,6 +17,7 @@ use crate::config::param::Params;
 use crate::database::changes::feed::Reader;
 use crate::database::read::Consistency;
 use crate::error::Code;
+use crate::nodes::queue::Priority;
 
 /// How long it may take until this instance has been told all that the primary showed.
 const HEARING_TIME_MAX: Duration = Duration::from_secs(5);
@@ -78,7 +79,11 @@ impl Pipeline {
     /// Computes an answer again on the primary, and compares. What has changed since the entry was served explains a
     /// difference, and then the entry falls as soon as this instance has been told; if it does not fall, it was wrong.
     pub(super) async fn audit(self: Arc<Self>, endpoint: Arc<Endpoint>, params: Params, entry: Arc<Entry>) {
+        // Requests come first: an audit that finds no room is not made.
+        let Ok(mut pass) = self.admission.direct.enter(Priority::Background, Duration::ZERO).await else { return };
         let produced = self.produce(&endpoint, params, "GET", Bytes::new(), Consistency::Strong, None).await;
+        pass.measured(&endpoint.route.path, &produced.answer);
+        drop(pass);
         let is_same = match produced.answer {
             Ok(answer) if entry.absence.is_none() => {
                 Variants::of(answer.body, usize::MAX).identity().etag == entry.body.identity().etag

@@ -239,10 +239,13 @@ impl Pipeline {
         let databases_unsampled =
             || self.database.as_ref().is_some_and(|database| database.status().nodes.iter().any(|node| !node.sampled));
         self.wait_while(self.starting.until, databases_unsampled).await;
+        let patience = self.admission.patience(newest.is_some());
+        let mut pass = self.admission.fills.enter(fill.priority, patience).await.ok()?;
         let ticket = self.cache.fences.read(|ledger| ledger.ticket(&fill.tags));
         let (made, params) = (Instant::now(), fill.params.clone());
         let produced = self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, None).await;
         let Produced { answer, reached, .. } = produced;
+        pass.measured(&fill.endpoint.route.path, &answer);
         let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
         self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
         let mut tags = fill.tags.to_vec();

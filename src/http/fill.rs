@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::admission::Pass;
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::{Entry, Origin, Parts};
@@ -24,6 +25,7 @@ use crate::config::param::Params;
 use crate::config::settings::LimitSettings;
 use crate::database::read::{Consistency, Reached, Role};
 use crate::error::{Code, Error};
+use crate::nodes::queue::Priority;
 use crate::position::Position;
 use crate::source::Answer;
 use crate::source::handler::Call;
@@ -45,6 +47,7 @@ pub(super) struct Fill {
     pub(super) tags: Arc<[Tag]>,
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
+    pub(super) priority: Priority,
     pub(super) began: Instant,
 }
 
@@ -78,6 +81,7 @@ impl Fill {
             canonical: canonical.into(),
             tags,
             renews: false,
+            priority: Priority::Foreground,
             began: Instant::now(),
         }
     }
@@ -115,10 +119,17 @@ impl Pipeline {
     }
 
     /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
-    pub fn refresh(self: &Arc<Self>, endpoint: &Arc<Endpoint>, params: Params, key: Key, canonical: &[u8]) {
+    pub fn refresh(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        params: Params,
+        key: Key,
+        canonical: &[u8],
+        priority: Priority,
+    ) {
         let is_fresh = |entry: Option<&Arc<Entry>>| entry.is_some_and(|entry| self.is_fresh(entry));
         let renews = self.cache.memory.with(key, canonical, &endpoint.route.fingerprint, is_fresh);
-        let fill = Fill { renews, ..Fill::new(endpoint, params, key, canonical) };
+        let fill = Fill { renews, priority, ..Fill::new(endpoint, params, key, canonical) };
         if let Join::Lead(lead, _) = self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
             actix_rt::spawn(Arc::clone(self).fill(lead, fill));
         }
@@ -208,8 +219,20 @@ impl Pipeline {
         Err(found.seen)
     }
 
+    /// Waits for leave to run the source of a fill.
+    async fn admit(&self, fill: &Fill) -> Result<Pass, Error> {
+        let stands_in =
+            |entry: Option<&Arc<Entry>>| entry.is_some_and(|entry| self.stands_in(entry, Instant::now()).is_some());
+        // What is renewed behind a hit has answered already: nobody waits for it, so it may wait.
+        let has_stale = fill.priority == Priority::Foreground
+            && self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), stands_in);
+        let gate = self.admission.fills(&fill.endpoint.route.source, &self.metrics);
+        gate.enter(fill.priority, self.admission.patience(has_stale)).await
+    }
+
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.
     async fn run(&self, fill: &Fill) -> Outcome {
+        let mut pass = self.admit(fill).await?;
         let mut tags = fill.tags.to_vec();
         for _ in 0..READS_MAX {
             let ticket = self.cache.fences.read(|ledger| ledger.ticket(&tags));
@@ -217,6 +240,7 @@ impl Pipeline {
             let produced =
                 self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, ticket.reads).await;
             let Produced { answer, detail, reached, .. } = produced;
+            pass.measured(&fill.endpoint.route.path, &answer);
             let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
             self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
             tags.truncate(fill.tags.len());
@@ -368,6 +392,8 @@ pub(super) async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() 
 fn panicked(endpoint: &Endpoint, panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    log::error!("the source of {} panicked: {text}", endpoint.route.path);
+    if let Some(kept_back) = endpoint.said.may_say(Instant::now(), Code::Internal) {
+        log::error!(kept_back; "the source of {} panicked: {text}", endpoint.route.path);
+    }
     Error::new(Code::Internal, "the source of this route failed; the log says why")
 }

@@ -25,6 +25,7 @@ use super::surface::Endpoint;
 use crate::config::param::Params;
 use crate::config::settings::{LimitSettings, Settings};
 use crate::error::{Code, Error};
+use crate::nodes::queue::Priority;
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::body::{Body, Upload, Uploader};
 use crate::source::upstream::group::{Ask, Reply};
@@ -100,6 +101,18 @@ impl Pipeline {
         let limits = &self.settings.limits;
         let connection = request.conn_data::<Arc<Connection>>().cloned();
         let (body, upload) = outgoing(incoming, request, limits);
+        // What is sent up is sent at the client's pace: it would keep a place for as long as the client likes.
+        let _pass = if upload.is_none() {
+            match self.admission.direct.enter(Priority::Foreground, self.admission.patience(false)).await {
+                Ok(pass) => Some(pass),
+                Err(error) => {
+                    let response = respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
+                    return HttpResponse::from(response).map_into_boxed_body();
+                }
+            }
+        } else {
+            None
+        };
         let ask = Ask {
             method: Method::from_bytes(request.method().as_str().as_bytes()).unwrap_or(Method::GET),
             target: source.target(params),
@@ -203,14 +216,19 @@ async fn bring(mut payload: web::Payload, uploader: Uploader, limits: LimitSetti
                 return Err(too_large(&limits));
             }
             if !uploader.bring(chunk).await {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     };
     let late = |_| Err(Error::new(Code::BodyIncomplete, "the body did not arrive in time"));
     let outcome = actix_rt::time::timeout(limits.body_timeout.0, all).await.unwrap_or_else(late);
-    uploader.end(outcome);
+    match outcome {
+        Ok(true) => uploader.end(Ok(())),
+        // The upstream has answered, or gone, without the rest of it.
+        Ok(false) => {}
+        Err(error) => uploader.end(Err(error)),
+    }
 }
 
 /// Waits until the client has closed its side.

@@ -36,6 +36,7 @@ use crate::config::settings::{AccessLog, Settings, StrongHeader};
 use crate::config::units::Secret;
 use crate::database::read::Consistency;
 use crate::error::{Code, Error};
+use crate::nodes::queue::Priority;
 use crate::telemetry::metrics::{LookupResult, Metrics};
 
 /// The `route` label of requests that matched none.
@@ -78,7 +79,7 @@ enum Found {
     /// An answer, which the caller may have to refresh behind.
     Hit {
         response: Response<Bytes>,
-        refresh: bool,
+        refresh: Option<Priority>,
         /// The entry, where the answer is to be compared with the primary.
         audit: Option<Arc<Entry>>,
     },
@@ -186,8 +187,8 @@ impl Front {
                     let params = arguments.clone().into_params(&endpoint.route);
                     actix_rt::spawn(Arc::clone(&self.pipeline).audit(Arc::clone(endpoint), params, entry));
                 }
-                if refresh {
-                    self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical);
+                if let Some(priority) = refresh {
+                    self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical, priority);
                 }
                 return Step::Answer(response);
             }
@@ -210,17 +211,19 @@ impl Front {
         let (status, refresh) = match usability(standing, entry, age) {
             Freshness::Fresh(left) => {
                 endpoint.counters.hit.inc();
-                (CacheStatus::Hit(left), self.refreshes_early(entry, left) && entry.claim_refresh(age))
+                let early = self.refreshes_early(entry, left) && entry.claim_refresh(age);
+                (CacheStatus::Hit(left), early.then_some(Priority::Early))
             }
             Freshness::Revalidate(past) => {
                 endpoint.counters.stale.inc();
-                (CacheStatus::Stale(past), entry.claim_refresh(age))
+                (CacheStatus::Stale(past), entry.claim_refresh(age).then_some(Priority::Revalidate))
             }
             Freshness::IfError(past) => match entry.recent_failure(age, self.failure_memory()) {
                 // The source failed a moment ago: nobody waits for it again, and one request looks behind whether it is back.
                 Some(status) => {
                     endpoint.counters.stale.inc();
-                    (CacheStatus::StaleIfError { past, status, layer: "L1" }, entry.claim_refresh(age))
+                    let status = CacheStatus::StaleIfError { past, status, layer: "L1" };
+                    (status, entry.claim_refresh(age).then_some(Priority::Revalidate))
                 }
                 None => return Found::Expired(Some(Arc::clone(entry))),
             },
@@ -247,7 +250,7 @@ impl Front {
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
         let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
         let refresh = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
-        Found::Hit { response, refresh, audit: None }
+        Found::Hit { response, refresh: refresh.then_some(Priority::Revalidate), audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.
@@ -274,6 +277,7 @@ impl Front {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
             plan,
+            client: self.pipeline.rates.client(way.request, endpoint),
             request_id: trace.request_id.clone(),
             started: trace.started,
         }))
@@ -523,7 +527,9 @@ impl Front {
         let limits = &self.settings.limits;
         let longest = limits.request_timeout.0 + limits.body_timeout.0 + BACKSTOP;
         let failed = |log_line: &str, code: Code| {
-            log::error!("{}: {log_line}", endpoint.route.path);
+            if let Some(kept_back) = endpoint.said.may_say(Instant::now(), code) {
+                log::error!(kept_back; "{}: {log_line}", endpoint.route.path);
+            }
             let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &trace);
             response.map_body(|_, body| EitherBody::left(body))
         };

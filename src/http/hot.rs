@@ -13,6 +13,7 @@ use crate::cache::entry::Entry;
 use crate::cache::fence::Standing;
 use crate::cache::key::Key;
 use crate::config::param::Params;
+use crate::nodes::queue::Priority;
 
 /// Answers that are kept in mind.
 const KEYS_MAX: usize = 1024;
@@ -71,7 +72,7 @@ impl Pipeline {
         };
         fallen.sort_unstable_by_key(|(hits, ..)| std::cmp::Reverse(*hits));
         for (_, key, Asked { endpoint, params, canonical }) in fallen.into_iter().take(REFRESHES_MAX) {
-            self.refresh(&endpoint, params, key, &canonical);
+            self.refresh(&endpoint, params, key, &canonical, Priority::Background);
         }
     }
 }

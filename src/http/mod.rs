@@ -1,6 +1,8 @@
 //! HTTP: the listener, the way of a request as one readable list, problem documents, middlewares.
+pub mod admission;
 pub mod alone;
 pub mod audit;
+pub mod client;
 pub mod connections;
 pub mod cors;
 pub mod failover;
@@ -14,6 +16,7 @@ pub mod middleware;
 pub mod nodes;
 pub mod pipeline;
 pub mod problem;
+pub mod rate_limit;
 pub mod resolve;
 pub mod respond;
 pub mod server;

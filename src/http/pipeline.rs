@@ -9,8 +9,10 @@ use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use super::admission::Admission;
 use super::alone::Alone;
 use super::audit::Audit;
+use super::client::Client;
 use super::failover::Starting;
 use super::fill::{Fill, Produced, beside};
 use super::forward::Incoming;
@@ -18,6 +20,7 @@ use super::headers::Asked;
 use super::hot::Hot;
 use super::middleware::Next;
 use super::nodes::NodePages;
+use super::rate_limit::Rates;
 use super::respond::{self, CacheStatus};
 use super::shadow::Shadows;
 use super::surface::Endpoint;
@@ -33,6 +36,7 @@ use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
 use crate::error::{Code, Error};
 use crate::mode::Capabilities;
+use crate::nodes::queue::Priority;
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -45,6 +49,8 @@ pub struct Passage {
     pub params: Params,
     /// Whether a shared answer may do.
     pub plan: Plan,
+    /// Who asks, where that is counted.
+    pub client: Option<Client>,
     /// Its id.
     pub request_id: HeaderValue,
     /// When its header was read.
@@ -83,6 +89,10 @@ pub struct Pipeline {
     pub settings: Arc<Settings>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// How many sources may run.
+    pub admission: Admission,
+    /// How often clients may ask.
+    pub rates: Rates,
     /// What is told of nodes.
     pub nodes: NodePages,
     /// Answers to render again when they fall.
@@ -100,13 +110,13 @@ pub struct Pipeline {
 impl Pipeline {
     /// Answers a request that L1 did not.
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
-        let Passage { endpoint, params, plan, request_id, started } = passage;
+        let Passage { endpoint, params, plan, request_id, started, .. } = passage;
         let upstream = endpoint.producer.upstream();
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
             return HttpResponse::from(response).map_into_boxed_body();
         }
-        if upstream.is_some() && request.method() == Method::GET {
+        if self.capabilities.fills && upstream.is_some() && request.method() == Method::GET {
             self.shadow(&endpoint, &params);
         }
         match (plan, upstream) {
@@ -176,13 +186,15 @@ impl Pipeline {
         started: Instant,
     ) -> Result<Response<Bytes>, Response<Bytes>> {
         let had_stale = shared.stale.is_some();
-        let (outcome, collapsed) = match self.join(Fill::new(endpoint, params, shared.key, &shared.canonical)) {
+        let join = || self.join(Fill::new(endpoint, params, shared.key, &shared.canonical));
+        let place = self.admission.waiters.take(1);
+        let (outcome, collapsed) = match place.as_ref().and_then(|_| join()) {
             Some((wait, collapsed)) => {
                 let outcome = actix_rt::time::timeout(self.settings.limits.request_timeout.0, wait.outcome()).await;
                 let late = |_| Err(Error::new(Code::SourceTimeout, "the source did not answer in time"));
                 (outcome.unwrap_or_else(late), collapsed)
             }
-            None => (Err(Error::new(Code::Overloaded, "as many sources as may are running")), false),
+            None => (Err(Error::new(Code::Overloaded, "as many requests as may are waiting")), false),
         };
         let (asked, now) = (Asked::read(request.headers()), Instant::now());
         let mut status = CacheStatus::Forwarded { had_stale, stored: false, collapsed };
@@ -236,8 +248,14 @@ impl Pipeline {
         request_id: &HeaderValue,
         started: Instant,
     ) -> Response<Bytes> {
+        let patience = self.admission.patience(false);
+        let mut pass = match self.admission.direct.enter(Priority::Foreground, patience).await {
+            Ok(pass) => pass,
+            Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
+        };
         let Produced { answer, detail, took, .. } =
             self.produce(endpoint, params, request.method().as_str(), body, consistency, None).await;
+        pass.measured(&endpoint.route.path, &answer);
         let mut response = match answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
@@ -263,15 +281,23 @@ impl Pipeline {
 
     /// The entry, where it may stand in for a source that failed, and how long ago it expired.
     fn usable_on_error<'a>(&self, entry: &'a Arc<Entry>, error: &Error, now: Instant) -> Option<(&'a Entry, Duration)> {
+        if !error.code.is_source_failure() {
+            return None;
+        }
+        self.stands_in(entry, now).map(|past| (&**entry, past))
+    }
+
+    /// Whether an entry is good where its source fails, and how long ago it expired.
+    pub(super) fn stands_in(&self, entry: &Entry, now: Instant) -> Option<Duration> {
         let age = entry.age(now);
-        if !error.code.is_source_failure() || entry.standing(&self.cache.fences, age, now) == Standing::Forbidden {
+        if entry.standing(&self.cache.fences, age, now) == Standing::Forbidden {
             return None;
         }
         match entry.freshness(age) {
             // Fresh by its age, so it was purged: the answer of last resort until it would have expired anyway.
             Freshness::Fresh(_) if entry.limits.stale_if_error.is_zero() => None,
-            Freshness::Fresh(_) => Some((entry, Duration::ZERO)),
-            Freshness::Revalidate(past) | Freshness::IfError(past) => Some((entry, past)),
+            Freshness::Fresh(_) => Some(Duration::ZERO),
+            Freshness::Revalidate(past) | Freshness::IfError(past) => Some(past),
             Freshness::Gone => None,
         }
     }

@@ -10,6 +10,15 @@ use crate::error::{Code, Error};
 /// Seconds after which a retry makes sense: breakers and samplers have looked again by then.
 const RETRY_AFTER_SECS: &str = "2";
 
+/// Those whom a crowd kept out do not all come back in the same second.
+fn retry_after(code: Code) -> &'static str {
+    const SPREAD: [&str; 4] = ["1", "2", "3", "4"];
+    match code {
+        Code::Overloaded => fastrand::choice(SPREAD).unwrap_or(RETRY_AFTER_SECS),
+        _ => RETRY_AFTER_SECS,
+    }
+}
+
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: String,
@@ -41,7 +50,7 @@ pub fn response(error: &Error, request_id: &HeaderValue, routes: Option<&[String
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if matches!(info.status, 429 | 503) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after(error.code)));
     }
     response
 }

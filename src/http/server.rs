@@ -5,21 +5,25 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::Response;
 use actix_service::IntoServiceFactory;
 use actix_web::dev::Server;
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::admission::Share;
 use super::connections::Connections;
 use super::forward::Incoming;
 use super::front::{Front, FrontFactory};
-use super::pipeline::{Passage, Pipeline};
+use super::pipeline::{Passage, Pipeline, Plan};
 use super::problem;
+use super::respond::{self, CacheStatus};
 use crate::config::ConfigError;
+use crate::config::overload::Rate;
 use crate::config::settings::{LimitSettings, ServerSettings, Settings};
 use crate::error::{Code, Error};
 
@@ -104,15 +108,43 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
         log::error!("a request came past the front without its passage");
         return HttpResponse::InternalServerError().finish();
     };
-    match incoming(&request, payload, &passage, &pipeline.settings).await {
-        Ok(body) => pipeline.into_inner().respond(&request, body, *passage).await,
-        Err(error) => {
-            let mut response = problem::response(&error, &passage.request_id, None);
-            // The rest of the body must not be read as the next request.
-            response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
-            HttpResponse::from(response).map_into_boxed_body()
-        }
+    let rated = pipeline.rates.count(&passage.endpoint, passage.client);
+    if let Some((rate, retry_secs)) = rated.refused() {
+        let mut response = limited(&pipeline, &passage, rate, retry_secs);
+        rated.tell(response.headers_mut());
+        return unread(response, &request);
     }
+    let mut held = pipeline.admission.bodies.share();
+    match incoming(&request, payload, &passage, &pipeline.settings, &mut held).await {
+        Ok(body) => {
+            let is_shared = matches!(passage.plan, Plan::Shared(_));
+            let mut response = pipeline.into_inner().respond(&request, body, *passage).await;
+            if !is_shared {
+                rated.tell(response.headers_mut());
+            }
+            response
+        }
+        Err(error) => unread(problem::response(&error, &passage.request_id, None), &request),
+    }
+}
+
+/// The answer to a client that asks too often.
+fn limited(pipeline: &Pipeline, passage: &Passage, rate: Rate, retry_secs: u64) -> Response<Bytes> {
+    let Passage { endpoint, request_id, .. } = passage;
+    pipeline.metrics.rate_limited.with_label_values(&[endpoint.route.path.as_str()]).inc();
+    let error =
+        Error::new(Code::RateLimited, format!("more than {rate} requests came from this client, or on this route"));
+    let mut response = respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(retry_secs));
+    response
+}
+
+/// An answer that is given before the body was read, if there is one: what is left of it must not be read as the next request.
+fn unread(mut response: Response<Bytes>, request: &HttpRequest) -> HttpResponse {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
+    }
+    HttpResponse::from(response).map_into_boxed_body()
 }
 
 /// The body of a request: whole, unless it only passes through.
@@ -121,26 +153,32 @@ async fn incoming(
     payload: web::Payload,
     passage: &Passage,
     settings: &Settings,
+    held: &mut Share,
 ) -> Result<Incoming, Error> {
     let is_passed_on = passage.endpoint.producer.upstream().is_some();
     if is_passed_on && Incoming::streams(request, &settings.limits)? {
         return Ok(Incoming::Stream(payload));
     }
-    read_body(request, payload, settings).await.map(Incoming::Whole)
+    read_body(request, payload, settings, held).await.map(Incoming::Whole)
 }
 
-/// The whole body, inside the limits of length and time.
+/// The whole body, inside the limits of length and time, and of what all bodies together may take up.
 ///
 /// # Errors
-/// `body_too_large` and `body_incomplete`.
-pub async fn read_body(request: &HttpRequest, payload: web::Payload, settings: &Settings) -> Result<Bytes, Error> {
+/// `body_too_large`, `body_incomplete` and `overloaded`.
+pub async fn read_body(
+    request: &HttpRequest,
+    payload: web::Payload,
+    settings: &Settings,
+    held: &mut Share,
+) -> Result<Bytes, Error> {
     let LimitSettings { body_bytes_max, body_timeout, .. } = settings.limits;
     // What says beforehand that it is too long need not be waited for.
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > u64::try_from(body_bytes_max).unwrap_or(u64::MAX)) {
         return Err(too_large(body_bytes_max));
     }
-    let read = collect(payload, body_bytes_max);
+    let read = collect(payload, body_bytes_max, held);
     let late = |_| Err(Error::new(Code::BodyIncomplete, "the body did not arrive in time"));
     actix_rt::time::timeout(body_timeout.0, read).await.unwrap_or_else(late)
 }
@@ -149,12 +187,15 @@ fn too_large(bytes_max: usize) -> Error {
     Error::new(Code::BodyTooLarge, format!("the body has more than {bytes_max} bytes"))
 }
 
-async fn collect(mut payload: web::Payload, bytes_max: usize) -> Result<Bytes, Error> {
+async fn collect(mut payload: web::Payload, bytes_max: usize, held: &mut Share) -> Result<Bytes, Error> {
     let mut body = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| Error::new(Code::BodyIncomplete, "the body broke off"))?;
         if body.len() + chunk.len() > bytes_max {
             return Err(too_large(bytes_max));
+        }
+        if !held.grow(chunk.len()) {
+            return Err(Error::new(Code::Overloaded, "as many bodies as may are being read"));
         }
         body.extend_from_slice(&chunk);
     }

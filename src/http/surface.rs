@@ -7,18 +7,21 @@ use actix_http::header::HeaderValue;
 
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
+use super::rate_limit::RouteLimits;
 use super::shadow::Twin;
 use crate::cache::key::KeyMaker;
 use crate::cache::tag::Tags;
 use crate::config::manifest::upstream::Shadow;
 use crate::config::manifest::{Manifest, Route, Source, Watch};
 use crate::config::settings::Settings;
+use crate::error::Code;
 use crate::source::Producer;
 use crate::source::handler::Registry;
 use crate::source::sql::SqlSource;
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::{LookupResult, Metrics};
+use crate::telemetry::sparing::Sparing;
 use crate::telemetry::striped::Striped;
 
 /// All routes of an instance, ready to serve.
@@ -56,6 +59,10 @@ pub struct Endpoint {
     pub cors: bool,
     /// All other middlewares, outermost first.
     pub middlewares: Vec<Middleware>,
+    /// How often it may be asked past L1.
+    pub limits: RouteLimits,
+    /// What was said of it in the log, by what went wrong.
+    pub said: Sparing<Code>,
     /// Counters of the hit path, resolved beforehand so that a hit looks nothing up.
     pub counters: Counters,
 }
@@ -116,6 +123,8 @@ impl Surface {
                 cache_control: headers::interned(cache_control(route, settings)),
                 cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
+                limits: RouteLimits::new(route.rates, settings.rate_limit.clients_max),
+                said: Sparing::default(),
                 counters: Counters::new(metrics, &route.path),
                 route: Arc::clone(route),
             });

@@ -23,6 +23,16 @@ pub struct Metrics {
     pub fills: IntCounterVec,
     /// Requests that waited for another's fill.
     pub fill_waiters: IntCounterVec,
+    /// Sources that were not run, since too many ran already.
+    pub overload_refused: IntCounterVec,
+    /// How many sources may run at once.
+    pub overload_limit: IntGaugeVec,
+    /// How many sources run.
+    pub overload_running: IntGaugeVec,
+    /// How many sources wait for a place.
+    pub overload_waiting: IntGaugeVec,
+    /// Requests that came more often than they may.
+    pub rate_limited: IntCounterVec,
     /// Requests to upstreams' endpoints.
     pub upstream_tries: IntCounterVec,
     /// Requests to upstreams that were worth repeating.
@@ -65,6 +75,14 @@ pub struct Metrics {
     pub pool_connections: IntGaugeVec,
     /// Whether changes of a watched table go unnoticed.
     pub watch_broken: IntGaugeVec,
+    /// Entries that were pulled from a peer.
+    pub peer_entries: IntCounterVec,
+    /// Their pages' bytes.
+    pub peer_bytes: IntCounterVec,
+    /// Pages that were not had.
+    pub peer_failures: IntCounterVec,
+    /// Time since nothing was left to pull from a peer; absent until then.
+    pub peer_pull_age_seconds: GaugeVec,
     /// 1 while something that is configured is not in use.
     pub degraded: IntGauge,
 }
@@ -104,6 +122,9 @@ impl Metrics {
         );
         let replication_lag_seconds = GaugeVec::new(lag, &["node"])?;
         registry.register(Box::new(replication_lag_seconds.clone()))?;
+        let pull_age = opts("peer_pull_age_seconds", "Since when all that a peer had is here; absent before that.");
+        let peer_pull_age_seconds = GaugeVec::new(pull_age, &["peer"])?;
+        registry.register(Box::new(peer_pull_age_seconds.clone()))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(Self {
@@ -117,6 +138,15 @@ impl Metrics {
                 "Requests that waited for another request's fill.",
                 &["route"],
             )?,
+            overload_refused: counters(
+                "overload_refused_total",
+                "Sources not run because too many ran, by kind and how urgent they were.",
+                &["kind", "priority"],
+            )?,
+            overload_limit: gauges("overload_limit", "How many sources may run at once, by kind.", &["kind"])?,
+            overload_running: gauges("overload_running", "How many sources run, by kind.", &["kind"])?,
+            overload_waiting: gauges("overload_waiting", "How many sources wait for a place, by kind.", &["kind"])?,
+            rate_limited: counters("rate_limited_total", "Requests refused with 429, by route.", &["route"])?,
             upstream_tries: counters(
                 "upstream_tries_total",
                 "Requests to endpoints of upstreams, by outcome: ok, connect, broken, timeout, status, own.",
@@ -169,6 +199,14 @@ impl Metrics {
                 "1 while changes of a watched table go unnoticed; mainstay migrate mends it.",
                 &["table"],
             )?,
+            peer_entries: counters("peer_entries_total", "Entries that were pulled from the peer.", &["peer"])?,
+            peer_bytes: counters("peer_bytes_total", "Bytes that were pulled from the peer.", &["peer"])?,
+            peer_failures: counters(
+                "peer_failures_total",
+                "Pages of the peer's snapshot that were not had, by reason.",
+                &["peer", "reason"],
+            )?,
+            peer_pull_age_seconds,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })

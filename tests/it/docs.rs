@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
@@ -15,6 +15,7 @@ const PAGES: [&str; 10] = [
     "docs/failover.md",
     "docs/manifest.md",
     "docs/operating.md",
+    "docs/overload.md",
     "docs/replicas.md",
     "docs/upstream.md",
 ];
@@ -76,8 +77,7 @@ fn every_test_that_the_documents_name_exists() {
             (module.trim_end_matches("::mod").to_owned(), fs::read_to_string(path).unwrap())
         })
         .collect();
-    let mut named: Vec<(&str, String)> =
-        in_failures("test").into_iter().map(|test| ("README.md", test)).collect();
+    let mut named: Vec<(&str, String)> = in_failures("test").into_iter().map(|test| ("README.md", test)).collect();
     for page in PAGES {
         let text = read(page);
         for paragraph in text.split("\n\n").filter_map(|paragraph| paragraph.trim().strip_prefix("Tests: ")) {

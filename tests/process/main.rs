@@ -9,8 +9,10 @@
 )]
 
 mod check;
+mod choose_node;
 mod configuration;
 mod data;
+mod degradation;
 mod deploy;
 mod dev;
 mod edge;

@@ -235,17 +235,27 @@ pub fn get(url: &str) -> Reply {
 
 /// Sends a request; no answer at all has status 0.
 pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Reply {
+    request_within(PATIENCE, method, url, headers, body)
+}
+
+/// As [`request`], with a limit to the time that it takes.
+pub fn request_within(limit: Duration, method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Reply {
     static AGENT: LazyLock<ureq::Agent> = LazyLock::new(|| {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).max_idle_connections(0);
-        config.timeout_global(Some(PATIENCE)).build().into()
+        ureq::Agent::config_builder().http_status_as_error(false).max_idle_connections(0).build().into()
     });
     let mut builder = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
     let answer = match body {
-        Some(body) => AGENT.run(builder.body(body.to_owned()).unwrap()),
-        None => AGENT.run(builder.body(()).unwrap()),
+        Some(body) => {
+            let request = AGENT.configure_request(builder.body(body.to_owned()).unwrap());
+            AGENT.run(request.timeout_global(Some(limit)).build())
+        }
+        None => {
+            let request = AGENT.configure_request(builder.body(()).unwrap());
+            AGENT.run(request.timeout_global(Some(limit)).build())
+        }
     };
     match answer {
         Ok(mut answer) => Reply {

@@ -1,38 +1,26 @@
 //! What is soaked: a primary, two replicas, Redis, and three processes of the real binary.
 
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::sync::Mutex;
 
-use mainstay::local::{Postgres, PostgresOptions, Redis, RedisOptions, ReplicaOptions, Scratch, Signal};
+use mainstay::local::Signal;
 
-use crate::history::KEYS;
-use crate::support::{Folder, Origin, get, mainstay};
+use crate::ground::{Ground, ROUTES, url};
+use crate::support::{Origin, get};
 
 pub const INSTANCES: usize = 3;
 
-const ROUTES: &str = r#"
-[[route]]
-path = "/public/counters/{id}"
-result = "row"
-sql = "SELECT value FROM counters WHERE id = $1"
-params = [{ name = "id", in = "path", type = "integer" }]
-[route.cache]
-ttl = "1h"
-stale_while_revalidate = "1h"
-stale_if_error = "1d"
-tags = ["counters:{id}"]
-watch = [{ table = "counters", tag = "counters:{id}" }]
-"#;
-
 pub struct Fleet {
     instances: [Mutex<Member>; INSTANCES],
-    pub replicas: [Postgres; 2],
-    pub primary: Postgres,
-    pub redis: Redis,
-    /// What Redis loads when it starts.
-    pub dump: PathBuf,
-    folder: Folder,
-    _scratch: Scratch,
+    ground: Ground,
+}
+
+impl Deref for Fleet {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
 }
 
 /// An instance, or the place of one.
@@ -43,28 +31,8 @@ struct Member {
 
 impl Fleet {
     pub fn start() -> Self {
-        let scratch = Scratch::new("soak").unwrap();
-        let options = PostgresOptions::new(scratch.join("primary"))
-            .setting("fsync", "off")
-            .setting("shared_buffers", "16MB")
-            .setting("wal_retrieve_retry_interval", "100ms");
-        let primary = Postgres::primary(options).unwrap();
-        let table = format!(
-            "CREATE TABLE counters (id integer PRIMARY KEY, value bigint NOT NULL); \
-             INSERT INTO counters SELECT id, 0 FROM generate_series(0, {}) AS id",
-            KEYS - 1
-        );
-        primary.psql("postgres", &table).unwrap();
-        let folder = Folder::new(ROUTES);
-        let migrated = mainstay(&["migrate", "--config", folder.text()], &[("DATABASE_URL", &url(&primary))]);
-        assert_eq!(migrated.code, Some(0), "{migrated:?}");
-        let replicas =
-            ["first", "second"].map(|name| primary.replica(ReplicaOptions::new(scratch.join(name))).unwrap());
-        let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap();
-        let redis = redis.expect("redis-server is installed");
-        let dump = redis.server.log().with_file_name("dump.rdb");
         let instances = [(); INSTANCES].map(|()| Mutex::new(Member { life: 0, origin: None }));
-        let fleet = Self { instances, replicas, primary, redis, dump, folder, _scratch: scratch };
+        let fleet = Self { instances, ground: Ground::new("soak", ROUTES) };
         (0..INSTANCES).for_each(|instance| fleet.bring_back(instance));
         fleet
     }
@@ -129,8 +97,4 @@ impl Fleet {
         let metrics = ["mainstay_audit_checked_total", "mainstay_audit_wrong_total", "mainstay_bus_gaps_total"];
         metrics.map(|metric| format!("{metric} {}", self.sum(metric))).join(", ")
     }
-}
-
-fn url(postgres: &Postgres) -> String {
-    postgres.url("postgres", "postgres")
 }

@@ -11,6 +11,7 @@
 )]
 
 mod fleet;
+mod ground;
 mod history;
 mod trouble;
 
@@ -26,6 +27,7 @@ use mainstay::local::wait_until;
 use postgres::{Client, NoTls};
 
 use fleet::{Fleet, INSTANCES};
+use ground::number;
 use history::{History, KEYS, Seen};
 use support::{PATIENCE, Reply, get};
 use trouble::Trouble;
@@ -39,10 +41,6 @@ const WRITE_PAUSE: Duration = Duration::from_millis(20);
 const READ_PAUSE: Duration = Duration::from_millis(4);
 /// Rest between two troubles, so that their ends are seen as well.
 const CALM: Duration = Duration::from_millis(500);
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
 
 #[test]
 fn a_fleet_in_trouble_serves_nothing_old_as_fresh() {

@@ -94,9 +94,32 @@ impl Ledger {
         self.bound();
     }
 
+    /// The hard purges that an origin knows whose entries are taken over from now on, and whether they are all that matter. They
+    /// are kept as they are, whatever the clock is here: what is stamped by another clock than a purge of its tags is not
+    /// served, since nobody can say which came first.
+    pub fn learn_hard_of_peer(&mut self, purges: &HardPurges, are_all: bool) {
+        let mark = |at: Position| Mark { at: Some(at), reads: None };
+        for (hash, at) in &purges.tags {
+            self.tags.entry(*hash).or_default().raise(mark(*at), true);
+        }
+        if let Some(at) = purges.all {
+            self.all.raise(mark(at), true);
+        }
+        // Who has heard the stream asks there what he missed of it.
+        if are_all && self.hard.missed.is_none() {
+            self.hard.learn();
+        }
+        self.bound();
+    }
+
     /// All hard purges that matter, to be told on; none while some may be missing.
     pub fn hard_purges(&self) -> Option<HardPurges> {
-        let through = self.heard.filter(|_| self.knows_hard())?;
+        self.known_hard_purges().filter(|_| self.knows_hard())
+    }
+
+    /// The hard purges that are known here, to be told on; none where nothing was told.
+    pub fn known_hard_purges(&self) -> Option<HardPurges> {
+        let through = self.heard?;
         let fence = |(hash, fence): (&u64, &Fence)| Some((*hash, fence.hard.at?));
         let mut tags: Vec<(u64, Position)> = self.tags.iter().filter_map(fence).collect();
         tags.sort_unstable_by_key(|(hash, at)| (std::cmp::Reverse((at.timeline, at.lsn)), *hash));
@@ -208,6 +231,34 @@ mod tests {
         ledger.give_up_hard();
         assert_eq!(standing(&ledger, 9, "a"), Standing::Forbidden);
         assert_eq!(ledger.standing(Some(other), None, &[Tag::new("a")]), Standing::Current);
+    }
+
+    #[test]
+    fn what_a_peer_tells_of_is_kept_as_it_is_whatever_the_clock() {
+        let mut ledger = Ledger::new(100);
+        ledger.learn_hard_of_peer(&told_on(), false);
+        assert!(ledger.hard_unknown(), "he may not know all");
+        ledger.learn_hard_of_peer(&told_on(), true);
+        assert!(ledger.knows_hard());
+        let check = |ledger: &Ledger| {
+            assert_eq!(standing(ledger, 9, "a"), Standing::Forbidden);
+            assert_ne!(standing(ledger, 11, "a"), Standing::Forbidden);
+            assert_ne!(standing(ledger, 9, "b"), Standing::Forbidden);
+        };
+        check(&ledger);
+        let other = Position { system: SystemId(8), ..at(50) };
+        let stamped = |ledger: &Ledger| ledger.standing(Some(other), None, &[Tag::new("a")]);
+        assert_eq!(stamped(&ledger), Standing::Forbidden, "nobody can say which came first");
+        // The clock comes later, and is that of the peer: his purges hold as they are.
+        ledger.turn_to(SystemId(7), Timeline(1));
+        check(&ledger);
+        // He restarts, with another clock: what was purged on either is not served.
+        ledger.learn_hard_of_peer(
+            &HardPurges { through: other, all: None, tags: vec![(Tag::new("a").hash(), other)] },
+            true,
+        );
+        assert_eq!(standing(&ledger, 9, "a"), Standing::Forbidden);
+        assert_ne!(stamped(&ledger), Standing::Forbidden);
     }
 
     #[test]

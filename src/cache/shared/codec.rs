@@ -174,6 +174,14 @@ impl Codec {
         Ok(Variants::from_parts(tag, identity, copy(gzip), copy(brotli)))
     }
 
+    /// The checksum of a page of values: see `page.rs`.
+    pub(in crate::cache) fn page_checksum(&self, page: &[u8]) -> [u8; 16] {
+        let mut hasher = self.hasher;
+        hasher.write(b"page");
+        hasher.write(page);
+        hasher.finish128().as_u128().to_be_bytes()
+    }
+
     /// Covers all but itself.
     fn checksum(&self, key: Key, value: &[u8]) -> [u8; 16] {
         let mut hasher = self.hasher;
@@ -184,19 +192,20 @@ impl Codec {
     }
 }
 
-struct Writer(Vec<u8>);
+/// Writes numbers, the greatest digits first, and parts with their lengths before them.
+pub(in crate::cache) struct Writer(pub Vec<u8>);
 
 impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(in crate::cache) fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// A length that four bytes cannot hold is one that no reader finds so many bytes for.
-    fn length(&mut self, length: usize) {
+    pub(in crate::cache) fn length(&mut self, length: usize) {
         self.bytes(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     }
 
-    fn part(&mut self, part: &[u8]) {
+    pub(in crate::cache) fn part(&mut self, part: &[u8]) {
         self.length(part.len());
         self.bytes(part);
     }
@@ -212,7 +221,7 @@ impl Writer {
         self.bytes(&u64::try_from(span.as_micros()).unwrap_or(u64::MAX).to_be_bytes());
     }
 
-    fn position(&mut self, position: Option<Position>) {
+    pub(in crate::cache) fn position(&mut self, position: Option<Position>) {
         let zero = Position::start_of(SystemId(0), Timeline(0));
         let Position { system, timeline, lsn } = position.unwrap_or(zero);
         self.bytes(&[u8::from(position.is_some())]);
@@ -222,24 +231,25 @@ impl Writer {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads what a [`Writer`] wrote. Whatever the bytes are, that ends.
+pub(in crate::cache) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn bytes(&mut self, count: usize) -> Result<&'a [u8], NotOurs> {
+    pub(in crate::cache) fn bytes(&mut self, count: usize) -> Result<&'a [u8], NotOurs> {
         let (bytes, rest) = self.0.split_at_checked(count).ok_or(NotOurs)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], NotOurs> {
+    pub(in crate::cache) fn array<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], NotOurs> {
         self.bytes(COUNT)?.try_into().map_err(|_| NotOurs)
     }
 
-    fn length(&mut self) -> Result<usize, NotOurs> {
+    pub(in crate::cache) fn length(&mut self) -> Result<usize, NotOurs> {
         usize::try_from(u32::from_be_bytes(self.array()?)).map_err(|_| NotOurs)
     }
 
-    fn part(&mut self) -> Result<&'a [u8], NotOurs> {
+    pub(in crate::cache) fn part(&mut self) -> Result<&'a [u8], NotOurs> {
         let length = self.length()?;
         self.bytes(length)
     }
@@ -259,7 +269,7 @@ impl<'a> Reader<'a> {
         Ok(Duration::from_micros(u64::from_be_bytes(self.array()?)))
     }
 
-    fn position(&mut self) -> Result<Option<Position>, NotOurs> {
+    pub(in crate::cache) fn position(&mut self) -> Result<Option<Position>, NotOurs> {
         let is_there = self.array::<1>()? == [1];
         let position = Position {
             system: SystemId(u64::from_be_bytes(self.array()?)),

@@ -4,7 +4,6 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
-use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSubSink};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
@@ -13,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::config::ConfigError;
 use crate::config::settings::RedisSettings;
+use crate::telemetry::sparing::Sparing;
 
 /// Attempts of the cluster client at one command: it has moved, the map of slots is read again, it has moved once more.
 const CLUSTER_ATTEMPTS: u32 = 3;
@@ -20,8 +20,6 @@ const CLUSTER_ATTEMPTS: u32 = 3;
 const CLUSTER_PAUSE_MS: (u64, u64) = (5, 20);
 /// Connecting to a cluster takes several connections.
 const CLUSTER_CONNECT_FACTOR: u32 = 3;
-/// How often it is said what is the matter.
-const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// The way in which URLs are written, for whoever wrote another one.
 const FORMS: &str = "redis.url: write redis://HOST:PORT, rediss:// for TLS, redis-cluster:// or rediss-cluster:// for a \
                      cluster (several nodes separated by commas)";
@@ -30,7 +28,7 @@ const FORMS: &str = "redis.url: write redis://HOST:PORT, rediss:// for TLS, redi
 pub struct Target {
     kind: Kind,
     connect_timeout: Duration,
-    said_at: Mutex<Option<Instant>>,
+    said: Sparing<&'static str>,
 }
 
 enum Kind {
@@ -85,16 +83,13 @@ impl Target {
             }
             _ => return Err(ConfigError::new(FORMS)),
         };
-        Ok(Self { kind, connect_timeout: settings.connect_timeout.0, said_at: Mutex::new(None) })
+        Ok(Self { kind, connect_timeout: settings.connect_timeout.0, said: Sparing::default() })
     }
 
     /// Says what is the matter, now and then: the same may happen to every request and at every attempt.
-    pub(super) fn say(&self, what: &str, reason: &dyn std::fmt::Display) {
-        let now = Instant::now();
-        let mut said_at = self.said_at.lock();
-        if said_at.is_none_or(|at| now.duration_since(at) > SAY_INTERVAL) {
-            *said_at = Some(now);
-            log::warn!("{what}: {reason}");
+    pub(super) fn say(&self, what: &'static str, reason: &dyn std::fmt::Display) {
+        if let Some(kept_back) = self.said.may_say(Instant::now(), what) {
+            log::warn!(kept_back; "{what}: {reason}");
         }
     }
 

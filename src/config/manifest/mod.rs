@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::overload::RouteRates;
 use super::param::{Param, Place};
 use statement::Statement;
 use upstream::{Shadow, Upstream};
@@ -44,6 +45,8 @@ pub struct Route {
     pub params: Vec<Param>,
     /// Whether parameters that are not declared are dropped; else they are a 400.
     pub unknown_params: UnknownParams,
+    /// How often it may be asked past L1.
+    pub rates: RouteRates,
     /// The cache policy; `None`: never stored, `no-store`.
     pub cache: Option<CachePolicy>,
     /// Whether responses belong to one caller (`no-store, private`).

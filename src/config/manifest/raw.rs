@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
 use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch};
+use crate::config::overload::RouteRates;
 use crate::config::param::{Param, Place, Scalar, Value};
 use crate::config::units::{Span, fingerprint_part};
 
@@ -80,6 +81,8 @@ pub(super) struct RawRoute {
     #[serde(default)]
     params: Vec<RawParam>,
     unknown_params: Option<UnknownParams>,
+    #[serde(default)]
+    rate_limit: RouteRates,
     cache: Option<RawCache>,
 }
 
@@ -310,6 +313,7 @@ fn validate(
         middlewares: raw.middlewares,
         params,
         unknown_params: raw.unknown_params.unwrap_or(UnknownParams::Refuse),
+        rates: raw.rate_limit,
         cache,
         fingerprint: [0; 16],
         line,

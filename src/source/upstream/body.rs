@@ -27,14 +27,20 @@ pub struct Upload {
     length: Option<u64>,
     /// Whether any of it may have been sent.
     has_begun: AtomicBool,
-    is_whole: AtomicBool,
-    trouble: OnceLock<Error>,
+    end: Arc<End>,
 }
 
-/// Brings a body from the client.
+/// Brings a body from the client. It holds nothing of the [`Upload`] but its end, and so learns when nobody wants more.
 pub struct Uploader {
     chunks: mpsc::Sender<Bytes>,
-    upload: Arc<Upload>,
+    end: Arc<End>,
+}
+
+/// How a body ended.
+#[derive(Default)]
+struct End {
+    is_whole: AtomicBool,
+    trouble: OnceLock<Error>,
 }
 
 /// The client's body ended before it was whole.
@@ -46,24 +52,19 @@ impl Upload {
     /// A body of such a length, where that is known, and the one who brings it.
     pub fn new(length: Option<u64>) -> (Arc<Self>, Uploader) {
         let (sender, chunks) = mpsc::channel(WAITING_MAX);
-        let upload = Arc::new(Self {
-            chunks: Mutex::new(chunks),
-            length,
-            has_begun: AtomicBool::new(false),
-            is_whole: AtomicBool::new(false),
-            trouble: OnceLock::new(),
-        });
-        (Arc::clone(&upload), Uploader { chunks: sender, upload })
+        let end = Arc::<End>::default();
+        let uploader = Uploader { chunks: sender, end: Arc::clone(&end) };
+        (Arc::new(Self { chunks: Mutex::new(chunks), length, has_begun: AtomicBool::new(false), end }), uploader)
     }
 
     /// Whether all of it has come.
     pub fn is_whole(&self) -> bool {
-        self.is_whole.load(Ordering::Acquire)
+        self.end.is_whole.load(Ordering::Acquire)
     }
 
     /// Why it did not come: then the upstream is not to blame.
     pub(super) fn trouble(&self) -> Option<Error> {
-        self.trouble.get().cloned()
+        self.end.trouble.get().cloned()
     }
 
     pub(super) const fn length(&self) -> Option<u64> {
@@ -98,8 +99,8 @@ impl Uploader {
     /// That was all of it, or there will be no more.
     pub fn end(self, outcome: Result<(), Error>) {
         match outcome {
-            Ok(()) => self.upload.is_whole.store(true, Ordering::Release),
-            Err(error) => drop(self.upload.trouble.set(error)),
+            Ok(()) => self.end.is_whole.store(true, Ordering::Release),
+            Err(error) => drop(self.end.trouble.set(error)),
         }
     }
 }

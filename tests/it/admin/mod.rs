@@ -3,6 +3,7 @@
 mod auth;
 mod look;
 mod purge;
+mod snapshot;
 mod warm;
 
 use crate::instance::client::{Connection, Reply};

@@ -49,7 +49,7 @@ fn lose_kept(fleet: &Fleet) {
 /// Waits until a list is kept that ends later than the one there is.
 fn wait_kept_anew(fleet: &Fleet) {
     let before = kept(fleet);
-    lose_kept(&fleet);
+    lose_kept(fleet);
     assert!(wait_until(PATIENCE, || ![String::new(), before.clone()].contains(&kept(fleet))), "no list is kept");
 }
 

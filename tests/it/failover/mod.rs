@@ -2,6 +2,7 @@
 
 mod hard;
 mod health;
+mod peers;
 mod reading;
 mod serving;
 mod snapshot;

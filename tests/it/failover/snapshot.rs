@@ -34,6 +34,9 @@ fn a_snapshot_is_served_without_anything_else_and_stays_as_it_is() {
     failover.admin("POST", "/admin/cache/purge", r#"{"tags":["items:1"],"mode":"hard"}"#);
     assert_eq!(failover.get(ONE).status, 503);
     drop(failover);
+    // A Redis that is not there takes nothing away.
+    let lonely = alone().set("REDIS_URL", "redis://127.0.0.1:1").set("redis.timeout", "60ms").start();
+    assert_eq!(lonely.get(ONE).status, 200);
     let refuses = alone().set("cache.past_hard_purge_max_silence", "refuse").start();
     assert_eq!(refuses.get(ONE).status, 503, "it may have been purged since, and nobody says whether");
     assert_eq!(std::fs::read(&copy).unwrap(), before);

@@ -1,6 +1,7 @@
 //! Nodes as clients and operators see them, on real servers behind a proxy that misbehaves.
 
 mod pages;
+mod steps;
 mod trouble;
 
 use mainstay::local::{Proxy, Server};
