@@ -1,55 +1,46 @@
 //! A cached response: immutable once made, shared by reference, never copied to be served.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::fence::{Fences, Standing};
 use super::policy::{Freshness, Limits};
 use super::tag::Tag;
 use super::variants::Variants;
-use crate::position::Position;
+use crate::position::{Lsn, Position, SystemId, Timeline};
 
 /// Time between two attempts to refresh the same entry: a source that fails at once is not asked by every request.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
-/// What an entry costs beyond its bytes: itself, its place in the map and in the eviction queues (measured by `make bench`).
-const OVERHEAD_BYTES: usize = 750;
+/// What an entry costs beyond its bytes: itself, its place in the map and in the eviction queues (measured by `tests/memory` and `make bench`).
+const OVERHEAD_BYTES: usize = 600;
 
 /// A response that can be served again.
 #[derive(Debug)]
 pub struct Entry {
     /// The canonical request that the entry answers, compared on every hit.
     pub canonical: Box<[u8]>,
-    /// The meaning of the route that made it.
-    pub fingerprint: [u8; 16],
-    /// HTTP status. Only 200 and absences are kept; what a handler answers otherwise is for those who waited.
-    pub status: u16,
-    /// Media type.
-    pub content_type: &'static str,
+    /// What it has in common with most entries of its route, and shares with them.
+    common: Arc<Common>,
     /// The body in each encoding that is kept.
     pub body: Variants,
     /// Surrogate keys.
     pub tags: Box<[Tag]>,
-    /// The position through which the instance that filled it had been told of all changes when it began.
-    pub told: Option<Position>,
-    /// Whether that position means something in this process alone.
+    told: Packed,
+    as_of: Packed,
+    seen: Packed,
+    cost_us: u32,
+    /// Whether the position told means something in this process alone.
     pub is_local: bool,
-    /// A position that its source had read past at least, where one is known.
-    pub as_of: Option<Position>,
-    /// Whether a change leaves it good for stale-while-revalidate.
-    pub outlives_change: bool,
     /// Where this process has it from.
     pub origin: Origin,
     /// When the source was asked: time spent waiting for it counts toward the age.
     pub made: Instant,
-    /// How long the source took, which says how early a refresh has to begin.
-    pub cost: Duration,
-    /// For how long it is good for what.
-    pub limits: Limits,
-    /// Who produced it: `replica`, `primary` or `handler`.
-    pub detail: &'static str,
-    /// Where the entry says that there is nothing: the sentence for the caller. It has no body then.
-    pub absence: Option<Cow<'static, str>>,
     /// When the last refresh began, in milliseconds after `made`; 0: none has.
     refresh_began_ms: AtomicU64,
     /// When the source failed last, in milliseconds after `made`, and in the low 16 bits with which status; 0: it has not.
@@ -62,6 +53,85 @@ pub struct Entry {
     hits: AtomicU64,
     /// The store's number from when it was put there; greater than all while it is only about to be.
     put: AtomicU64,
+}
+
+/// What entries of a route have in common. There may be a million of them, so they share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Common {
+    /// The meaning of the route that made it.
+    pub fingerprint: [u8; 16],
+    /// HTTP status. Only 200 and absences are kept; what a handler answers otherwise is for those who waited.
+    pub status: u16,
+    /// Media type.
+    pub content_type: &'static str,
+    /// Whether a change leaves it good for stale-while-revalidate.
+    pub outlives_change: bool,
+    /// For how long it is good for what.
+    pub limits: Limits,
+    /// Who produced it: `replica`, `primary` or `handler`.
+    pub detail: &'static str,
+    /// Where the entry says that there is nothing: the sentence for the caller. It has no body then.
+    pub absence: Option<Cow<'static, str>>,
+}
+
+/// What is shared by now. It keeps nothing alive.
+static COMMON: LazyLock<Mutex<HashMap<Common, Weak<Common>>>> = LazyLock::new(Mutex::default);
+/// Past so many, those are looked for that nobody has any more; past twice as many, entries have theirs alone.
+const COMMON_MAX: usize = 4096;
+
+impl Common {
+    /// The one that others have, where they have one.
+    fn share(self) -> Arc<Self> {
+        let mut shared = COMMON.lock();
+        if let Some(common) = shared.get(&self).and_then(Weak::upgrade) {
+            return common;
+        }
+        if shared.len() >= COMMON_MAX {
+            shared.retain(|_, common| common.strong_count() > 0);
+        }
+        let common = Arc::new(self);
+        if shared.len() < COMMON_MAX {
+            shared.insert((*common).clone(), Arc::downgrade(&common));
+        }
+        common
+    }
+}
+
+/// A position, or none, in 20 bytes in place of 32.
+#[derive(Clone, Copy, Debug)]
+struct Packed([u32; 5]);
+
+impl Packed {
+    /// No timeline has this number.
+    const NONE: u32 = u32::MAX;
+
+    fn new(position: Option<Position>) -> Self {
+        let Some(Position { system, timeline, lsn }) = position else { return Self([Self::NONE; 5]) };
+        let halves = |number: u64| {
+            let low = u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
+            (u32::try_from(number >> 32).unwrap_or(0), low)
+        };
+        let ((system_high, system_low), (lsn_high, lsn_low)) = (halves(system.0), halves(lsn.0));
+        Self([timeline.0, system_high, system_low, lsn_high, lsn_low])
+    }
+
+    fn get(self) -> Option<Position> {
+        let [timeline, system_high, system_low, lsn_high, lsn_low] = self.0;
+        let whole = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        (timeline != Self::NONE).then(|| Position {
+            system: SystemId(whole(system_high, system_low)),
+            timeline: Timeline(timeline),
+            lsn: Lsn(whole(lsn_high, lsn_low)),
+        })
+    }
+}
+
+impl Deref for Entry {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 /// Where a process has an entry from.
@@ -77,9 +147,9 @@ pub enum Origin {
 
 /// What an entry is made of, beside the request that it answers.
 pub struct Parts {
-    /// See [`Entry::status`].
+    /// See [`Common::status`].
     pub status: u16,
-    /// See [`Entry::content_type`].
+    /// See [`Common::content_type`].
     pub content_type: &'static str,
     /// See [`Entry::body`].
     pub body: Variants,
@@ -91,7 +161,9 @@ pub struct Parts {
     pub is_local: bool,
     /// See [`Entry::as_of`].
     pub as_of: Option<Position>,
-    /// See [`Entry::outlives_change`].
+    /// See [`Entry::seen`].
+    pub seen: Option<Position>,
+    /// See [`Common::outlives_change`].
     pub outlives_change: bool,
     /// See [`Entry::origin`].
     pub origin: Origin,
@@ -99,34 +171,38 @@ pub struct Parts {
     pub made: Instant,
     /// See [`Entry::cost`].
     pub cost: Duration,
-    /// See [`Entry::limits`].
+    /// See [`Common::limits`].
     pub limits: Limits,
-    /// See [`Entry::detail`].
+    /// See [`Common::detail`].
     pub detail: &'static str,
-    /// See [`Entry::absence`].
+    /// See [`Common::absence`].
     pub absence: Option<Cow<'static, str>>,
 }
 
 impl Entry {
     /// An entry that answers a canonical request for a route's meaning.
     pub fn new(canonical: &[u8], fingerprint: [u8; 16], parts: Parts) -> Self {
-        Self {
-            canonical: canonical.into(),
+        let common = Common {
             fingerprint,
             status: parts.status,
             content_type: parts.content_type,
-            body: parts.body,
-            tags: parts.tags.into(),
-            told: parts.told,
-            is_local: parts.is_local,
-            as_of: parts.as_of,
             outlives_change: parts.outlives_change,
-            origin: parts.origin,
-            made: parts.made,
-            cost: parts.cost,
             limits: parts.limits,
             detail: parts.detail,
             absence: parts.absence,
+        };
+        Self {
+            canonical: canonical.into(),
+            common: common.share(),
+            body: parts.body,
+            tags: parts.tags.into(),
+            told: Packed::new(parts.told),
+            as_of: Packed::new(parts.as_of),
+            seen: Packed::new(parts.seen),
+            cost_us: u32::try_from(parts.cost.as_micros()).unwrap_or(u32::MAX),
+            is_local: parts.is_local,
+            origin: parts.origin,
+            made: parts.made,
             refresh_began_ms: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             noted: AtomicU64::new(0),
@@ -136,10 +212,30 @@ impl Entry {
         }
     }
 
+    /// The position through which the instance that filled it had been told of all changes when it began.
+    pub fn told(&self) -> Option<Position> {
+        self.told.get()
+    }
+
+    /// A position that its source had read past at least, where one is known.
+    pub fn as_of(&self) -> Option<Position> {
+        self.as_of.get()
+    }
+
+    /// A position that nothing in it is newer than, where one is known.
+    pub fn seen(&self) -> Option<Position> {
+        self.seen.get()
+    }
+
+    /// How long the source took, which says how early a refresh has to begin.
+    pub fn cost(&self) -> Duration {
+        Duration::from_micros(self.cost_us.into())
+    }
+
     /// What the entry is good for, as far as changes go.
     pub fn standing(&self, fences: &Fences, age: Duration, now: Instant) -> Standing {
         let noted = self.noted.load(Ordering::Relaxed);
-        let (standing, generation) = fences.standing(self.told, self.as_of, &self.tags, noted, age, now);
+        let (standing, generation) = fences.standing(|| (self.told(), self.as_of()), &self.tags, noted, age, now);
         if generation != noted {
             self.noted.store(generation, Ordering::Relaxed);
         }
@@ -153,7 +249,7 @@ impl Entry {
     /// Whether this entry was told more than another one; of two that were told alike, or by different clocks, whether it is
     /// younger.
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        match (self.told, other.told) {
+        match (self.told(), other.told()) {
             (Some(own), Some(other)) if own != other && own.system == other.system => own > other,
             (Some(_), None) => true,
             (None, Some(_)) => false,
@@ -171,9 +267,15 @@ impl Entry {
         self.put.load(Ordering::Acquire) > number
     }
 
+    /// Whether it shows all that another answer may have shown, which was as new as this. What the primary was asked for after a
+    /// position was told has all that anyone had seen of it by then.
+    pub fn covers(&self, seen: Position) -> bool {
+        self.seen() == Some(seen) || self.as_of().or(self.told()).is_some_and(|as_of| as_of.reaches(&seen))
+    }
+
     /// Whether it says to other processes what it says here.
     pub fn is_shareable(&self) -> bool {
-        self.told.is_some() && !self.is_local
+        self.told().is_some() && !self.is_local
     }
 
     /// Counts hits.
@@ -251,6 +353,7 @@ mod tests {
                 tags: Vec::new(),
                 told: told.map(at),
                 as_of: None,
+                seen: None,
                 is_local: false,
                 outlives_change: false,
                 origin: Origin::Filled,

@@ -539,11 +539,10 @@ impl Fences {
     }
 
     /// What an entry of this age is good for. `noted` is the generation under which it was found current before; the one to
-    /// note now comes back beside it.
+    /// note now comes back beside it. `stamp` is what it was told, and what its source had read; a hit seldom needs it.
     pub fn standing(
         &self,
-        told: Option<Position>,
-        as_of: Option<Position>,
+        stamp: impl FnOnce() -> (Option<Position>, Option<Position>),
         tags: &[Tag],
         noted: u64,
         age: Duration,
@@ -554,6 +553,7 @@ impl Fences {
         if noted == generation && millis(now.saturating_duration_since(self.epoch)) < self.silent_from_ms() {
             return (Standing::Current, noted);
         }
+        let (told, as_of) = stamp();
         let mut standing = Standing::Current;
         if noted != generation {
             standing = self.ledger.read().standing(told, as_of, tags);

@@ -15,6 +15,8 @@ use moka::sync::Cache;
 
 use super::entry::Entry;
 use super::key::{HashIsKey, Key};
+use super::shown::Shown;
+use crate::position::Position;
 
 /// Hits that a worker answers from its own notes before it asks the store again, so that the store keeps knowing what is hot.
 const NOTED_HITS: u8 = 32;
@@ -30,6 +32,29 @@ pub struct Memory {
     /// number is void.
     version: AtomicU64,
     retention: Retention,
+    shown: Shown,
+}
+
+/// What vouches for an answer that is about to be shown.
+pub struct Proof<'a> {
+    /// Whether it has all that an answer may have shown which was as new as this.
+    pub covers: &'a dyn Fn(Position) -> bool,
+    /// What this instance was told of every commit of, so that a current answer has it: this much of what was shown needs no
+    /// other proof.
+    pub through: Option<Position>,
+    /// Whether an entry would be served as fresh.
+    pub is_fresh: &'a dyn Fn(&Entry) -> bool,
+}
+
+/// What became of an answer that was about to be shown.
+#[derive(Debug)]
+pub enum Settled {
+    /// It may be shown, and is kept if it was to be.
+    Shown,
+    /// A newer one is kept and served, so that this one must not be shown beside it.
+    Overtaken(Arc<Entry>),
+    /// It may be older than what was shown before.
+    Behind,
 }
 
 /// Versions of all stores, handed out in order.
@@ -63,7 +88,7 @@ impl Memory {
             .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX))
             .expire_after(retention)
             .build_with_hasher(BuildHasherDefault::default());
-        Self { cache, version: AtomicU64::new(next_version()), retention }
+        Self { cache, version: AtomicU64::new(next_version()), retention, shown: Shown::default() }
     }
 
     /// Shows the entry of a key, if there is one that answers exactly this request.
@@ -101,8 +126,55 @@ impl Memory {
         self.cache.get(&key).filter(|entry| entry.answers(canonical, fingerprint))
     }
 
+    /// How far a source must have read for an answer that is not older than what was shown of a key.
+    pub fn shown(&self, key: Key) -> Option<Position> {
+        self.shown.of(key)
+    }
+
+    /// An answer is about to be shown, and kept if `keeps` says so. Whether it may be is decided in one step with keeping it: of
+    /// two fills of a key that run at once, the one that ends later has to cover what the other has shown.
+    pub fn settle(&self, key: Key, entry: &Arc<Entry>, keeps: bool, proof: &Proof<'_>) -> Settled {
+        let mut settled = Settled::Shown;
+        self.cache.entry(key).and_compute_with(|kept| {
+            let kept = kept.map(moka::Entry::into_value);
+            let newer = kept.as_ref().filter(|kept| kept.is_newer_than(entry));
+            if let Some(newer) = newer.filter(|newer| entry.seen().is_some() && (proof.is_fresh)(newer)) {
+                settled = Settled::Overtaken(Arc::clone(newer));
+                return Op::Nop;
+            }
+            let is_told = |shown| proof.through.is_some_and(|through| through >= shown);
+            let covers_shown = self.shown.of(key).is_none_or(|shown| is_told(shown) || (proof.covers)(shown));
+            // Changes that nobody is told of are not covered by what was told.
+            let covers_kept = kept.as_ref().and_then(|kept| kept.seen()).is_none_or(|seen| {
+                let is_comparable = self.shown.of(key).is_some_and(|shown| shown.reaches(&seen));
+                !is_comparable || (proof.covers)(seen)
+            });
+            if !covers_shown || !covers_kept {
+                settled = Settled::Behind;
+                return Op::Nop;
+            }
+            if let Some(seen) = entry.seen() {
+                self.shown.raise(key, seen);
+            }
+            match (keeps && newer.is_none(), kept) {
+                (true, Some(kept)) => {
+                    // What was hot before is taken to be hot still, less and less.
+                    entry.count_hits(kept.hits() / 2);
+                    Op::Put(Arc::clone(entry))
+                }
+                (true, None) => Op::Put(Arc::clone(entry)),
+                (false, _) => Op::Nop,
+            }
+        });
+        self.version.store(next_version(), Ordering::Release);
+        settled
+    }
+
     /// Keeps an entry, unless a newer one is there: a fill that was overtaken must not bring back what it read.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
+        if let Some(seen) = entry.seen() {
+            self.shown.raise(key, seen);
+        }
         self.cache.entry(key).and_compute_with(|kept| match kept {
             Some(kept) if kept.value().is_newer_than(&entry) => Op::Nop,
             Some(kept) => {

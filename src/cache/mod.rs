@@ -12,6 +12,7 @@ pub mod memory;
 pub mod page;
 pub mod policy;
 pub mod shared;
+pub mod shown;
 pub mod snapshot;
 pub mod tag;
 pub mod variants;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::settings::EARLY_REFRESH_BETA_MAX;
 
 /// How long an entry is good for what, counted from when its source was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Fresh until this age.
     pub fresh: Duration,

@@ -17,7 +17,7 @@ use super::key::Key;
 use super::memory::Memory;
 use super::shared::codec::{Codec, Kept};
 
-const MAGIC: &[u8; 8] = b"MSsnap1\n";
+const MAGIC: &[u8; 8] = b"MSsnap2\n";
 const TAIL: &[u8; 8] = b"MSend 1\n";
 /// No value is longer: whatever stands in a length, so much memory is asked for at most.
 const VALUE_BYTES_MAX: u32 = 256 * 1024 * 1024;
@@ -264,6 +264,7 @@ mod tests {
             )],
             told: Some(clock()),
             as_of: None,
+            seen: None,
             is_local: false,
             outlives_change: false,
             origin: Origin::Filled,

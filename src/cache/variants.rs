@@ -10,6 +10,9 @@ const BROTLI_QUALITY: u32 = 5;
 /// log2 of brotli's window: 4 MiB, what every decoder takes.
 const BROTLI_WINDOW: u32 = 22;
 
+/// Longer bodies are not copied once more to be kept beside their tag.
+const JOINED_BYTES_MAX: usize = 4096;
+
 /// An encoding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
@@ -77,6 +80,18 @@ struct Encoded {
     brotli: Option<Variant>,
 }
 
+impl Variant {
+    /// A body with its tag. A small one is kept in one piece with it: there may be a million of them, and each piece of memory
+    /// has its price.
+    fn new(bytes: Bytes, etag: &str) -> Self {
+        if bytes.len() > JOINED_BYTES_MAX {
+            return Self { bytes, etag: Bytes::copy_from_slice(etag.as_bytes()) };
+        }
+        let joined = Bytes::from([&bytes, etag.as_bytes()].concat());
+        Self { bytes: joined.slice(..bytes.len()), etag: joined.slice(bytes.len()..) }
+    }
+}
+
 impl Variants {
     /// All variants of a body. Bodies shorter than `compress_bytes_min` are kept as they are, and so is a body that an
     /// encoding does not make smaller.
@@ -95,8 +110,7 @@ impl Variants {
                 Some(name) => format!("\"{tag}-{name}\""),
                 None => format!("\"{tag}\""),
             };
-            // Copied into just as many bytes: a text that grew has room to spare, which an entry would keep.
-            Variant { bytes, etag: Bytes::copy_from_slice(etag.as_bytes()) }
+            Variant::new(bytes, &etag)
         };
         let gzip = gzip.map(|bytes| variant(Encoding::Gzip, bytes));
         let brotli = brotli.map(|bytes| variant(Encoding::Brotli, bytes));

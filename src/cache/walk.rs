@@ -235,6 +235,7 @@ mod tests {
             tags: vec![Tag::new(format!("tag:{number}"))],
             told,
             as_of: None,
+            seen: None,
             is_local: false,
             outlives_change: false,
             origin: Origin::Filled,

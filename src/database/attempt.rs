@@ -17,7 +17,7 @@ use super::wire::SqlState;
 use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
 use crate::nodes::breaker::BreakerState;
-use crate::position::Position;
+use crate::position::{Position, SystemId, Timeline};
 
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -137,7 +137,7 @@ impl Shared {
         let outcome = async {
             let Some(reached) = self.prove(node, link, at_least).await? else { return Ok(None) };
             let value = self.run(link, node.pool.connector().pooler(), query).await?;
-            Ok(Some((value, Served { reached, ..node.served.clone() })))
+            Ok(Some((value, Served { reached, branch: branch(node), ..node.served.clone() })))
         };
         let error = match outcome.await {
             Ok(outcome) => {
@@ -191,6 +191,12 @@ impl Shared {
             Pooler::Transaction => in_transaction(&mut link.connection, &self.begin, query).await,
         }
     }
+}
+
+/// The branch that the sampler found a node on.
+fn branch(node: &Node) -> Option<(SystemId, Timeline)> {
+    let position = node.sampled.load().as_deref()?.reading?.position()?;
+    Some((position.system, position.timeline))
 }
 
 /// What the log says of a failed query. The client is told nothing of it.

@@ -18,7 +18,7 @@ pub mod lag;
 pub mod maintenance;
 pub mod node;
 pub mod pools;
-mod proof;
+pub mod proof;
 pub mod read;
 pub mod sampler;
 pub mod status;

@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
 use diesel::{QueryResult, QueryableByName, sql_query};
 use diesel_async::AsyncPgConnection;
@@ -15,13 +17,52 @@ use super::lag::Reading;
 use super::node::Node;
 use super::read::{Database, Reached, Shared, in_transaction};
 use crate::config::settings::Pooler;
-use crate::position::{Position, SystemId, Timeline};
+use crate::position::{Lsn, Position, SystemId, Timeline};
 
 /// The sampler's question, as far as a position goes.
 const CHECK: &str = "SELECT pg_is_in_recovery() AS in_recovery, pg_last_wal_replay_lsn()::text AS lsn, \
     (SELECT received_tli FROM pg_stat_wal_receiver) AS received, \
     (SELECT timeline_id FROM pg_control_checkpoint()) AS checkpoint, \
     (SELECT system_identifier FROM pg_control_system()) AS system";
+
+/// A position that nothing is newer than of what a statement sees that has this in its result: it is computed after the
+/// statement's snapshot was taken. A standby shows a commit a moment before it counts it as replayed, so what it is replaying
+/// counts as well, unless there is nothing left that it could be. What is visible on the primary lies below its insert
+/// position; that may be just past the header of a page that nobody has written, where no standby would come to before the
+/// next record is written.
+pub const SEEN: &str = "(CASE WHEN pg_is_in_recovery() THEN \
+    CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN pg_last_wal_replay_lsn() \
+    ELSE pg_last_wal_replay_lsn() + 1 END \
+    WHEN pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()) = 24 THEN pg_current_wal_flush_lsn() \
+    ELSE pg_current_wal_insert_lsn() END)::text";
+
+/// [`SEEN`] of the snapshot that the statements before it in a transaction had.
+///
+/// # Errors
+/// Those of the connection.
+pub async fn seen(connection: &mut AsyncPgConnection) -> QueryResult<Option<Lsn>> {
+    use diesel_async::RunQueryDsl as _;
+    let text: Option<String> = SeenQuery.get_result(connection).await?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+/// A query of its own type, since what is written as text would be prepared anew each time.
+#[derive(QueryId)]
+struct SeenQuery;
+
+impl QueryFragment<Pg> for SeenQuery {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT ");
+        out.push_sql(SEEN);
+        Ok(())
+    }
+}
+
+impl Query for SeenQuery {
+    type SqlType = Nullable<Text>;
+}
+
+impl<Conn> diesel::RunQueryDsl<Conn> for SeenQuery {}
 
 #[derive(QueryableByName)]
 struct Checked {

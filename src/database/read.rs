@@ -53,6 +53,35 @@ pub struct Served {
     pub role: Role,
     /// How far it had read.
     pub reached: Reached,
+    /// The branch of history that the sampler found it on.
+    pub branch: Option<(SystemId, Timeline)>,
+    /// A position that nothing of what was read is newer than, where the query asked for it: see [`super::proof::seen`].
+    pub seen: Option<Position>,
+}
+
+/// How far a node must have read to be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Nothing less will do.
+    pub at_least: Option<Position>,
+    /// As far as this where any node has, and the primary has room; else `at_least` will do.
+    pub rather: Option<Position>,
+}
+
+impl Depth {
+    /// The further of the two, where they can be compared.
+    fn furthest(self) -> Option<Position> {
+        match (self.at_least, self.rather) {
+            (Some(at_least), Some(rather)) => Some(if rather > at_least { rather } else { at_least }),
+            (at_least, rather) => at_least.or(rather),
+        }
+    }
+}
+
+impl From<Option<Position>> for Depth {
+    fn from(at_least: Option<Position>) -> Self {
+        Self { at_least, rather: None }
+    }
 }
 
 /// What a read is known to have seen.
@@ -177,13 +206,25 @@ impl Database {
     pub async fn read_at_least<T>(
         &self,
         consistency: Consistency,
-        at_least: Option<Position>,
+        depth: impl Into<Depth>,
         deadline: Instant,
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
+        let depth = depth.into();
         match consistency {
-            Consistency::Eventual => self.shared.eventual(at_least, deadline, &query).await,
-            Consistency::Session | Consistency::Strong => self.shared.strong(at_least, deadline, &query).await,
+            Consistency::Eventual => {
+                let furthest = depth.furthest();
+                match self.shared.eventual(furthest, deadline, &query).await {
+                    // Who has it all is not there, or has no room. An answer counts for more than that none before it was newer.
+                    Err(Error { code: Code::DatabaseUnavailable | Code::Overloaded, .. })
+                        if furthest != depth.at_least =>
+                    {
+                        self.shared.eventual(depth.at_least, deadline, &query).await
+                    }
+                    outcome => outcome,
+                }
+            }
+            Consistency::Session | Consistency::Strong => self.shared.strong(depth.at_least, deadline, &query).await,
         }
     }
 
@@ -497,7 +538,8 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let region = settings.nodes.region(&name).map(str::to_owned);
     let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region };
     let measured = Measured::new(identity, &settings.nodes, Calendar::of_this_machine());
-    Ok(Node::new(Served { node: name, role, reached: Reached::Unknown }, pool, probe, measured))
+    let served = Served { node: name, role, reached: Reached::Unknown, branch: None, seen: None };
+    Ok(Node::new(served, pool, probe, measured))
 }
 
 fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {

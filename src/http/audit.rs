@@ -105,7 +105,7 @@ impl Pipeline {
             let request = String::from_utf8_lossy(&entry.canonical);
             log::error!(
                 target: "mainstay::audit",
-                told = entry.told.map(|told| told.to_string()).unwrap_or_default().as_str();
+                told = entry.told().map(|told| told.to_string()).unwrap_or_default().as_str();
                 "a cached answer differs from the primary, and no change was told that explains it: {request}"
             );
         }

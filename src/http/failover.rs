@@ -240,11 +240,12 @@ impl Pipeline {
             || self.database.as_ref().is_some_and(|database| database.status().nodes.iter().any(|node| !node.sampled));
         self.wait_while(self.starting.until, databases_unsampled).await;
         let patience = self.admission.patience(newest.is_some());
-        let mut pass = self.admission.fills.enter(fill.priority, patience).await.ok()?;
+        let gate = self.admission.fills(&fill.endpoint.route.source, &self.metrics);
+        let mut pass = gate.enter(fill.priority, patience).await.ok()?;
         let ticket = self.cache.fences.read(|ledger| ledger.ticket(&fill.tags));
         let (made, params) = (Instant::now(), fill.params.clone());
         let produced = self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, None).await;
-        let Produced { answer, reached, .. } = produced;
+        let Produced { answer, reached, seen, .. } = produced;
         pass.measured(&fill.endpoint.route.path, &answer);
         let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
         self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
@@ -253,7 +254,7 @@ impl Pipeline {
             tags.extend(answer.tags.iter().map(|tag| Tag::new(tag.as_str())));
         }
         let as_of = reached.and_then(Reached::position);
-        let newest_told = newest.and_then(|newest| newest.entry.told);
+        let newest_told = newest.and_then(|newest| newest.entry.told());
         // Positions of another cluster, which is what a database that is kept in step is, are compared with nothing.
         if as_of.zip(newest_told).is_some_and(|(as_of, told)| as_of < told) {
             return None;
@@ -263,7 +264,7 @@ impl Pipeline {
             (Some(newest), Some(told)) => Some(newest.later(told)),
             (newest, told) => newest.or(told),
         };
-        let stamp = Stamp { tags, told, is_local: true, as_of, made, detail: "failover" };
+        let stamp = Stamp { tags, told, is_local: true, as_of, seen, made, detail: "failover" };
         let entry = match answer {
             Ok(answer) => self.entry(answer, fill, stamp).await.ok()?,
             Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),

@@ -12,9 +12,10 @@ use super::admission::Pass;
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::{Entry, Origin, Parts};
-use crate::cache::fence::Standing;
+use crate::cache::fence::{Ledger, Standing};
 use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
 use crate::cache::key::Key;
+use crate::cache::memory::{Proof, Settled};
 use crate::cache::policy::{Freshness, Limits};
 use crate::cache::shared::codec::interned;
 use crate::cache::shared::{Found, Lease, Look, Seen, Shared, Turn};
@@ -23,7 +24,7 @@ use crate::cache::variants::Variants;
 use crate::config::manifest::OnChange;
 use crate::config::param::Params;
 use crate::config::settings::LimitSettings;
-use crate::database::read::{Consistency, Reached, Role};
+use crate::database::read::{Consistency, Depth, Reached, Role};
 use crate::error::{Code, Error};
 use crate::nodes::queue::Priority;
 use crate::position::Position;
@@ -57,6 +58,7 @@ pub(super) struct Stamp {
     pub(super) told: Option<Position>,
     pub(super) is_local: bool,
     pub(super) as_of: Option<Position>,
+    pub(super) seen: Option<Position>,
     pub(super) made: Instant,
     pub(super) detail: &'static str,
 }
@@ -68,6 +70,8 @@ pub(super) struct Produced {
     pub(super) took: Duration,
     /// How far the databases had read that were asked; none where none was.
     pub(super) reached: Option<Reached>,
+    /// A position that nothing in the answer is newer than, where one is known.
+    pub(super) seen: Option<Position>,
 }
 
 impl Fill {
@@ -152,8 +156,7 @@ impl Pipeline {
             None => (self.run(&fill).await, None),
         };
         match &outcome {
-            Ok(Filled { entry, stored: true, .. }) => {
-                self.cache.memory.put(fill.key, Arc::clone(entry));
+            Ok(Filled { stored: true, .. }) => {
                 if fill.endpoint.route.cache.as_ref().is_some_and(|policy| policy.on_change == OnChange::Refresh) {
                     self.keep_in_mind(&fill.endpoint, &fill.params, fill.key, &fill.canonical);
                 }
@@ -210,13 +213,30 @@ impl Pipeline {
         let is_fresh = self.is_fresh(&entry);
         let result = if is_fresh { LookupResult::Hit } else { LookupResult::Expired };
         self.metrics.lookups.with_label_values(&["L2", result.as_str()]).inc();
-        if is_fresh {
-            return Ok(Filled { entry, stored: true, layer: Layer::Shared });
+        let keeps = is_fresh || self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none();
+        let through = self.cache.fences.read(Ledger::through);
+        let filled = Filled { entry, stored: keeps, layer: Layer::Shared };
+        let covers = |entry: &Entry, seen| entry.covers(seen);
+        self.settle(fill.key, filled, through, covers).filter(|_| is_fresh).ok_or(found.seen)
+    }
+
+    /// Keeps what may be shown, and shows what is kept where that is newer. `None`: it may be older than what was shown before.
+    fn settle(
+        &self,
+        key: Key,
+        filled: Filled,
+        through: Option<Position>,
+        covers: impl Fn(&Entry, Position) -> bool,
+    ) -> Option<Filled> {
+        let entry = &filled.entry;
+        let proof =
+            Proof { covers: &|seen| covers(entry, seen), through, is_fresh: &|entry: &Entry| self.is_fresh(entry) };
+        match self.cache.memory.settle(key, entry, filled.stored, &proof) {
+            Settled::Shown => Some(filled),
+            // For those who waited alone: they began before it.
+            Settled::Overtaken(entry) => Some(Filled { entry, stored: false, ..filled }),
+            Settled::Behind => None,
         }
-        if self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).is_none() {
-            self.cache.memory.put(fill.key, entry);
-        }
-        Err(found.seen)
     }
 
     /// Waits for leave to run the source of a fill.
@@ -236,10 +256,12 @@ impl Pipeline {
         let mut tags = fill.tags.to_vec();
         for _ in 0..READS_MAX {
             let ticket = self.cache.fences.read(|ledger| ledger.ticket(&tags));
+            let shown = self.cache.memory.shown(fill.key);
             let (made, params) = (Instant::now(), fill.params.clone());
+            let depth = Depth { at_least: ticket.reads, rather: shown };
             let produced =
-                self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, ticket.reads).await;
-            let Produced { answer, detail, reached, .. } = produced;
+                self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, depth).await;
+            let Produced { answer, detail, reached, seen, .. } = produced;
             pass.measured(&fill.endpoint.route.path, &answer);
             let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
             self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
@@ -261,20 +283,20 @@ impl Pipeline {
             if is_short && answer.is_ok() {
                 continue;
             }
-            let stamp = Stamp {
-                tags,
-                told: ticket.told,
-                is_local: ticket.is_local,
-                as_of: reached.and_then(Reached::position),
-                made,
-                detail,
-            };
+            let stamp =
+                Stamp { tags: tags.clone(), told: ticket.told, is_local: ticket.is_local, as_of, seen, made, detail };
             let entry = match answer {
                 Ok(answer) => self.entry(answer, fill, stamp).await?,
                 Err(error) if error.code == Code::NotFound => self.absence(error, fill, stamp),
                 Err(error) => return Err(error),
             };
-            return Ok(self.filled(entry));
+            // What was shown before the source was asked, it was asked for. What another fill has shown since then, it may lack.
+            let covers = |entry: &Entry, seen| {
+                shown.is_some_and(|shown| shown >= seen) || reached.is_none() || entry.covers(seen)
+            };
+            if let Some(filled) = self.settle(fill.key, self.filled(entry), None, covers) {
+                return Ok(filled);
+            }
         }
         Err(Error::new(Code::Overloaded, "the data changed faster than it could be read"))
     }
@@ -316,6 +338,7 @@ impl Pipeline {
             told: stamp.told,
             is_local: stamp.is_local,
             as_of: stamp.as_of,
+            seen: stamp.seen,
             outlives_change: policy.is_some_and(|policy| policy.on_change == OnChange::Stale),
             origin: Origin::Filled,
             made: stamp.made,
@@ -338,6 +361,7 @@ impl Pipeline {
             told: stamp.told,
             is_local: stamp.is_local,
             as_of: stamp.as_of,
+            seen: stamp.seen,
             outlives_change: false,
             origin: Origin::Filled,
             made: stamp.made,
@@ -357,12 +381,12 @@ impl Pipeline {
         method: &str,
         body: Bytes,
         consistency: Consistency,
-        at_least: Option<Position>,
+        depth: impl Into<Depth>,
     ) -> Produced {
         let began = Instant::now();
         let LimitSettings { request_timeout, response_bytes_max, .. } = self.settings.limits;
         let (database, deadline) = (self.database.clone(), began + request_timeout.0);
-        let call = Call::new(method.into(), params, body, database, consistency, at_least, deadline);
+        let call = Call::new(method.into(), params, body, database, consistency, depth, deadline);
         let work = AssertUnwindSafe(endpoint.producer.run(&call)).catch_unwind();
         let answer = match actix_rt::time::timeout(request_timeout.0, work).await {
             Ok(Ok(Ok(answer))) if answer.body.len() > response_bytes_max => {
@@ -379,7 +403,8 @@ impl Pipeline {
             Some(Role::Primary) => "primary",
             None => endpoint.producer.detail(),
         };
-        Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached) }
+        let seen = served.as_ref().and_then(|served| served.seen);
+        Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached), seen }
     }
 }
 

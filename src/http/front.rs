@@ -259,7 +259,7 @@ impl Front {
     }
 
     fn refreshes_early(&self, entry: &Entry, left: Duration) -> bool {
-        refreshes_early(left, entry.cost, self.settings.cache.early_refresh_beta, || 1.0 - fastrand::f64())
+        refreshes_early(left, entry.cost(), self.settings.cache.early_refresh_beta, || 1.0 - fastrand::f64())
     }
 
     fn pass(

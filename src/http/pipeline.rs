@@ -209,7 +209,7 @@ impl Pipeline {
                     (Layer::Shared, Freshness::Fresh(left)) if stored => CacheStatus::SharedHit { left, collapsed },
                     _ => CacheStatus::Forwarded { had_stale, stored, collapsed },
                 };
-                took = Some(entry.cost).filter(|_| layer == Layer::Source);
+                took = Some(entry.cost()).filter(|_| layer == Layer::Source);
                 respond::from_entry(&entry, endpoint, &asked, request_id, status, age)
             }
             Err(error) if error.code == Code::NotShareable => {

@@ -13,9 +13,10 @@ use futures_util::future::{FutureExt, LocalBoxFuture};
 
 use super::Answer;
 use crate::config::param::Params;
-use crate::database::read::{Column, Consistency, Database, Served, in_snapshot};
+use crate::database::proof::seen;
+use crate::database::read::{Column, Consistency, Database, Depth, Served, in_snapshot};
 use crate::error::{Code, Error};
-use crate::position::Position;
+use crate::position::{Lsn, Position};
 
 /// One call of a handler: the request as the manifest declares it. There are no headers in it on purpose: what is not in
 /// the cache key must not influence the answer.
@@ -29,7 +30,7 @@ pub struct Call {
     pub body: Bytes,
     database: Option<Arc<Database>>,
     consistency: Consistency,
-    at_least: Option<Position>,
+    depth: Depth,
     deadline: Instant,
     served: Rc<RefCell<Option<Served>>>,
 }
@@ -42,10 +43,10 @@ impl Call {
         body: Bytes,
         database: Option<Arc<Database>>,
         consistency: Consistency,
-        at_least: Option<Position>,
+        depth: impl Into<Depth>,
         deadline: Instant,
     ) -> Self {
-        Self { method, params, body, database, consistency, at_least, deadline, served: Rc::default() }
+        Self { method, params, body, database, consistency, depth: depth.into(), deadline, served: Rc::default() }
     }
 
     /// Reads with the route's consistency, within the request's deadline. All statements of the closure see one state of
@@ -55,20 +56,32 @@ impl Call {
     /// Those of [`Database::read`]; `database_unavailable` where no database is configured, or `strong_unavailable` where
     /// the read would have to be on the primary.
     pub async fn read<T>(&self, query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T, Error> {
+        let is_shared = self.consistency == Consistency::Eventual;
+        let query = async |conn: &mut AsyncPgConnection| {
+            let value = query(conn).await?;
+            // One more round trip, for what others are shown as well.
+            let seen = if is_shared { seen(conn).await? } else { None };
+            Ok((value, seen))
+        };
         self.read_statement(async |conn| in_snapshot(conn, &query).await).await
     }
 
-    /// As [`Call::read`], for a single statement: it needs no transaction around it, which would take two more round trips.
+    /// As [`Call::read`], for a single statement: it needs no transaction around it, which would take two more round trips. Beside
+    /// its value comes [`SEEN`](crate::database::proof::SEEN).
     pub(super) async fn read_statement<T>(
         &self,
-        query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+        query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<(T, Option<Lsn>)>,
     ) -> Result<T, Error> {
         let database = self.database()?;
-        let (value, served) = database.read_at_least(self.consistency, self.at_least, self.deadline, query).await?;
+        let ((value, seen), served) =
+            database.read_at_least(self.consistency, self.depth, self.deadline, query).await?;
+        let seen = served.branch.zip(seen).map(|((system, timeline), lsn)| Position { system, timeline, lsn });
         let mut last = self.served.borrow_mut();
-        // Of several reads the one that saw the least counts.
+        // Of several reads the one counts that saw the least, and the one that may have seen the most.
         let reached = last.as_ref().map_or(served.reached, |last| last.reached.least(served.reached));
-        *last = Some(Served { reached, ..served });
+        let before = last.as_ref().and_then(|last| last.seen);
+        let seen = seen.zip(before).map(|(one, other)| one.later(other)).or(seen).or(before);
+        *last = Some(Served { reached, seen, ..served });
         Ok(value)
     }
 

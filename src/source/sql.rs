@@ -20,6 +20,7 @@ use super::handler::Call;
 use crate::config::manifest::ResultShape;
 use crate::config::manifest::statement::{Piece, Statement};
 use crate::config::param::{Param, Params, Value};
+use crate::database::proof::SEEN;
 use crate::database::read::Column;
 use crate::error::{Code, Error};
 
@@ -105,8 +106,8 @@ impl SqlSource {
         found
     }
 
-    fn answer(&self, rows: Vec<(Option<String>, i64)>) -> Result<Answer, Error> {
-        let mut rows = rows.into_iter();
+    fn answer(&self, rows: Vec<(Option<String>, Option<i64>)>) -> Result<Answer, Error> {
+        let mut rows = rows.into_iter().filter_map(|(body, count)| Some((body, count?)));
         match (rows.next(), rows.next()) {
             (None, _) => Err(Error::new(Code::NotFound, "there is no such thing")),
             (Some(_), Some(_)) => {
@@ -141,15 +142,17 @@ impl SqlSource {
         let (rows_max, bytes_max) = (self.rows_max, self.response_bytes_max);
         let (before, after) = match self.result {
             ResultShape::Row => (
+                // Beside a row of its own, so that the position comes even where there is no row.
                 format!(
-                    "SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, 1::bigint FROM (SELECT {value} AS j FROM (("
+                    "SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, n, {SEEN} FROM (SELECT) AS mainstay_one \
+                     LEFT JOIN (SELECT {value} AS j, 1::bigint AS n FROM (("
                 ),
-                format!("\n){guard}) AS mainstay_q LIMIT 2) AS mainstay_rows"),
+                format!("\n){guard}) AS mainstay_q LIMIT 2) AS mainstay_rows ON true"),
             ),
             ResultShape::Rows => (
                 format!(
                     "SELECT CASE WHEN count(*) <= {rows_max} AND coalesce(sum(octet_length(j) + 1), 0) < {bytes_max} \
-                     THEN '[' || coalesce(string_agg(j, ','), '') || ']' END, count(*) FROM (SELECT {value} AS j FROM (("
+                     THEN '[' || coalesce(string_agg(j, ','), '') || ']' END, count(*), {SEEN} FROM (SELECT {value} AS j FROM (("
                 ),
                 format!("\n){guard}) AS mainstay_q LIMIT {}) AS mainstay_rows", u64::from(rows_max) + 1),
             ),
@@ -173,11 +176,17 @@ impl SqlSource {
     }
 }
 
-/// What Postgres answers: the body, where it is within the limits, and the number of rows.
-async fn load(wrapped: &Wrapped, call: &Call) -> Result<Vec<(Option<String>, i64)>, Error> {
+/// What Postgres answers: the body, where it is within the limits, and the number of rows; none where there is no row.
+async fn load(wrapped: &Wrapped, call: &Call) -> Result<Vec<(Option<String>, Option<i64>)>, Error> {
     use diesel_async::RunQueryDsl;
+    type Row = (Option<String>, Option<i64>, Option<String>);
     let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
-    call.read_statement(async |conn| query.load(conn).await).await
+    call.read_statement(async |conn| {
+        let rows: Vec<Row> = query.load(conn).await?;
+        let seen = rows.iter().find_map(|(.., seen)| seen.as_ref()?.parse().ok());
+        Ok((rows.into_iter().map(|(body, count, _)| (body, count)).collect(), seen))
+    })
+    .await
 }
 
 /// The statement as it is prepared by itself: each placeholder a text, cast to its declared type.
@@ -225,7 +234,7 @@ impl QueryId for DeclaredQuery<'_> {
 }
 
 impl Query for DeclaredQuery<'_> {
-    type SqlType = (Nullable<Text>, BigInt);
+    type SqlType = (Nullable<Text>, Nullable<BigInt>, Nullable<Text>);
 }
 
 impl<Conn> diesel::RunQueryDsl<Conn> for DeclaredQuery<'_> {}

@@ -37,9 +37,6 @@ struct State {
     stale_ms: Vec<f64>,
     reads: usize,
     marked: usize,
-    /// Claimed values below one that was claimed before.
-    went_back: usize,
-    went_back_max: Duration,
     failures: BTreeMap<String, usize>,
     events: usize,
     lines: VecDeque<String>,
@@ -69,8 +66,6 @@ impl History {
             stale_ms: Vec::new(),
             reads: 0,
             marked: 0,
-            went_back: 0,
-            went_back_max: Duration::ZERO,
             failures: BTreeMap::new(),
             events: 0,
             lines: VecDeque::new(),
@@ -127,9 +122,7 @@ impl History {
         if value > before {
             *claimed = (value, now);
         } else if value < before && at < asked {
-            state.went_back += 1;
-            state.went_back_max = state.went_back_max.max(stale);
-            state.line(&format!("instance {instance}.{life} went back from {before} to {value} of {key}"));
+            state.violation(&format!("instance {instance}.{life} went back from {before} to {value} of {key}"));
         }
     }
 
@@ -143,7 +136,7 @@ impl History {
         let mut text = String::new();
         writeln!(text, "{} reads, {writes} writes, {} events", state.reads, state.events / 2).unwrap();
         writeln!(text, "marked stale: {}; no answer or an error: {:?}", state.marked, state.failures).unwrap();
-        writeln!(
+        write!(
             text,
             "staleness of what was claimed fresh: p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms",
             at(500),
@@ -152,7 +145,6 @@ impl History {
             at(1000)
         )
         .unwrap();
-        write!(text, "went back: {} times, by {:?} at most", state.went_back, state.went_back_max).unwrap();
         text
     }
 }

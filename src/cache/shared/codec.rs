@@ -23,7 +23,7 @@ use crate::cache::variants::{Encoding, Variants};
 use crate::position::{Lsn, Position, SystemId, Timeline};
 
 /// The form that this file describes. It is part of the names in Redis, too: versions that run side by side do not meet.
-pub const FORMAT: u8 = b'1';
+pub const FORMAT: u8 = b'2';
 /// What a value begins with.
 const MAGIC: [u8; 4] = [b'M', b'S', b'e', FORMAT];
 /// Where the stamp stands: whether there is one, then system, timeline and LSN, the greatest digits first, so that the order
@@ -77,15 +77,16 @@ impl Codec {
     pub fn encode(&self, key: Key, entry: &Entry, now: Instant, kept_for: Duration) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(512 + entry.body.bytes_kept()));
         out.bytes(&MAGIC);
-        out.position(entry.told);
+        out.position(entry.told());
         out.bytes(&[0; CHECKSUM.end - CHECKSUM.start]);
         let Limits { fresh, stale_while_revalidate, stale_if_error } = entry.limits;
-        for span in [entry.age(now), kept_for, entry.cost, fresh, stale_while_revalidate, stale_if_error] {
+        for span in [entry.age(now), kept_for, entry.cost(), fresh, stale_while_revalidate, stale_if_error] {
             out.span(span);
         }
         out.bytes(&entry.status.to_be_bytes());
         out.bytes(&[u8::from(entry.outlives_change)]);
-        out.position(entry.as_of);
+        out.position(entry.as_of());
+        out.position(entry.seen());
         out.part(entry.content_type.as_bytes());
         out.part(entry.detail.as_bytes());
         out.part(&entry.canonical);
@@ -128,7 +129,7 @@ impl Codec {
         let made = asked.checked_sub(age.saturating_add(kept)).ok_or(NotOurs)?;
         let status = u16::from_be_bytes(read.array()?);
         let outlives_change = read.array::<1>()? == [1];
-        let as_of = read.position()?;
+        let (as_of, seen) = (read.position()?, read.position()?);
         let (content_type, detail) = (interned(read.text()?)?, interned(read.text()?)?);
         let (canonical, fingerprint) = (read.part()?, read.array()?);
         let absence = match read.optional()? {
@@ -148,6 +149,7 @@ impl Codec {
             told,
             is_local: false,
             as_of,
+            seen,
             outlives_change,
             origin,
             made,
@@ -340,6 +342,7 @@ mod tests {
             told,
             is_local: false,
             as_of: Some(at(9)),
+            seen: Some(at(11)),
             outlives_change: true,
             origin: Origin::Filled,
             made: Instant::now(),
@@ -370,8 +373,9 @@ mod tests {
         assert_eq!(other.origin, Origin::Shared);
         assert!(other.answers(&entry.canonical, &entry.fingerprint));
         assert_eq!((other.status, other.content_type, other.detail), (entry.status, entry.content_type, entry.detail));
-        assert_eq!((&other.tags, other.told, other.as_of), (&entry.tags, entry.told, entry.as_of));
-        assert_eq!((other.cost, other.limits, &other.absence), (entry.cost, entry.limits, &entry.absence));
+        assert_eq!((&other.tags, other.told()), (&entry.tags, entry.told()));
+        assert_eq!((other.as_of(), other.seen()), (entry.as_of(), entry.seen()));
+        assert_eq!((other.cost(), other.limits, &other.absence), (entry.cost(), entry.limits, &entry.absence));
         assert_eq!(other.outlives_change, entry.outlives_change);
         for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Brotli] {
             assert_eq!(other.body.get(encoding), entry.body.get(encoding), "{encoding:?}");

@@ -130,7 +130,7 @@ fn silence_claims_nothing() {
     fences.change(|ledger| ledger.begin(at(100), None));
     fences.change(Ledger::give_up_hard);
     let (start, secs) = (Instant::now(), Duration::from_secs);
-    let standing = |age, after| fences.standing(Some(at(100)), None, &[], 0, secs(age), start + secs(after)).0;
+    let standing = |age, after| fences.standing(|| (Some(at(100)), None), &[], 0, secs(age), start + secs(after)).0;
     assert_eq!(standing(500, 500), Standing::Current, "nobody is to tell anything");
     fences.apply(&message(110, 90, &[]), start);
     assert_eq!(standing(9, 1), Standing::Current);

@@ -9,6 +9,7 @@ mod herd;
 mod late_commit;
 mod leader;
 mod lost_redis;
+mod monotone;
 mod outage;
 mod own_clock;
 mod promotion;

@@ -6,4 +6,5 @@ mod lag;
 mod maintenance;
 mod pgbouncer;
 mod read;
+mod seen;
 mod tls;

@@ -88,7 +88,7 @@ async fn a_slot_that_moves_is_followed() {
     let to = (from + 1) % 3;
     nodes[to].command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[from]]).unwrap();
     nodes[from].command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[to]]).unwrap();
-    let key = format!("mainstay:1:{{{:032x}}}", KEY.0);
+    let key = format!("mainstay:2:{{{:032x}}}", KEY.0);
     let port = nodes[to].server.port().to_string();
     assert_eq!(instance.body().await.as_deref(), Some("a"), "it has not moved yet");
     nodes[from].command(&["MIGRATE", "127.0.0.1", &port, &key, "0", "5000"]).unwrap();

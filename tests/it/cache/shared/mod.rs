@@ -75,7 +75,7 @@ impl Site {
 
     /// The key of the one entry that is there.
     fn entry_key(&self) -> Vec<u8> {
-        let keys = self.keys(":1:");
+        let keys = self.keys(":2:");
         assert_eq!(keys.len(), 1, "{keys:?}");
         keys[0].clone().into_bytes()
     }
@@ -171,6 +171,7 @@ fn parts(told: Option<Position>, body: &str) -> Parts {
         told,
         is_local: false,
         as_of: told,
+        seen: told,
         outlives_change: false,
         origin: Origin::Filled,
         made: Instant::now(),

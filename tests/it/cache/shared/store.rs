@@ -20,8 +20,8 @@ async fn what_one_instance_stores_another_one_finds() {
         let made = entry(1, &text);
         one.put(KEY, &made, None).await;
         let found = other.found().await.unwrap().entry;
-        assert_eq!((found.origin, found.told, found.as_of), (Origin::Shared, made.told, made.as_of));
-        assert_eq!((&found.tags, found.limits, found.cost), (&made.tags, made.limits, made.cost));
+        assert_eq!((found.origin, found.told(), found.as_of()), (Origin::Shared, made.told(), made.as_of()));
+        assert_eq!((&found.tags, found.limits, found.cost()), (&made.tags, made.limits, made.cost()));
         for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Brotli] {
             assert_eq!(found.body.get(encoding), made.body.get(encoding));
         }

@@ -221,7 +221,7 @@ async fn restored_from_an_old_dump() {
     instance.recovers().await;
     // It is back, with the stamp that it had: the fences judge it like any other.
     let found = instance.found().await.unwrap().entry;
-    assert_eq!((body(&found).as_str(), found.told), ("a", Some(at(1))));
+    assert_eq!((body(&found).as_str(), found.told()), ("a", Some(at(1))));
     assert!(found.age(Instant::now()) >= age, "time has not stood still for it");
 }
 
