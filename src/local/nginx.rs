@@ -39,12 +39,17 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx.
+    /// Where it is installed.
     ///
     /// # Errors
-    /// [`LocalError::NginxMissing`] where it is not installed.
+    /// [`LocalError::NginxMissing`] where it is not.
+    pub fn program() -> Result<PathBuf> {
+        binaries::nginx().ok_or(LocalError::NginxMissing)
+    }
+
+    /// Starts nginx.
     pub fn start(options: &NginxOptions) -> Result<Self> {
-        let program = binaries::nginx().ok_or(LocalError::NginxMissing)?;
+        let program = Self::program()?;
         let user = ServerUser::detect()?;
         let dir = user.directory(&options.dir)?;
         with_port(options.port, |port| {

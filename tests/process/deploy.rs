@@ -1,7 +1,9 @@
 //! Deploys: how an instance goes, how another takes its place, and what clients see of it, which is nothing.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use mainstay::local::{Redis, RedisOptions, Scratch, Signal, wait_until};
 
 use crate::load::{Kept, Load, Seen, Then};
-use crate::support::{Cluster, Folder, MAINSTAY, ONE, Origin, PATIENCE, command, get, mainstay};
+use crate::support::{Cluster, Folder, MAINSTAY, ONE, Origin, PATIENCE, Program, command, get, mainstay};
 
 const CLIENTS: usize = 8;
 /// Answers that are waited for between two steps, so that each step happens under load.
@@ -208,17 +210,42 @@ fn a_successor_that_does_not_become_ready_changes_nothing() {
     assert!(!again.program.output().contains("took over"));
 }
 
-/// `mainstay serve` by a supervisor that holds the socket, as systemd does.
-fn held(listener: &TcpListener, folder: &Path, env: &[(&str, &str)]) -> Origin {
-    let inherited = listener.try_clone().unwrap();
-    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
-    let script = format!(
-        "exec 3<&{}; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"",
-        rustix::fd::AsRawFd::as_raw_fd(&inherited)
-    );
+/// `mainstay serve` by a supervisor that holds these, as systemd does. The shell takes over the process that it passes them to.
+fn held(passed: &[&dyn AsFd], folder: &Path) -> Command {
+    let kept: Vec<_> = passed.iter().map(|held| held.as_fd().try_clone_to_owned().unwrap()).collect();
+    let mut script = String::new();
+    for (number, descriptor) in (3..).zip(&kept) {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty()).unwrap();
+        // Through a high number, since the low ones may be among those that are moved.
+        script = format!("exec {}<&{}; {script} exec {number}<&{0};", number + 100, descriptor.as_raw_fd());
+    }
+    script += &format!("LISTEN_PID=$$ LISTEN_FDS={} exec \"$0\" \"$@\"", passed.len());
     let mut shell = command("/bin/bash");
     shell.args(["-c", &script, MAINSTAY, "serve", "--config", folder.to_str().unwrap()]);
-    Origin::start_command(shell, env)
+    // The shell has to inherit them.
+    std::mem::forget(kept);
+    shell
+}
+
+#[test]
+fn sockets_of_a_supervisor_are_the_public_and_the_admin_one_and_must_be_sockets() {
+    let folder = Folder::new(ONE);
+    let [public, admin] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let origin = Origin::start_command(held(&[&public, &admin], folder.path()), &[]);
+    assert_eq!(address(&origin.base), public.local_addr().unwrap());
+    assert_eq!(address(&origin.admin), admin.local_addr().unwrap());
+
+    let refused = |passed: &dyn AsFd, env: &[(&str, &str)]| {
+        let mut command = held(&[passed], folder.path());
+        command.envs(env.iter().copied());
+        let mut program = Program::start(command);
+        assert_eq!(program.wait().code(), Some(64), "{}", program.output());
+        program.stderr()
+    };
+    let file = std::fs::File::open("/dev/null").unwrap();
+    assert!(refused(&file, &[]).contains("LISTEN_FDS: descriptor 3 cannot be used"));
+    let both = [("MAINSTAY__SERVER__HANDOVER_SOCKET", "/nowhere/handover")];
+    assert!(refused(&public, &both).contains("server.handover_socket"));
 }
 
 #[test]
@@ -229,7 +256,8 @@ fn a_socket_that_a_supervisor_holds_loses_nothing_while_nobody_serves() {
     let env = [("DATABASE_URL", url.as_str()), ("MAINSTAY__SERVER__DRAIN_DELAY", "500ms"), ("LOG_FORMAT", "json")];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap();
-    let mut serving = held(&listener, folder.path(), &env);
+    let start = || Origin::start_command(held(&[&listener], folder.path()), &env);
+    let mut serving = start();
     assert_eq!(address(&serving.base), place);
     serving.get_until("/health/ready", |reply| reply.status == 200);
     let loads = [Then::Keep, Then::Leave].map(|then| Load::start(CLIENTS, then, &targets(), move || place));
@@ -237,7 +265,7 @@ fn a_socket_that_a_supervisor_holds_loses_nothing_while_nobody_serves() {
         loads.iter().for_each(keep_going);
         serving.program.signal(Signal::TERM);
         assert_eq!(serving.program.wait().code(), Some(0), "{}", serving.program.output());
-        serving = held(&listener, folder.path(), &env);
+        serving = start();
     }
     loads.iter().for_each(keep_going);
     for seen in loads.map(Load::end) {

@@ -121,6 +121,17 @@ fn a_signal_while_the_servers_start_ends_it_in_order() {
 }
 
 #[test]
+fn regions_that_cannot_be_are_refused_before_anything_is_made() {
+    let scratch = Scratch::new("dev-regions").unwrap();
+    for regions in ["a,a", "../up", "two words", ""] {
+        let mut program = dev(scratch.path(), &["--regions", regions]);
+        assert_eq!(program.wait().code(), Some(1), "{regions:?}: {}", program.output());
+        assert!(program.stderr().contains("--regions"), "{regions:?}: {}", program.output());
+    }
+    assert!(!scratch.join(".mainstay").exists());
+}
+
+#[test]
 fn starting_fresh_where_nothing_is_or_was_is_a_start() {
     let scratch = Scratch::new("dev-fresh").unwrap();
     let mut program = dev(scratch.path(), &["--fresh"]);

@@ -180,7 +180,7 @@ fn viewers_do_not_notice_what_is_stopped() {
         std::thread::sleep(EXPIRY);
         steps.push(Step { what, seen: [load[0].take(), load[1].take()] });
     };
-    let [home, far] = &world.regions[..] else { unreachable!() };
+    let [home, far] = &world.regions[..] else { panic!("two regions") };
     let (primary, failover) = (&world.primary.server, &world.failover.server);
     let databases = [&home.replica.server, &far.replica.server, primary];
 

@@ -1,5 +1,6 @@
 //! What `mainstay dev` boots, and what it stops when it is dropped: origins before the databases that they read.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,8 +48,12 @@ struct Stores {
 impl World {
     /// Boots it in a directory. Blocks.
     pub fn start(dir: &Path, args: &DevArgs, wanted: &migrate::Wanted) -> Result<Self, Failure> {
-        // What is wrong with the settings is said before anything is made.
+        // What is wrong is said before anything is made.
         let settings = args.folder.settings(Vec::new())?;
+        check(&args.regions)?;
+        if args.edge {
+            Nginx::program().map_err(Failure::new)?;
+        }
         step("starting a Postgres primary");
         let primary = Postgres::primary(PostgresOptions::new(dir.join("primary"))).map_err(Failure::new)?;
         prepare(&primary, &args.folder, wanted)?;
@@ -201,6 +206,22 @@ impl Site<'_> {
         let tokens = self.settings.server.admin_token.list();
         tokens.first().map_or_else(|| ADMIN_TOKEN.to_owned(), |token| token.expose().to_owned())
     }
+}
+
+/// Names of regions are names of directories, too.
+fn check(regions: &[String]) -> Result<(), Failure> {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    if let Some(wrong) = regions.iter().find(|name| !is_name(name)) {
+        return Err(Failure::new(format!("--regions: {wrong:?} is no name of a region like \"eu-west-1\"")));
+    }
+    let names: HashSet<&String> = regions.iter().collect();
+    if names.len() < regions.len() {
+        return Err(Failure::new("--regions: each region once"));
+    }
+    Ok(())
 }
 
 /// The address so many ports on, or a free port on it where that is taken. Port 0 is a free one in any case.
