@@ -10,13 +10,10 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::failover::FailoverSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
-
-/// `failover.max_age` must be longer, in seconds: what a failover origin issues has to outlast the freshness of what it stands in
-/// for, or the CDN would be back for it at once.
-const FAILOVER_MAX_AGE_SECS_MIN: u64 = 300;
 
 /// The greatest `cache.early_refresh_beta`.
 pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
@@ -357,22 +354,6 @@ pub struct CacheSettings {
     pub early_refresh_beta: f64,
 }
 
-/// `[failover]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
-pub struct FailoverSettings {
-    pub source: FailoverSource,
-    pub max_age: Span,
-    #[serde(deserialize_with = "list")]
-    pub peers: Vec<String>,
-    pub peer_token: Secret,
-    pub peer_ca_file: String,
-    pub peer_timeout: Span,
-    pub pull_interval: Span,
-    pub pull_bytes_max: u64,
-}
-
 /// `[cors]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -484,18 +465,8 @@ impl Settings {
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |sentence: &str| Err(ConfigError::new(sentence));
         let is_failover = self.mode == Mode::Failover;
-        if is_failover && self.failover.max_age.0.as_secs() <= FAILOVER_MAX_AGE_SECS_MIN {
-            return fail(
-                "failover.max_age: must be longer than 300s, which is for how long regional origins let caches keep answers",
-            );
-        }
-        if is_failover && !self.failover.peers.is_empty() && self.failover.peer_token.list().is_empty() {
-            return fail(
-                "failover.peer_token: peers hand out nothing without one of their ADMIN_TOKEN; set FAILOVER_PEER_TOKEN",
-            );
-        }
-        if self.failover.pull_bytes_max == 0 {
-            return fail("failover.pull_bytes_max: must be at least 1");
+        if is_failover {
+            self.failover.check()?;
         }
         if is_failover && self.failover.source == FailoverSource::ReadOnly && !self.database.is_set() {
             return fail("failover.source: read-only needs a database to read; set DATABASE_READ_REPLICA_URL");
@@ -548,8 +519,6 @@ impl Settings {
             ("cache.snapshot_interval", self.cache.snapshot_interval),
             ("cache.max_silence", self.cache.max_silence),
             ("cache.retention", self.cache.retention),
-            ("failover.peer_timeout", self.failover.peer_timeout),
-            ("failover.pull_interval", self.failover.pull_interval),
             ("replication.sample_interval", self.replication.sample_interval),
             ("replication.probe_timeout", self.replication.probe_timeout),
         ];

@@ -144,7 +144,16 @@ fn every_file_that_the_documents_link_exists() {
     for page in PAGES {
         let folder = root().join(page).parent().map(Path::to_owned).unwrap();
         for link in read(page).split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned()) {
-            assert!(link.starts_with("https://") || folder.join(&link).exists(), "{page}: {link}");
+            // What stands behind a `#` is a heading of the file before it, or of this one.
+            let (file, heading) = link.split_once('#').map_or((&*link, None), |(file, heading)| (file, Some(heading)));
+            let path = if file.is_empty() { root().join(page) } else { folder.join(file) };
+            assert!(link.starts_with("https://") || path.exists(), "{page}: {link}");
+            if let Some(heading) = heading.filter(|_| path.is_file()) {
+                let text = fs::read_to_string(&path).unwrap();
+                let anchor = |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+                let exists = text.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+                assert!(exists, "{page}: {link}");
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ const ENTRIES: usize = 1 << 17;
 const BODY: &[u8] = br#"{"id":123456,"value":"0123456789"}"#;
 
 fn entry(number: usize, fixed: &[Tag]) -> (Key, Arc<Entry>, usize) {
-    let key = Key(fastrand::Rng::with_seed(number as u64).u128(..));
+    let key = Key(fastrand::Rng::with_seed(u64::try_from(number).unwrap()).u128(..));
     let path = format!("/entries/{number}");
     let mut tags = fixed.to_vec();
     tags.extend([Tag::of_key(key), Tag::new(path_name(&path))]);
@@ -88,10 +88,10 @@ fn what_an_entry_takes_beyond_its_bytes_is_bounded() {
     let alone = (TAKEN.load(Ordering::Relaxed) - before - listed - own) / ENTRIES;
     let memory = Memory::new(u64::MAX >> 1);
     entries.into_iter().for_each(|(key, entry)| memory.put(key, entry));
-    assert_eq!(memory.usage().entries, ENTRIES as u64);
+    assert_eq!(usize::try_from(memory.usage().entries).unwrap(), ENTRIES);
     let kept = (TAKEN.load(Ordering::Relaxed) - before - own) / ENTRIES;
     println!("an entry: {alone} B, of which {} B are the entry itself; kept: {kept} B", size_of::<Entry>());
     assert!(kept <= BOUND, "{kept} B beyond the bytes of an entry");
-    let counted = memory.usage().bytes as usize / ENTRIES - own / ENTRIES;
+    let counted = usize::try_from(memory.usage().bytes).unwrap() / ENTRIES - own / ENTRIES;
     assert!(counted.abs_diff(kept) < 100, "the byte bound counts {counted} B, and {kept} B are taken");
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::cache::page::PAGE_BYTES_MAX;
 use crate::config::ConfigError;
-use crate::config::settings::FailoverSettings;
+use crate::config::failover::FailoverSettings;
 use crate::database::target::TlsMode;
 use crate::database::tls;
 
