@@ -14,8 +14,7 @@ use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
-/// `failover.max_age` must be longer, in seconds: what a failover origin issues has to outlast the freshness of what it stands in
-/// for, or the CDN would be back for it at once.
+/// `failover.max_age` must be longer, in seconds, or the CDN would be back for what was issued anew almost at once.
 const FAILOVER_MAX_AGE_SECS_MIN: u64 = 300;
 
 /// The greatest `cache.early_refresh_beta`.
