@@ -20,6 +20,7 @@ mod callgrind;
 mod client;
 mod cpu;
 mod database;
+mod failover;
 mod fetch;
 mod fleet;
 mod hits;
@@ -97,6 +98,7 @@ enum Part {
     Fleet,
     Purge,
     Overload,
+    Failover,
 }
 
 impl Arguments {
@@ -151,7 +153,9 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     let fleet =
         measure_part(arguments, Part::Fleet, &mut report, || fleet::measure(arguments, &work, &mainstay, &database));
     let purge = measure_part(arguments, Part::Purge, &mut report, || purge::measure(arguments, &work, &mainstay));
-    report.facts = [fleet, purge].concat();
+    let failover =
+        measure_part(arguments, Part::Failover, &mut report, || failover::measure(arguments, &work, &mainstay));
+    report.facts = [fleet, purge, failover].concat();
     report.overload =
         measure_part(arguments, Part::Overload, &mut report, || overload::measure(arguments, &work, &mainstay));
 

@@ -56,15 +56,21 @@ impl Site {
         Ok(path)
     }
 
-    /// Starts the command and waits until it answers the route of the hits.
-    pub fn start(&self, mut command: Command, patience: Duration) -> Outcome<Server> {
+    /// Starts the command.
+    pub fn spawn(&self, mut command: Command) -> Outcome<Server> {
         let log = self.folder.join("log");
         let output = File::create(&log)?;
         command.stdout(output.try_clone()?).stderr(output);
         let program = command.get_program().display().to_string();
         let child = command.spawn().map_err(|error| format!("{program}: {error}; run scripts/install-deps bench"))?;
         let [url, admin_url] = [self.port, self.admin_port].map(|port| format!("http://127.0.0.1:{port}"));
-        let mut server = Server { child, url, admin_url, log };
+        Ok(Server { child, url, admin_url, log })
+    }
+
+    /// Starts the command and waits until it answers the route of the hits.
+    pub fn start(&self, command: Command, patience: Duration) -> Outcome<Server> {
+        let program = command.get_program().display().to_string();
+        let mut server = self.spawn(command)?;
         let begun = Instant::now();
         loop {
             if let Some(status) = server.child.try_wait()? {

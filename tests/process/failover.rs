@@ -35,7 +35,7 @@ fn it_answers_at_once_though_all_others_are_dead() {
     let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap().expect("redis-server is installed");
     let folder = Folder::new(ROUTES);
     let mut region = Origin::start(folder.path(), &[("DATABASE_URL", &url), ("REDIS_URL", &redis.url())]);
-    let stored = || redis.command(&["EVAL", "return #redis.call('KEYS', 'mainstay:1:*')", "0"]).unwrap() == "1";
+    let stored = || redis.command(&["EVAL", "return #redis.call('KEYS', 'mainstay:2:*')", "0"]).unwrap() == "1";
     let is_stored = wait_until(PATIENCE, || region.get("/public/it").status == 200 && stored());
     assert!(is_stored, "{}", region.program.output());
     region.program.signal(Signal::KILL);

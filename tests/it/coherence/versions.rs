@@ -72,7 +72,7 @@ fn a_value_in_another_form_is_a_miss_and_a_message_in_another_form_hides_no_chan
     // The byte that says which form it is, in all values.
     let other = "local count = 0 for _, key in ipairs(redis.call('KEYS', '*')) do \
                  if key:find(':{', 1, true) and not key:find(':lease:', 1, true) then \
-                 redis.call('SETRANGE', key, 3, '2') count = count + 1 end end return count";
+                 redis.call('SETRANGE', key, 3, '0') count = count + 1 end end return count";
     let changed: usize = fleet.redis.command(&["EVAL", other, "0"]).unwrap().parse().unwrap();
     assert!(changed > 0, "there is something in Redis");
     let new = version(&fleet, "2", ROUTES);
