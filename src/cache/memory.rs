@@ -134,7 +134,7 @@ impl Memory {
     /// An answer is about to be shown, and kept if `keeps` says so. Whether it may be is decided in one step with keeping it: of
     /// two fills of a key that run at once, the one that ends later has to cover what the other has shown.
     pub fn settle(&self, key: Key, entry: &Arc<Entry>, keeps: bool, proof: &Proof<'_>) -> Settled {
-        let mut settled = Settled::Shown;
+        let (mut settled, mut is_put) = (Settled::Shown, false);
         self.cache.entry(key).and_compute_with(|kept| {
             let kept = kept.map(moka::Entry::into_value);
             let newer = kept.as_ref().filter(|kept| kept.is_newer_than(entry));
@@ -156,17 +156,13 @@ impl Memory {
             if let Some(seen) = entry.seen() {
                 self.shown.raise(key, seen);
             }
-            match (keeps && newer.is_none(), kept) {
-                (true, Some(kept)) => {
-                    // What was hot before is taken to be hot still, less and less.
-                    entry.count_hits(kept.hits() / 2);
-                    Op::Put(Arc::clone(entry))
-                }
-                (true, None) => Op::Put(Arc::clone(entry)),
-                (false, _) => Op::Nop,
+            if !keeps || newer.is_some() {
+                return Op::Nop;
             }
+            is_put = true;
+            put_over(kept.as_ref(), entry)
         });
-        self.version.store(next_version(), Ordering::Release);
+        self.note_put(entry, is_put);
         settled
     }
 
@@ -175,18 +171,19 @@ impl Memory {
         if let Some(seen) = entry.seen() {
             self.shown.raise(key, seen);
         }
-        self.cache.entry(key).and_compute_with(|kept| match kept {
-            Some(kept) if kept.value().is_newer_than(&entry) => Op::Nop,
-            Some(kept) => {
-                // What was hot before is taken to be hot still, less and less.
-                entry.count_hits(kept.value().hits() / 2);
-                Op::Put(Arc::clone(&entry))
-            }
-            None => Op::Put(Arc::clone(&entry)),
+        self.cache.entry(key).and_compute_with(|kept| match kept.map(moka::Entry::into_value) {
+            Some(kept) if kept.is_newer_than(&entry) => Op::Nop,
+            kept => put_over(kept.as_ref(), &entry),
         });
-        // Noted once it is there: who looks through the store finds all that has a number up to the one that he read before.
+        self.note_put(&entry, true);
+    }
+
+    /// Noted once it is there: who looks through the store finds all that has a number up to the one that he read before.
+    fn note_put(&self, entry: &Entry, is_put: bool) {
         let version = next_version();
-        entry.note_put(version);
+        if is_put {
+            entry.note_put(version);
+        }
         self.version.store(version, Ordering::Release);
     }
 
@@ -215,6 +212,14 @@ impl Memory {
         self.cache.run_pending_tasks();
         Usage { entries: self.cache.entry_count(), bytes: self.cache.weighted_size() }
     }
+}
+
+/// What was hot before is taken to be hot still, less and less.
+fn put_over(kept: Option<&Arc<Entry>>, entry: &Arc<Entry>) -> Op<Arc<Entry>> {
+    if let Some(kept) = kept {
+        entry.count_hits(kept.hits() / 2);
+    }
+    Op::Put(Arc::clone(entry))
 }
 
 fn next_version() -> u64 {

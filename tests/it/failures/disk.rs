@@ -20,7 +20,7 @@ fn a_server_whose_disk_is_full_is_read_around() {
     let instance = fleet.plan_with(routes).start();
     instance.wait_healthy();
     let ask = |full: &str| instance.get(&format!("{SORTED}{full}"));
-    assert!(ask("none").cache().ends_with("detail=replica"));
+    instance.wait_for("the replica", &format!("{SORTED}none"), |reply| reply.cache().ends_with("detail=replica"));
     let failed = || instance.metric("mainstay_node_reads_total{node=\"replica-1\",outcome=\"failed\"}");
     let around = ask("replica");
     assert_eq!((around.status, around.cache().ends_with("detail=primary")), (200, true), "{around:?}");
