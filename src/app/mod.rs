@@ -34,7 +34,7 @@ use crate::cache::fence::Ledger;
 use crate::cache::shared::Shared;
 use crate::config::ConfigError;
 use crate::config::manifest::{Known, Manifest, Problem};
-use crate::config::settings::Settings;
+use crate::config::settings::{ServerSettings, Settings};
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
@@ -150,16 +150,20 @@ impl Server {
     /// # Errors
     /// Those of [`Server::start_on`], and addresses that cannot be bound.
     pub fn start(settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
-        let listeners = Listeners::bind(&settings.server)?;
-        Self::start_on(listeners, settings, dir, parts)
+        Self::start_on(Listeners::bind, settings, dir, parts)
     }
 
-    /// Starts everything on the current Actix system. A database that is down does not stop the start.
+    /// Starts everything on the current Actix system. A database that is down does not stop the start. It listens once all else is
+    /// known to be right: whoever hands his sockets on is not asked for them in vain.
     ///
     /// # Errors
     /// A sentence that names the setting, or the lines of the manifest, that cannot be run with.
-    pub fn start_on(listeners: Listeners, settings: Settings, dir: PathBuf, parts: Parts) -> Result<Self, ConfigError> {
-        let sockets = listeners.share()?;
+    pub fn start_on(
+        listen: impl FnOnce(&ServerSettings) -> Result<Listeners, ConfigError>,
+        settings: Settings,
+        dir: PathBuf,
+        parts: Parts,
+    ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
@@ -236,6 +240,8 @@ impl Server {
         });
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
+        let listeners = listen(&settings.server)?;
+        let sockets = listeners.share()?;
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline), listeners.public)?;
         let (for_scrapes, for_looks) = (Arc::clone(&core), Arc::clone(&core));
         let purger: Arc<dyn Purger> = core.ear.clone();

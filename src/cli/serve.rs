@@ -91,8 +91,13 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Serve
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
     let (who, lack) = introduction(&settings);
-    let (handover, listeners) = listeners(&settings.server)?;
-    let server = Server::start_on(listeners, settings, folder.dir.clone(), parts)?;
+    let mut handover = None;
+    let listen = |settings: &ServerSettings| {
+        let (begun, listeners) = listeners(settings)?;
+        handover = begun;
+        Ok(listeners)
+    };
+    let server = Server::start_on(listen, settings, folder.dir.clone(), parts)?;
     if let Some(lack) = lack {
         log::warn!("{lack}");
     }
