@@ -69,7 +69,7 @@ use stores::StoreWatch;
 /// How long a task that panicked rests.
 const RESTART_TIME: Duration = Duration::from_secs(1);
 /// How long a start waits for the first word of changes.
-const HEARING_TIME_MAX: Duration = Duration::from_millis(500);
+const HEARING_TIME_MAX: Duration = Duration::from_secs(1);
 /// Health is not judged more often than this.
 const TICK_MIN: Duration = Duration::from_millis(20);
 
@@ -255,6 +255,13 @@ impl Server {
         };
         let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
         actix_rt::spawn(Arc::clone(&core).watch_health());
+        actix_rt::spawn({
+            let core = Arc::clone(&core);
+            async move {
+                core.wait_sampled().await;
+                core.health.settle();
+            }
+        });
         core.hear();
         core.pull();
         Ok(Self {
@@ -280,6 +287,7 @@ impl Server {
         let sockets = Arc::downgrade(&self.sockets);
         actix_rt::spawn(async move {
             core.wait_sampled().await;
+            core.health.settle();
             handover.take_over(sockets, relieved);
         });
     }
@@ -311,7 +319,8 @@ impl Core {
         // Who is told by others, or by the database, can say more of what it fills from then on; but nobody waits for that
         // where it does not come.
         let patience = Instant::now() + HEARING_TIME_MAX;
-        let has_clock = || self.pipeline.cache.fences.read(|ledger| ledger.told().is_some());
+        let Pipeline { cache, capabilities, .. } = &*self.pipeline;
+        let has_clock = || !capabilities.tells || cache.fences.read(|ledger| ledger.told().is_some());
         while !is_sampled() || (!has_clock() && Instant::now() < patience) {
             actix_rt::time::sleep(TICK_MIN).await;
         }

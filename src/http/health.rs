@@ -16,6 +16,7 @@ use crate::database::steps::Step;
 pub struct HealthPages {
     region: String,
     edge: ArcSwap<Page>,
+    settled: AtomicBool,
     draining: AtomicBool,
     closing: AtomicBool,
 }
@@ -43,7 +44,13 @@ impl HealthPages {
     /// Pages that say unhealthy until the first verdict.
     pub fn new(region: &str) -> Self {
         let edge = ArcSwap::from_pointee(page(region, &Verdict::default(), None));
-        Self { region: region.to_owned(), edge, draining: AtomicBool::default(), closing: AtomicBool::default() }
+        Self {
+            region: region.to_owned(),
+            edge,
+            settled: AtomicBool::default(),
+            draining: AtomicBool::default(),
+            closing: AtomicBool::default(),
+        }
     }
 
     /// Says from now on what a verdict came to, and how far eventual reads have stepped back.
@@ -59,6 +66,11 @@ impl HealthPages {
     /// The step in force, where there is a database to step back from.
     pub fn step(&self) -> Option<Step> {
         self.edge.load().step
+    }
+
+    /// Says from now on that this instance may receive traffic: it has asked every node once, and was told of changes where it is to be.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
     }
 
     /// Says from now on that this instance must not receive traffic any more.
@@ -83,8 +95,8 @@ impl HealthPages {
         let (status, body) = match path {
             "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
             "/health/ready" if self.draining.load(Ordering::Relaxed) => unavailable(b"{\"status\":\"draining\"}"),
-            // Until every node was asked once, others know better whom to read from.
-            "/health/ready" if self.edge.load().verdict.is_first_look() => unavailable(b"{\"status\":\"starting\"}"),
+            // Until then others know better whom to read from, and fill what is good for longer.
+            "/health/ready" if !self.settled.load(Ordering::Relaxed) => unavailable(b"{\"status\":\"starting\"}"),
             "/health/ready" if self.edge.load().verdict.reasons.contains(&Reason::NothingToServe) => {
                 unavailable(b"{\"status\":\"nothing_to_serve\"}")
             }
