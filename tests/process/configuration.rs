@@ -10,7 +10,9 @@ use crate::support::{Cluster, Folder, ONE, Origin, ROTATING, mainstay};
 fn refusal(toml: &str, env: &[(&str, &str)], args: &[&str]) -> String {
     let folder = Folder::new(ONE);
     folder.write("mainstay.toml", toml);
-    let outcome = mainstay(&[&["serve", "--config", folder.text()], args].concat(), env);
+    // The usual ports may be in use, which would be said first.
+    let env = [&[("BIND_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")], env].concat();
+    let outcome = mainstay(&[&["serve", "--config", folder.text()], args].concat(), &env);
     assert_eq!(outcome.code, Some(64), "{toml:?} {env:?}: {outcome:?}");
     assert_eq!(outcome.stdout, "", "nothing else is said");
     outcome.stderr

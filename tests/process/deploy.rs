@@ -185,7 +185,7 @@ fn a_successor_that_does_not_become_ready_changes_nothing() {
     let broken = Folder::new("[[route]]\npath = \"/three\"\nhandler = \"ghost\"\n");
     let outcome = mainstay(&["serve", "--config", broken.text()], &env);
     assert_eq!(outcome.code, Some(64), "{outcome:?}");
-    serving.program.expect_text("a successor did not become ready, this process stays");
+    assert!(!serving.program.output().contains("successor"), "it was asked for nothing: {}", serving.program.output());
 
     // Its database accepts and says nothing, so that it is not ready for a while.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -195,7 +195,7 @@ fn a_successor_that_does_not_become_ready_changes_nothing() {
     early.program.signal(Signal::KILL);
     early.program.wait();
     let stays = || serving.program.output().matches("this process stays").count();
-    assert!(wait_until(PATIENCE, || stays() == 2), "{}", serving.program.output());
+    assert!(wait_until(PATIENCE, || stays() == 1), "{}", serving.program.output());
     assert_eq!(serving.get("/health/ready").status, 200);
     assert_eq!(serving.get("/one").header("connection"), "", "clients stay");
 
@@ -221,6 +221,7 @@ fn held(passed: &[&dyn AsFd], folder: &Path) -> Command {
     }
     script += &format!("LISTEN_PID=$$ LISTEN_FDS={} exec \"$0\" \"$@\"", passed.len());
     let mut shell = command("/bin/bash");
+    shell.envs([("BIND_ADDR", "127.0.0.1:0"), ("ADMIN_ADDR", "127.0.0.1:0")]);
     shell.args(["-c", &script, MAINSTAY, "serve", "--config", folder.to_str().unwrap()]);
     // The shell has to inherit them.
     std::mem::forget(kept);
