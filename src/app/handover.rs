@@ -7,6 +7,7 @@
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,8 @@ use crate::config::settings::ServerSettings;
 const PASSING_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a newcomer may take to be ready, a snapshot to read included.
 const READY_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long it is left alone when nobody can be let in.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// What comes with the sockets, and what the newcomer says when it is ready. Another version may have another meaning.
 const SOCKETS: u8 = 1;
 const READY: u8 = b'R';
@@ -53,6 +56,11 @@ impl Handover {
         let wrong = |what: &str, error: io::Error| {
             ConfigError::new(format!("server.handover_socket: {}: {what}: {error}", path.display()))
         };
+        // What is no socket was put there for something else, and must not be replaced.
+        let is_other = std::fs::symlink_metadata(&path).is_ok_and(|found| !found.file_type().is_socket());
+        if is_other {
+            return Err(wrong("is no socket", ErrorKind::AlreadyExists.into()));
+        }
         let (predecessor, listeners) = match UnixStream::connect(&path) {
             Ok(stream) => match receive(&stream).map_err(|error| wrong("who runs there passes no sockets", error))? {
                 Some(listeners) => (Some(stream), listeners),
@@ -93,7 +101,15 @@ impl Handover {
             }
         }
         loop {
-            let (stream, _) = self.successors.accept()?;
+            let stream = match self.successors.accept() {
+                Ok((stream, _)) => stream,
+                // There may be no descriptors left, for now: the next deploy is to find somebody here all the same.
+                Err(error) => {
+                    log::warn!("server.handover_socket: {error}");
+                    std::thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            };
             let Some(listeners) = listeners.upgrade() else {
                 return Err(io::Error::other("a successor came while this process ends"));
             };

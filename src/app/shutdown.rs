@@ -50,6 +50,9 @@ impl Server {
             Wish::Relieved => core.health.close_connections(),
             Wish::Terminate | Wish::Interrupt => core.health.drain(),
         }
+        if let Some(snapshots) = core.snapshots.as_ref().filter(|_| wish == Wish::Relieved) {
+            snapshots.give_up();
+        }
         if is_held || wish == Wish::Relieved {
             // What waits in the sockets is somebody else's from now on.
             public.handle.pause().await;
@@ -65,7 +68,7 @@ impl Server {
         public.task.abort();
         let _told = timeout_at(deadline, core.ear.leave()).await;
         let _ended = timeout_at(deadline, admin.handle.stop(false)).await;
-        if let Some(snapshots) = core.snapshots.clone() {
+        if let Some(snapshots) = core.snapshots.clone().filter(|_| wish != Wish::Relieved) {
             // What is not whole at the deadline is never put into its place.
             if !done_by(deadline, move || snapshots.write()).await {
                 log::error!("cache.snapshot_file: it was not written in time, the one before stays");

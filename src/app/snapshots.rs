@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -22,6 +23,8 @@ pub struct Snapshots {
     /// Purges for good, counted: what was written while one came is not kept. Held while the file comes or goes.
     purges: Mutex<u64>,
     purged: Notify,
+    /// Whether the process after this one keeps the file: what it has removed must not come back.
+    is_given_up: AtomicBool,
 }
 
 impl Snapshots {
@@ -35,6 +38,7 @@ impl Snapshots {
             pipeline: Arc::clone(pipeline),
             failing: Mutex::default(),
             purges: Mutex::default(),
+            is_given_up: AtomicBool::default(),
             purged: Notify::new(),
         })
     }
@@ -68,13 +72,18 @@ impl Snapshots {
         self.pipeline.metrics.snapshots.with_label_values(&[label]).inc();
     }
 
+    /// The file is somebody else's from now on.
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
+    }
+
     fn try_write(&self) -> io::Result<Option<Count>> {
         let cache = &self.pipeline.cache;
         let bytes_max = self.pipeline.settings.cache.snapshot_bytes_max;
         let before = *self.purges.lock();
         let (draft, count) = snapshot::write(&self.file, &cache.memory, &cache.fences, &self.codec, bytes_max)?;
         let purges = self.purges.lock();
-        if *purges != before {
+        if *purges != before || self.is_given_up.load(Ordering::Relaxed) {
             return Ok(None);
         }
         draft.publish(&self.file)?;

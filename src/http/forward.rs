@@ -25,7 +25,6 @@ use super::surface::Endpoint;
 use crate::config::param::Params;
 use crate::config::settings::{LimitSettings, Settings};
 use crate::error::{Code, Error};
-use crate::nodes::queue::Priority;
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::body::{Body, Upload, Uploader};
 use crate::source::upstream::group::{Ask, Reply};
@@ -101,17 +100,12 @@ impl Pipeline {
         let limits = &self.settings.limits;
         let connection = request.conn_data::<Arc<Connection>>().cloned();
         let (body, upload) = outgoing(incoming, request, limits);
-        // What is sent up is sent at the client's pace: it would keep a place for as long as the client likes.
-        let _pass = if upload.is_none() {
-            match self.admission.direct.enter(Priority::Foreground, self.admission.patience(false)).await {
-                Ok(pass) => Some(pass),
-                Err(error) => {
-                    let response = respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
-                    return HttpResponse::from(response).map_into_boxed_body();
-                }
-            }
-        } else {
-            None
+        // It streams through at the client's pace and the upstream's, so that it is no measure of how many may run, and must
+        // not keep others from the database. It only counts among those who wait.
+        let Some(_place) = self.admission.waiters.take(1) else {
+            let error = Error::new(Code::Overloaded, "too many requests are waiting");
+            let response = respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
+            return HttpResponse::from(response).map_into_boxed_body();
         };
         let ask = Ask {
             method: Method::from_bytes(request.method().as_str().as_bytes()).unwrap_or(Method::GET),
@@ -249,7 +243,12 @@ fn relay(
 ) -> Response<BoxBody> {
     let status = StatusCode::from_u16(reply.response.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let head = reply.response.headers().clone();
-    let length = head.get(reqwest::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    // A length beside chunks says nothing (RFC 9112, section 6.3).
+    let is_chunked = head.contains_key(reqwest::header::TRANSFER_ENCODING);
+    let length = head
+        .get(reqwest::header::CONTENT_LENGTH)
+        .filter(|_| !is_chunked)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
     let body = match (status, length) {
         (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => BoxBody::new(NoBody),
         _ if request.method() == actix_http::Method::HEAD => match length {
@@ -261,7 +260,8 @@ fn relay(
     };
     let mut response = Response::with_body(status, body);
     let said = || head.get_all(reqwest::header::CONNECTION).iter().map(Value::as_bytes);
-    for (name, value) in head.iter().filter(|(name, _)| !is_of_one_hop(name.as_str(), said())) {
+    let is_passed_on = |name: &str| !is_of_one_hop(name, said()) && !(is_chunked && name == "content-length");
+    for (name, value) in head.iter().filter(|(name, _)| is_passed_on(name.as_str())) {
         let name = HeaderName::from_bytes(name.as_str().as_bytes());
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
             response.headers_mut().append(name, value);

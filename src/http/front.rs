@@ -246,11 +246,15 @@ impl Front {
         trace: &Trace,
     ) -> Found {
         let Some(ttl_secs) = failover::ttl_secs(standing, entry, age) else { return Found::Nothing };
+        let is_looked_for = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
+        // A CDN keeps what it gets for a while. So what is known to be purged is looked for before, not behind.
+        if is_looked_for && standing == Standing::Purged {
+            return Found::Expired(None);
+        }
         if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
         let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
-        let refresh = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
-        Found::Hit { response, refresh: refresh.then_some(Priority::Revalidate), audit: None }
+        Found::Hit { response, refresh: is_looked_for.then_some(Priority::Revalidate), audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.

@@ -100,7 +100,8 @@ impl Rates {
             return None;
         }
         let named = || {
-            let value = request.headers().get(&self.client_header)?;
+            // The nearest proxy adds its word at the end: of a line, or as a line of its own.
+            let value = request.headers().get_all(&self.client_header).last()?;
             Client::named(&self.client_header, value)
         };
         if !self.trusts_header {

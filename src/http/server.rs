@@ -115,6 +115,12 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
         return unread(response, &request);
     }
     let mut held = pipeline.admission.bodies.share();
+    // What follows the offer of another protocol never ends, and is no body. The offer is not taken up.
+    if matches!(*request.method(), Method::GET | Method::HEAD) && request.head().upgrade() {
+        let mut response = pipeline.into_inner().respond(&request, Incoming::Whole(Bytes::new()), *passage).await;
+        response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
+        return response;
+    }
     match incoming(&request, payload, &passage, &pipeline.settings, &mut held).await {
         Ok(body) => {
             let is_shared = matches!(passage.plan, Plan::Shared(_));

@@ -247,6 +247,18 @@ fn sockets_of_a_supervisor_are_the_public_and_the_admin_one_and_must_be_sockets(
     assert!(refused(&file, &[]).contains("LISTEN_FDS: descriptor 3 cannot be used"));
     let both = [("MAINSTAY__SERVER__HANDOVER_SOCKET", "/nowhere/handover")];
     assert!(refused(&public, &both).contains("server.handover_socket"));
+    let precious = folder.join("precious");
+    std::fs::write(&precious, "not a socket").unwrap();
+    let outcome = mainstay(
+        &["serve", "--config", folder.text()],
+        &[
+            ("BIND_ADDR", "127.0.0.1:0"),
+            ("ADMIN_ADDR", "127.0.0.1:0"),
+            ("MAINSTAY__SERVER__HANDOVER_SOCKET", precious.to_str().unwrap()),
+        ],
+    );
+    assert_eq!(outcome.code, Some(64), "{outcome:?}");
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "not a socket");
 }
 
 #[test]

@@ -3,10 +3,13 @@
 
 use super::super::tag::{EVERYTHING, Tag};
 use super::{Fence, Ledger, Mark, later};
-use crate::position::Position;
+use crate::position::{Lsn, Position, SystemId, Timeline};
 
 /// Tags whose hard purges are told on. What is older stands as a purge of everything.
 const TOLD_MAX: usize = 10_000;
+
+/// A place on nobody's clock: every stamp lacks what was purged there.
+const NOBODYS: Position = Position { system: SystemId(u64::MAX), timeline: Timeline(0), lsn: Lsn(0) };
 
 /// What is known of hard purges that were not heard.
 #[derive(Clone, Debug)]
@@ -98,12 +101,16 @@ impl Ledger {
     /// are kept as they are, whatever the clock is here: what is stamped by another clock than a purge of its tags is not
     /// served, since nobody can say which came first.
     pub fn learn_hard_of_peer(&mut self, purges: &HardPurges, are_all: bool) {
-        let mark = |at: Position| Mark { at: Some(at), reads: None };
+        // Of two purges on two clocks neither stands for the other.
+        let told = |fence: &mut Fence, at: Position| {
+            let is_other = fence.hard.at.is_some_and(|known| known.partial_cmp(&at).is_none());
+            fence.raise(Mark { at: Some(if is_other { NOBODYS } else { at }), reads: None }, true);
+        };
         for (hash, at) in &purges.tags {
-            self.tags.entry(*hash).or_default().raise(mark(*at), true);
+            told(self.tags.entry(*hash).or_default(), *at);
         }
         if let Some(at) = purges.all {
-            self.all.raise(mark(at), true);
+            told(&mut self.all, at);
         }
         // Who has heard the stream asks there what he missed of it.
         if are_all && self.hard.missed.is_none() {
@@ -258,7 +265,9 @@ mod tests {
             true,
         );
         assert_eq!(standing(&ledger, 9, "a"), Standing::Forbidden);
-        assert_ne!(stamped(&ledger), Standing::Forbidden);
+        assert_eq!(stamped(&ledger), Standing::Forbidden, "nor what was filled since: it may lack the other one");
+        ledger.learn_hard_of_peer(&told_on(), true);
+        assert_eq!(standing(&ledger, 11, "a"), Standing::Forbidden, "whoever is heard last does not bring it back");
     }
 
     #[test]

@@ -134,13 +134,20 @@ impl Upstreams {
             metrics: Arc::clone(&self.metrics),
             via: self.via.clone(),
         });
+        self.metrics.upstream_out.with_label_values(&[config.name.as_str()]).set(0);
         groups.insert(config.name.clone(), Arc::clone(&group));
         group
     }
 
     /// Forgets all upstreams but these.
     pub fn keep(&self, upstreams: &[Arc<Upstream>]) {
-        self.groups.lock().retain(|name, _| upstreams.iter().any(|upstream| upstream.name == *name));
+        self.groups.lock().retain(|name, _| {
+            let stays = upstreams.iter().any(|upstream| upstream.name == *name);
+            if !stays {
+                let _was_never_out = self.metrics.upstream_out.remove_label_values(&[name.as_str()]);
+            }
+            stays
+        });
     }
 
     /// All endpoints, as nodes.

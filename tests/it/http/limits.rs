@@ -208,6 +208,10 @@ fn an_upgrade_that_is_not_taken_is_an_ordinary_request() {
     assert_eq!(instance.get_with("/public/echo", &headers).status, 200, "a miss");
     assert_eq!(instance.get_with("/public/echo", &headers).status, 200, "a hit");
     assert_eq!(instance.get_with("/things", &headers).status, 200);
+    // What would follow a WebSocket's opening has no end, and is not waited for.
+    let opening = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
+    let reply = instance.get_with("/things", &opening);
+    assert_eq!((reply.status, reply.said("connection")), (200, "close"), "{reply:?}");
 }
 
 /// Who asks and never reads would hold a connection and its answer for ever.

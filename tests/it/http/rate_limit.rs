@@ -126,6 +126,12 @@ fn a_cdn_that_names_nobody_is_one_client_and_another_header_may_be_set() {
         |chain: &str| instance.get_with("/things", &[("X-Origin-Verify", SECRET), ("X-Forwarded-For", chain)]).status;
     let statuses = ["1.1.1.1, 198.51.100.1", "2.2.2.2, 198.51.100.1", "3.3.3.3, 198.51.100.1", "198.51.100.2"].map(get);
     assert_eq!(statuses, [200, 200, 429, 200], "what the client wrote in front changes nothing");
+    // A proxy may add a line of its own after what the client has sent.
+    let lines = |claimed: &str| {
+        let lines = [("X-Origin-Verify", SECRET), ("X-Forwarded-For", claimed), ("X-Forwarded-For", "192.0.2.77")];
+        instance.get_with("/things", &lines).status
+    };
+    assert_eq!([lines("192.0.2.1"), lines("192.0.2.2"), lines("192.0.2.3")], [200, 200, 429]);
 }
 
 #[test]
