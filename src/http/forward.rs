@@ -260,8 +260,8 @@ fn relay(
     };
     let mut response = Response::with_body(status, body);
     let said = || head.get_all(reqwest::header::CONNECTION).iter().map(Value::as_bytes);
-    let is_passed_on = |name: &str| !is_of_one_hop(name, said()) && !(is_chunked && name == "content-length");
-    for (name, value) in head.iter().filter(|(name, _)| is_passed_on(name.as_str())) {
+    let is_left_out = |name: &str| is_of_one_hop(name, said()) || (is_chunked && name == "content-length");
+    for (name, value) in head.iter().filter(|(name, _)| !is_left_out(name.as_str())) {
         let name = HeaderName::from_bytes(name.as_str().as_bytes());
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
             response.headers_mut().append(name, value);
