@@ -338,6 +338,7 @@ fn millis(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::parts;
     use super::*;
     use crate::position::{Lsn, SystemId, Timeline};
 
@@ -346,27 +347,8 @@ mod tests {
         let now = Instant::now();
         let entry = |told: Option<(u64, u64)>, age_s: u64| {
             let at = |(system, lsn)| Position { lsn: Lsn(lsn), ..Position::start_of(SystemId(system), Timeline(1)) };
-            let parts = Parts {
-                status: 200,
-                content_type: "application/json",
-                body: Variants::of(bytes::Bytes::new(), usize::MAX),
-                tags: Vec::new(),
-                told: told.map(at),
-                as_of: None,
-                seen: None,
-                is_local: false,
-                outlives_change: false,
-                origin: Origin::Filled,
-                made: now + Duration::from_secs(100 - age_s),
-                cost: Duration::ZERO,
-                limits: Limits {
-                    fresh: Duration::ZERO,
-                    stale_while_revalidate: Duration::ZERO,
-                    stale_if_error: Duration::ZERO,
-                },
-                detail: "primary",
-                absence: None,
-            };
+            let made = now + Duration::from_secs(100 - age_s);
+            let parts = Parts { told: told.map(at), made, ..parts(b'1') };
             Entry::new(&[], [0; 16], parts)
         };
         for (newer, older) in [

@@ -15,6 +15,8 @@ pub mod shared;
 pub mod shown;
 pub mod snapshot;
 pub mod tag;
+#[cfg(test)]
+mod testing;
 pub mod variants;
 pub mod walk;
 

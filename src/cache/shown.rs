@@ -62,14 +62,10 @@ fn index(key: Key) -> usize {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
 
-    use bytes::Bytes;
-
-    use super::super::entry::{Entry, Origin, Parts};
+    use super::super::entry::{Entry, Parts};
     use super::super::memory::{Memory, Proof, Settled};
-    use super::super::policy::Limits;
-    use super::super::variants::Variants;
+    use super::super::testing::parts;
     use super::*;
 
     fn at(system: u64, timeline: u32, lsn: u64) -> Position {
@@ -93,25 +89,8 @@ mod tests {
 
     /// What was told and read so far, and has nothing newer than this.
     fn entry(told: u64, as_of: u64, seen: u64) -> Arc<Entry> {
-        let hour = Duration::from_secs(3600);
         let at = |lsn| Some(at(7, 1, lsn));
-        let parts = Parts {
-            status: 200,
-            content_type: "application/json",
-            body: Variants::of(Bytes::from_static(b"1"), usize::MAX),
-            tags: Vec::new(),
-            told: at(told),
-            is_local: false,
-            as_of: at(as_of),
-            seen: at(seen),
-            outlives_change: false,
-            origin: Origin::Filled,
-            made: Instant::now(),
-            cost: Duration::ZERO,
-            limits: Limits { fresh: hour, stale_while_revalidate: hour, stale_if_error: hour },
-            detail: "replica",
-            absence: None,
-        };
+        let parts = Parts { told: at(told), as_of: at(as_of), seen: at(seen), detail: "replica", ..parts(b'1') };
         Arc::new(Entry::new(b"/", [0; 16], parts))
     }
 

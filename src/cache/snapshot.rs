@@ -186,18 +186,14 @@ fn since_epoch() -> Duration {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use bytes::Bytes;
-
     use super::super::entry::Parts;
     use super::super::fence::SilenceLimits;
-    use super::super::policy::Limits;
     use super::super::tag::Tag;
-    use super::super::variants::Variants;
+    use super::super::testing::{HOUR, parts};
     use super::*;
     use crate::position::{Position, SystemId, Timeline};
 
     const BYTES_MAX: u64 = 1024 * 1024;
-    const HOUR: Duration = Duration::from_secs(3600);
 
     /// A memory, the fences of its instance, and a place for a file.
     struct Bench {
@@ -255,25 +251,8 @@ mod tests {
     }
 
     fn entry(letter: u8) -> Entry {
-        let parts = Parts {
-            status: 200,
-            content_type: "application/json",
-            body: Variants::of(Bytes::from(vec![letter; 100]), usize::MAX),
-            tags: vec![Tag::new(
-                [b"tag:", &[letter][..]].concat().iter().map(|it| char::from(*it)).collect::<String>(),
-            )],
-            told: Some(clock()),
-            as_of: None,
-            seen: None,
-            is_local: false,
-            outlives_change: false,
-            origin: Origin::Filled,
-            made: Instant::now(),
-            cost: Duration::ZERO,
-            limits: Limits { fresh: HOUR, stale_while_revalidate: HOUR, stale_if_error: HOUR },
-            detail: "primary",
-            absence: None,
-        };
+        let tags = vec![Tag::new(format!("tag:{}", char::from(letter)))];
+        let parts = Parts { tags, told: Some(clock()), ..parts(letter) };
         Entry::new(&[letter], [1; 16], parts)
     }
 

@@ -156,18 +156,13 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
-    use super::super::entry::{Entry, Origin, Parts};
+    use super::super::entry::{Entry, Parts};
     use super::super::fence::SilenceLimits;
     use super::super::page::Page;
-    use super::super::policy::Limits;
     use super::super::tag::Tag;
-    use super::super::variants::Variants;
+    use super::super::testing::{HOUR, parts};
     use super::*;
     use crate::position::{Position, SystemId, Timeline};
-
-    const HOUR: Duration = Duration::from_secs(3600);
 
     /// An origin, and one who pulls from it.
     struct Bench {
@@ -228,23 +223,7 @@ mod tests {
     }
 
     fn entry(number: u8, told: Option<Position>) -> Entry {
-        let parts = Parts {
-            status: 200,
-            content_type: "application/json",
-            body: Variants::of(Bytes::from(vec![number; 100]), usize::MAX),
-            tags: vec![Tag::new(format!("tag:{number}"))],
-            told,
-            as_of: None,
-            seen: None,
-            is_local: false,
-            outlives_change: false,
-            origin: Origin::Filled,
-            made: Instant::now(),
-            cost: Duration::ZERO,
-            limits: Limits { fresh: HOUR, stale_while_revalidate: HOUR, stale_if_error: HOUR },
-            detail: "primary",
-            absence: None,
-        };
+        let parts = Parts { tags: vec![Tag::new(format!("tag:{number}"))], told, ..parts(number) };
         Entry::new(&[number], [1; 16], parts)
     }
 
