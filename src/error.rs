@@ -39,6 +39,14 @@ pub enum Code {
     OriginForbidden,
     /// The bearer token is missing or wrong.
     Unauthorized,
+    /// An API key or a token is malformed, unknown, revoked, or not signed by whom it should be.
+    CredentialsInvalid,
+    /// An API key or a token was right until it expired.
+    CredentialsExpired,
+    /// The caller is known and lacks a scope.
+    ScopeMissing,
+    /// Nobody who could check a key or a token can be reached.
+    AuthUnavailable,
     /// More requests, or wrong tokens, than one may send.
     RateLimited,
     /// The body is not what is asked for.
@@ -111,6 +119,10 @@ impl Code {
             Self::HeadersTooLarge => info("headers_too_large", 431, "Request headers too large", false),
             Self::OriginForbidden => info("origin_forbidden", 403, "Origin secret required", false),
             Self::Unauthorized => info("unauthorized", 401, "Token required", false),
+            Self::CredentialsInvalid => info("credentials_invalid", 401, "Invalid credentials", false),
+            Self::CredentialsExpired => info("credentials_expired", 401, "Expired credentials", false),
+            Self::ScopeMissing => info("scope_missing", 403, "Scope missing", false),
+            Self::AuthUnavailable => info("auth_unavailable", 503, "Credentials cannot be checked", true),
             Self::RateLimited => info("rate_limited", 429, "Too many requests", true),
             Self::BodyInvalid => info("body_invalid", 400, "Invalid body", false),
             Self::RowNotUnique => info("row_not_unique", 500, "More than one row", false),

@@ -16,15 +16,17 @@
 //! | `error` | nothing |
 //! | `mode` | nothing |
 //! | `position` | nothing |
+//! | `identity` | `config` |
 //! | `config` | `error`, `mode` |
 //! | `telemetry` | `config`, `error`, `mode` |
 //! | `local` | nothing |
 //! | `nodes` | `config`, `error`, `telemetry` |
 //! | `cache` | `config`, `error`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `database` | `config`, `error`, `nodes`, `position`, `telemetry` |
-//! | `source` | `config`, `database`, `error`, `nodes`, `position`, `telemetry` |
-//! | `ramp` | `config`, `database`, `error`, `source` |
-//! | `http` | `cache`, `config`, `database`, `error`, `mode`, `nodes`, `position`, `source`, `telemetry` |
+//! | `auth` | `cache`, `config`, `database`, `error`, `identity`, `position`, `telemetry` |
+//! | `source` | `config`, `database`, `error`, `identity`, `nodes`, `position`, `telemetry` |
+//! | `ramp` | `config`, `database`, `error`, `identity`, `source` |
+//! | `http` | `auth`, `cache`, `config`, `database`, `error`, `identity`, `mode`, `nodes`, `position`, `source`, `telemetry` |
 //! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `app` | everything but `cli` and `local` |
 //! | `cli` | everything |
@@ -38,12 +40,14 @@
 
 pub mod admin;
 pub mod app;
+pub mod auth;
 pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod database;
 pub mod error;
 pub mod http;
+pub mod identity;
 pub mod local;
 pub mod mode;
 pub mod nodes;

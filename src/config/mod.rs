@@ -3,6 +3,7 @@
 //! Both are read in two steps: what the files say, with unknown keys refused, then the validated form that the rest of the
 //! program uses. A [`ConfigError`] names the key, and the command line turns it into exit code 64.
 
+pub mod auth;
 pub mod failover;
 pub mod manifest;
 pub mod overload;

@@ -170,12 +170,14 @@ pub enum Place {
     Query,
     /// All of the query string, as it was sent: what an upstream takes that nothing is declared of.
     WholeQuery,
+    /// The caller's verified identity.
+    Claim,
 }
 
 /// One declared parameter, validated.
 #[derive(Clone, Debug)]
 pub struct Param {
-    /// Its name in the path or the query.
+    /// Its name in the path or the query, or of the claim.
     pub name: String,
     /// Where it stands.
     pub place: Place,

@@ -10,6 +10,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::auth::{AuthSettings, ConsistencySettings, ForwardSettings, OpenApiSettings};
 use super::failover::FailoverSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
@@ -21,7 +22,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 14] = [
+const NAMED: [(&str, &str); 16] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -30,6 +31,8 @@ const NAMED: [(&str, &str); 14] = [
     ("ADMIN_ADDR", "server.admin_addr"),
     ("ADMIN_TOKEN", "server.admin_token"),
     ("ORIGIN_SECRET", "server.origin_secret"),
+    ("TOKEN_SECRET", "consistency.token_secret"),
+    ("PRIMARY_ORIGIN", "forward.primary_origin"),
     ("DATABASE_URL", "database.url"),
     ("DATABASE_READ_REPLICA_URL", "database.read_replica_urls"),
     ("DATABASE_DIRECT_URL", "database.direct_url"),
@@ -40,7 +43,7 @@ const NAMED: [(&str, &str); 14] = [
 
 /// Names of the design whose parts this version does not have yet. Setting one is not an error, since deployments share
 /// their environment between versions, but it is said at the start.
-const RESERVED: [&str; 3] = ["TOKEN_SECRET", "PRIMARY_ORIGIN", "SANDBOX_WEBHOOK_SECRET"];
+const RESERVED: [&str; 1] = ["SANDBOX_WEBHOOK_SECRET"];
 
 /// All settings, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,8 +69,14 @@ pub struct Settings {
     pub nodes: NodeSettings,
     /// What `/health/edge` asks for.
     pub health: HealthSettings,
-    /// Who may ask for strong reads.
+    /// Who may ask for strong reads, and what sessions see.
     pub consistency: ConsistencySettings,
+    /// How callers prove who they are.
+    pub auth: AuthSettings,
+    /// Where what needs the primary is sent.
+    pub forward: ForwardSettings,
+    /// The description of the API.
+    pub openapi: OpenApiSettings,
     /// The shared cache and the bus.
     pub redis: RedisSettings,
     /// The change feed.
@@ -271,26 +280,6 @@ pub struct HealthSettings {
     pub required: Vec<Dependency>,
     pub failures_to_unhealthy: u32,
     pub successes_to_healthy: u32,
-}
-
-/// Who may send `X-Consistency: strong`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StrongHeader {
-    /// Every caller.
-    Anyone,
-    /// Callers on routes with authentication.
-    Authenticated,
-    /// Nobody: the header is ignored.
-    Off,
-}
-
-/// `[consistency]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
-pub struct ConsistencySettings {
-    pub strong_header: StrongHeader,
 }
 
 /// `[redis]`

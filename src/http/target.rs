@@ -98,6 +98,7 @@ impl<'a> Arguments<'a> {
             let mut texts = given.iter().filter(|(at, _)| *at == index).map(|(_, text)| text.clone());
             let value = match param.place {
                 Place::Path => path_value(param, &capture),
+                Place::Claim => Ok(absent(param)?),
                 Place::WholeQuery if query.is_empty() => Ok(Value::Null),
                 Place::WholeQuery => Ok(Value::One(Cow::Borrowed(query))),
                 Place::Query if param.array && is_given => param.array_value(texts),
@@ -124,7 +125,7 @@ impl<'a> Arguments<'a> {
     pub fn of_path(route: &Route, capture: impl Fn(&str) -> Option<&'a str>) -> Result<Self, Error> {
         let value = |param: &Param| match param.place {
             Place::Path => path_value(param, &capture).map_err(|what| invalid(param, what)),
-            Place::Query | Place::WholeQuery => Ok(Value::Null),
+            Place::Query | Place::WholeQuery | Place::Claim => Ok(Value::Null),
         };
         Ok(Self { values: route.params.iter().map(value).collect::<Result<_, _>>()? })
     }

@@ -16,10 +16,28 @@ use crate::config::param::Params;
 use crate::database::proof::seen;
 use crate::database::read::{Column, Consistency, Database, Depth, Served, in_snapshot};
 use crate::error::{Code, Error};
+use crate::identity::Identity;
 use crate::position::{Lsn, Position};
 
-/// One call of a handler: the request as the manifest declares it. There are no headers in it on purpose: what is not in
-/// the cache key must not influence the answer.
+/// Whom a call is for, where its answer is for one caller alone.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// Who it is, on a route with `auth`.
+    pub identity: Option<Arc<Identity>>,
+    /// The request's headers, names in lower case.
+    pub headers: Vec<(Box<str>, Box<[u8]>)>,
+}
+
+impl Caller {
+    /// The first value of a header whose name, in lower case, is given; none where it is no text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(other, _)| **other == *name)?;
+        std::str::from_utf8(value).ok()
+    }
+}
+
+/// One call of a handler: the request as the manifest declares it. Where the answer is shared there is no caller in it, on
+/// purpose: what is not in the cache key must not influence the answer.
 #[derive(Clone)]
 pub struct Call {
     /// The request's method, in capitals.
@@ -28,6 +46,8 @@ pub struct Call {
     pub params: Params,
     /// The body; empty for GET.
     pub body: Bytes,
+    /// Whom the answer is for; none where it is shared.
+    pub caller: Option<Arc<Caller>>,
     database: Option<Arc<Database>>,
     consistency: Consistency,
     depth: Depth,
@@ -46,7 +66,14 @@ impl Call {
         depth: impl Into<Depth>,
         deadline: Instant,
     ) -> Self {
-        Self { method, params, body, database, consistency, depth: depth.into(), deadline, served: Rc::default() }
+        let depth = depth.into();
+        Self { method, params, body, caller: None, database, consistency, depth, deadline, served: Rc::default() }
+    }
+
+    /// The same call, for one caller alone.
+    #[must_use]
+    pub fn of(self, caller: Arc<Caller>) -> Self {
+        Self { caller: Some(caller), ..self }
     }
 
     /// Reads with the route's consistency, within the request's deadline. All statements of the closure see one state of

@@ -22,12 +22,20 @@ pub struct Answer {
     pub body: Bytes,
     /// Tags beyond those of the manifest that the answer carries.
     pub tags: Vec<String>,
+    /// Headers of an answer for one caller alone. A cached answer has none: they would be somebody else's.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
     /// A 200 with JSON that is ready to send.
     pub fn json_bytes(body: impl Into<Bytes>) -> Self {
-        Self { status: 200, content_type: Cow::Borrowed("application/json"), body: body.into(), tags: Vec::new() }
+        Self {
+            status: 200,
+            content_type: Cow::Borrowed("application/json"),
+            body: body.into(),
+            tags: Vec::new(),
+            headers: Vec::new(),
+        }
     }
 
     /// A 200 with a value as JSON.

@@ -2,6 +2,7 @@
 //!
 //! [`Manifest::load`] reads it and proves what can be proved without a database; `mainstay check` proves the rest.
 
+pub mod access;
 mod raw;
 mod source;
 pub mod statement;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use super::overload::RouteRates;
 use super::param::{Param, Place};
+use access::Access;
 use statement::Statement;
 use upstream::{Shadow, Upstream};
 
@@ -41,6 +43,8 @@ pub struct Route {
     pub consistency: Consistency,
     /// Names of middlewares, outermost first.
     pub middlewares: Vec<String>,
+    /// What a caller must show; `None`: nothing.
+    pub access: Option<Access>,
     /// The declared parameters, in the order of `$1`, `$2`, …
     pub params: Vec<Param>,
     /// Whether parameters that are not declared are dropped; else they are a 400.
@@ -180,8 +184,10 @@ impl Route {
         let Some(policy) = &self.cache else {
             return if self.private { "no-store, private" } else { "no-store" }.to_owned();
         };
-        let mut text = format!("public, max-age={}", policy.browser_ttl.as_secs());
-        if let Some(edge) = policy.edge_ttl {
+        // What only some may see is no CDN's to keep, whoever it is the same for.
+        let audience = if self.private { "private" } else { "public" };
+        let mut text = format!("{audience}, max-age={}", policy.browser_ttl.as_secs());
+        if let Some(edge) = policy.edge_ttl.filter(|_| !self.private) {
             text.push_str(&format!(", s-maxage={}", edge.as_secs()));
         }
         if !policy.stale_while_revalidate.is_zero() {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use super::access::{NOT_SHARED, RawAuth, access, check_claims};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
 use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch};
@@ -74,8 +75,10 @@ pub(super) struct RawRoute {
     consistency: Option<Consistency>,
     #[serde(default)]
     middlewares: Vec<String>,
-    #[serde(default = "auth_none")]
-    auth: String,
+    #[serde(default)]
+    auth: RawAuth,
+    #[serde(default)]
+    scopes: Vec<String>,
     #[serde(default)]
     shared: bool,
     #[serde(default)]
@@ -134,10 +137,6 @@ struct TaggedWatch {
 
 fn get_only() -> Vec<String> {
     vec!["GET".to_owned()]
-}
-
-fn auth_none() -> String {
-    "none".to_owned()
 }
 
 /// What routes of a path prefix do where they do not say.
@@ -254,15 +253,8 @@ fn validate(
     let is_upstream = raw.upstream.is_some();
     check_path(&raw.path, is_upstream)?;
     check_methods(&raw.methods, is_upstream)?;
-    if raw.auth != "none" {
-        return Err(match raw.auth.as_str() {
-            "key" | "jwt" => format!("auth = {:?} is not part of this version", raw.auth),
-            other => format!("auth = {other:?}: one of none, key, jwt"),
-        });
-    }
-    if raw.shared {
-        return Err("shared = true is for routes with auth".to_owned());
-    }
+    let access = access(raw.auth, raw.scopes.clone(), raw.shared)?;
+    let is_one_callers = access.as_ref().is_some_and(|access| !access.shared);
     if let Some(unknown) = raw.middlewares.iter().find(|name| !known.middlewares.contains(&name.as_str())) {
         return Err(format!("no middleware is called {unknown:?}; there are: {}", known.middlewares.join(", ")));
     }
@@ -271,6 +263,7 @@ fn validate(
         complete(&raw.path, &mut params, raw.unknown_params.is_none());
     }
     check_params(&raw.path, &params)?;
+    check_claims(&params, access.as_ref())?;
     let source = source(&raw, file, known, &params, upstreams)?;
     let prefix = prefix_of(&raw.path);
     let consistency = raw.consistency.unwrap_or(match prefix {
@@ -290,13 +283,18 @@ fn validate(
                 "[route.cache]: its upstream has forward_host = true, and the Host is not in the cache key".to_owned()
             );
         }
+        (Some(_), _) if is_one_callers => return Err(NOT_SHARED.to_owned()),
         (Some(cache), _) => Some(policy(cache, &params)?),
+        (None, _) if is_one_callers => None,
         // Only who knows an upstream can say that its answers are for everyone.
         (None, Prefix::Public) if !is_upstream && reads_only && consistency == Consistency::Eventual => {
             Some(default_policy())
         }
         (None, _) => None,
     };
+    if cache.is_none() && access.as_ref().is_some_and(|access| access.shared) {
+        return Err("shared = true says that all callers get one cached answer; add [route.cache]".to_owned());
+    }
     if cache.is_some()
         && let Some(name) = raw.middlewares.iter().find(|name| *name != CORS)
     {
@@ -305,7 +303,8 @@ fn validate(
         ));
     }
     let mut route = Route {
-        private: matches!(prefix, Prefix::Private),
+        private: matches!(prefix, Prefix::Private) || access.is_some(),
+        access,
         path: raw.path,
         methods: raw.methods,
         source,
@@ -381,7 +380,7 @@ fn param(raw: &RawParam) -> Result<Param, String> {
     let place = match raw.place.as_str() {
         "path" => Place::Path,
         "query" => Place::Query,
-        "claim" => return Err(wrong("in = \"claim\" needs auth, which is not part of this version".to_owned())),
+        "claim" => Place::Claim,
         other => return Err(wrong(format!("in = {other:?}: one of path, query, claim"))),
     };
     let (kind, array) = raw.kind.strip_suffix("[]").map_or((raw.kind.as_str(), false), |kind| (kind, true));
@@ -402,7 +401,7 @@ fn param(raw: &RawParam) -> Result<Param, String> {
         return Err(wrong("set = true is for arrays".to_owned()));
     }
     if raw.optional && (raw.default.is_some() || place == Place::Path || array) {
-        return Err(wrong("optional = true is for scalar query parameters without a default".to_owned()));
+        return Err(wrong("optional = true is for scalars of the query or of claims without a default".to_owned()));
     }
     let pattern =
         raw.pattern.as_deref().map(Regex::new).transpose().map_err(|error| wrong(format!("pattern: {error}")))?;
@@ -562,7 +561,7 @@ fn fingerprint(route: &Route, known: &Known<'_>) -> [u8; 16] {
         }
     }
     route.params.iter().for_each(|param| param.describe(&mut bytes));
-    fingerprint_part(&mut bytes, &format!("{:?} {:?}", route.unknown_params, route.cache));
+    fingerprint_part(&mut bytes, &format!("{:?} {:?} {:?}", route.unknown_params, route.cache, route.access));
     let digest: [u8; 32] = Sha256::digest(&bytes).into();
     let (half, _) = digest.split_at(16);
     half.try_into().unwrap_or_default()

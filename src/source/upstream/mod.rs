@@ -133,7 +133,7 @@ impl UpstreamSource {
                 }
             }
         }
-        Ok(Answer { status: 200, content_type: content_type.into(), body: body.freeze(), tags: Vec::new() })
+        Ok(Answer { content_type: content_type.into(), ..Answer::json_bytes(body.freeze()) })
     }
 }
 

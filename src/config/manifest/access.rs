@@ -1,0 +1,90 @@
+//! Who may ask a route: `auth`, `scopes`, `shared`, and parameters that come from the caller's identity.
+
+use serde::Deserialize;
+
+use crate::config::param::{Param, Place};
+
+/// Why a route of one caller each cannot have a cache policy.
+pub(super) const NOT_SHARED: &str = "[route.cache]: answers of a route with auth are each caller's own; shared = true says that all callers get the same";
+
+/// How long a scope may be.
+const SCOPE_BYTES_MAX: usize = 128;
+
+/// What a caller of a route must show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// What proves who the caller is.
+    pub method: AuthMethod,
+    /// Scopes, all of which the caller must have.
+    pub scopes: Vec<String>,
+    /// Whether all callers get the same answer, out of the cache.
+    pub shared: bool,
+}
+
+/// What proves who a caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuthMethod {
+    /// An API key.
+    Key,
+    /// A signed token (JWT).
+    Jwt,
+}
+
+impl AuthMethod {
+    /// As the manifest writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Jwt => "jwt",
+        }
+    }
+}
+
+/// `auth` as it is written.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawAuth {
+    #[default]
+    None,
+    Key,
+    Jwt,
+}
+
+/// What a route says of who may ask it.
+pub(super) fn access(auth: RawAuth, scopes: Vec<String>, shared: bool) -> Result<Option<Access>, String> {
+    let method = match auth {
+        RawAuth::None if shared => return Err("shared = true is for routes with auth".to_owned()),
+        RawAuth::None if !scopes.is_empty() => return Err("scopes are for routes with auth".to_owned()),
+        RawAuth::None => return Ok(None),
+        RawAuth::Key => AuthMethod::Key,
+        RawAuth::Jwt => AuthMethod::Jwt,
+    };
+    return Err(format!("auth = {:?} is not part of this version", method.as_str()));
+    #[expect(unreachable_code, reason = "until the front asks for credentials")]
+    match scopes.iter().find(|scope| !is_scope(scope)) {
+        Some(scope) => Err(format!(
+            "scope {scope:?}: printable characters without spaces, quotes, backslashes and commas, at most {SCOPE_BYTES_MAX}"
+        )),
+        None => Ok(Some(Access { method, scopes, shared })),
+    }
+}
+
+/// Whether a text may be a scope (RFC 6749, section 3.3), and stand in a comma list.
+pub fn is_scope(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= SCOPE_BYTES_MAX
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte))
+}
+
+/// A claim is known of a caller who was checked, and makes an answer that caller's own.
+pub(super) fn check_claims(params: &[Param], access: Option<&Access>) -> Result<(), String> {
+    let Some(param) = params.iter().find(|param| param.place == Place::Claim) else { return Ok(()) };
+    let name = &param.name;
+    match access {
+        None => Err(format!("parameter {name}: in = \"claim\" needs auth = \"key\" or \"jwt\"")),
+        Some(Access { shared: true, .. }) => {
+            Err(format!("parameter {name}: in = \"claim\" and shared = true: the answer would not be the same for all"))
+        }
+        Some(_) => Ok(()),
+    }
+}
