@@ -28,7 +28,7 @@ use super::pipeline::{Passage, Pipeline, Plan, Shared};
 use super::respond::{self, CacheStatus};
 use super::surface::{Endpoint, Pattern, Surface};
 use super::target::{self, Arguments};
-use super::{failover, headers, problem};
+use super::{failover, headers, primary_origin, problem};
 use crate::cache::entry::Entry;
 use crate::cache::fence::Standing;
 use crate::cache::policy::{Freshness, refreshes_early};
@@ -545,7 +545,11 @@ impl Front {
             Ok(Err(_)) => failed("a middleware panicked", Code::Internal),
             Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
         };
+        let answered_by = primary_origin::answered_by(&mut response);
         self.finish(&mut response, Some(endpoint), &mut trace);
+        if let Some(region) = answered_by {
+            response.headers_mut().insert(headers::X_REGION, region);
+        }
         let outcome = if response.status().is_server_error() { "error" } else { "ok" };
         let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
         seconds.observe(trace.started.elapsed().as_secs_f64());

@@ -15,6 +15,7 @@ pub mod hot;
 pub mod middleware;
 pub mod nodes;
 pub mod pipeline;
+pub mod primary_origin;
 pub mod problem;
 pub mod rate_limit;
 pub mod resolve;

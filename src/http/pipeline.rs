@@ -112,6 +112,7 @@ impl Pipeline {
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
         let Passage { endpoint, params, plan, request_id, started, .. } = passage;
         let upstream = endpoint.producer.upstream();
+        let primary_origin = self.primary_origin_of(request, &endpoint, &plan);
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
             return HttpResponse::from(response).map_into_boxed_body();
@@ -127,11 +128,14 @@ impl Pipeline {
             }
             (Plan::Direct(consistency), upstream) => {
                 let work = async {
-                    match (upstream, body) {
-                        (Some(source), body) => {
+                    match (upstream, primary_origin) {
+                        (Some(source), _) => {
                             self.forward(request, source, &endpoint, &params, body, &request_id, started).await
                         }
-                        (None, body) => {
+                        (None, Some(group)) => {
+                            self.forward_strong(request, group, &endpoint, params, body, &request_id, started).await
+                        }
+                        (None, None) => {
                             let (endpoint, body) = (&*endpoint, body.whole());
                             let response =
                                 self.respond_direct(request, endpoint, params, body, consistency, &request_id, started);
@@ -236,7 +240,7 @@ impl Pipeline {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
-    async fn respond_direct(
+    pub(super) async fn respond_direct(
         &self,
         request: &HttpRequest,
         endpoint: &Endpoint,

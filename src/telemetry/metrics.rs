@@ -39,6 +39,8 @@ pub struct Metrics {
     pub upstream_retries: IntCounterVec,
     /// 1 while every endpoint of an upstream has failed.
     pub upstream_out: IntGaugeVec,
+    /// Strong requests that were to be sent to the primary's region.
+    pub forwarded: IntCounterVec,
     /// Answers of upstreams that were compared with the query which is to take their place.
     pub shadow_compared: IntCounterVec,
     /// Answers that were compared with the primary.
@@ -158,6 +160,11 @@ impl Metrics {
                 &["upstream", "outcome"],
             )?,
             upstream_out: gauges("upstream_out", "1 while every endpoint of the upstream has failed.", &["upstream"])?,
+            forwarded: counters(
+                "forwarded_total",
+                "Strong requests for the primary's region, by what became of them: answered, run_here, failed.",
+                &["outcome"],
+            )?,
             shadow_compared: counters(
                 "shadow_compared_total",
                 "Upstream routes compared with their shadow: equal, different, failed.",
