@@ -3,7 +3,7 @@
 mod caching;
 mod passing;
 mod retries;
-mod server;
+pub mod server;
 mod shadow;
 mod streaming;
 mod tls;
