@@ -12,6 +12,7 @@ pub struct AuthSettings {
     pub check_ttl: Span,
     pub stale_if_error: Span,
     pub checked_max: u64,
+    pub last_use_interval: Span,
     pub jwks_url: String,
     pub jwks_file: String,
     pub issuer: String,
