@@ -71,7 +71,7 @@ pub enum Code {
     ClientGone,
     /// A strong read cannot be served: the primary is out of reach or its cap is reached.
     StrongUnavailable,
-    /// A write was begun, and nobody knows how it ended.
+    /// A write may have been committed: its connection, or its time, ended while nobody could tell.
     OutcomeUnknown,
     /// A failover origin has nothing cached that answers the request.
     NotCached,

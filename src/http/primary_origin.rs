@@ -53,10 +53,10 @@ impl Pipeline {
     /// takes its request along.
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     pub(super) async fn forward_strong(
-        &self,
+        self: &Arc<Self>,
         request: &HttpRequest,
         group: &Group,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         params: Params,
         incoming: Incoming,
         request_id: &HeaderValue,

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Client, retry};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use crate::config::manifest::upstream::Upstream;
 use crate::database::target::TlsMode;
@@ -39,7 +38,7 @@ impl Shape {
     pub(super) fn new(config: &Upstream) -> Result<Self, String> {
         let Upstream { endpoints, connect_timeout, keep_alive, tls_ca_file, .. } = config;
         let has_tls = endpoints.iter().any(|url| url.scheme() == "https");
-        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, tls_ca_file.as_deref())? } else { no_tls()? };
+        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, tls_ca_file.as_deref())? } else { tls::no_roots()? };
         Ok(Self { connect_timeout: *connect_timeout, keep_alive: *keep_alive, tls })
     }
 
@@ -73,14 +72,6 @@ impl Shape {
             .no_proxy()
             .build()
     }
-}
-
-/// A configuration that trusts nobody, for upstreams without `https`: to read the system's roots takes its time.
-fn no_tls() -> Result<ClientConfig, String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// What went wrong, for the log: without the URL, whose query is nobody's business there.
