@@ -38,7 +38,8 @@ impl Shape {
     pub(super) fn new(config: &Upstream) -> Result<Self, String> {
         let Upstream { endpoints, connect_timeout, keep_alive, tls_ca_file, .. } = config;
         let has_tls = endpoints.iter().any(|url| url.scheme() == "https");
-        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, tls_ca_file.as_deref())? } else { tls::no_roots()? };
+        let tls =
+            if has_tls { tls::client_config(TlsMode::VerifyFull, tls_ca_file.as_deref())? } else { tls::no_roots()? };
         Ok(Self { connect_timeout: *connect_timeout, keep_alive: *keep_alive, tls })
     }
 

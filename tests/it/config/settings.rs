@@ -67,7 +67,11 @@ fn what_is_wrong_is_refused_with_its_key() {
         ("", ("PRIMARY_ORIGIN", "ftp://origin.example"), "forward.primary_origin"),
         ("", ("PRIMARY_ORIGIN", "https://origin.example/?x=1"), "forward.primary_origin"),
         ("", ("PRIMARY_ORIGIN", "https://a.example,https://b.example"), "forward.primary_origin"),
-        ("", ("PRIMARY_ORIGIN", "https://u:hunter2@origin.example"), "origin.example: a URL has no place for a password"),
+        (
+            "",
+            ("PRIMARY_ORIGIN", "https://u:hunter2@origin.example"),
+            "origin.example: a URL has no place for a password",
+        ),
         ("[forward]\nconnect_timeout = \"0s\"", ("A", ""), "forward.connect_timeout"),
         ("not toml", ("A", ""), "mainstay.toml"),
     ] {
