@@ -125,11 +125,19 @@ fn a_deadline_that_passes_is_told_and_nothing_is_run_here() {
     let silent = Service::new(|_, stream| say_nothing(stream));
     let own = Probe::default();
     let here = here_with_database(&own, &silent.url()).set("limits.request_timeout", "100ms").start();
-    let read = here.get(THING);
-    assert_eq!((read.status, read.problem()), (503, "source_timeout".to_owned()));
-    for headers in [&[][..], &[("Idempotency-Key", "k")]] {
-        let written = post(&here, headers, b"{}");
-        assert_eq!((written.status, written.problem()), (503, "outcome_unknown".to_owned()));
+    let cases = [
+        ("GET", None, "source_timeout"),
+        ("POST", None, "outcome_unknown"),
+        ("POST", Some(("Idempotency-Key", "k")), "outcome_unknown"),
+    ];
+    let sent = cases.map(|(method, key, code)| {
+        let mut connection = here.connect();
+        connection.send(head(method, THING, key.as_slice()));
+        (connection, method, code)
+    });
+    for (mut connection, method, code) in sent {
+        let reply = connection.reply(method);
+        assert_eq!((reply.status, reply.problem().as_str()), (503, code));
     }
     assert_eq!((silent.calls(), own.calls()), (3, 0));
 }
