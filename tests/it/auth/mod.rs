@@ -1,0 +1,3 @@
+//! Who is let in, and that nobody sees what is another's.
+
+mod jwt;
