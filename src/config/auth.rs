@@ -17,6 +17,7 @@ pub struct AuthSettings {
     pub check_ttl: Span,
     pub stale_if_error: Span,
     pub checked_max: u64,
+    pub last_use_interval: Span,
     pub jwks_url: String,
     pub jwks_file: String,
     pub jwks_ca_file: String,
