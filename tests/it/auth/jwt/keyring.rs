@@ -9,6 +9,7 @@ use mainstay::auth::Look;
 use mainstay::auth::jwt::Tokens;
 use mainstay::error::{Code, Error};
 use mainstay::identity::Identity;
+use mainstay::telemetry::metrics::Metrics;
 use serde_json::json;
 
 use super::issuer::{Signer, claims, set};
@@ -24,7 +25,7 @@ fn publishes(signers: &[&Signer]) -> impl Fn(&Seen, &mut TcpStream) + Send + Syn
 }
 
 /// Tokens of the issuer behind a URL, whose keys are kept up to date.
-fn kept(url: &str, more: &[(&str, &str)]) -> (Arc<Tokens>, mainstay::telemetry::metrics::Metrics) {
+fn kept(url: &str, more: &[(&str, &str)]) -> (Arc<Tokens>, Arc<Metrics>) {
     let (tokens, metrics) = tokens(&[&[("jwks_url", url)], more].concat());
     actix_rt::spawn(Arc::clone(tokens.keyring()).keep());
     (Arc::new(tokens), metrics)
@@ -42,7 +43,7 @@ fn is_remembered(tokens: &Tokens, token: &str) -> bool {
     matches!(tokens.look(token.as_bytes(), Instant::now()), Look::Known(Ok(_)))
 }
 
-fn failures(metrics: &mainstay::telemetry::metrics::Metrics, result: &str) -> u64 {
+fn failures(metrics: &Metrics, result: &str) -> u64 {
     metrics.jwks_fetches.with_label_values(&[result]).get()
 }
 
@@ -242,7 +243,7 @@ fn a_file_that_cannot_be_used_is_no_start() {
     let path = dir.path().join("keys.json");
     let refusal = || {
         let settings = settings(&[("jwks_file", path.to_str().unwrap())]);
-        Tokens::new(&settings, &mainstay::telemetry::metrics::Metrics::new().unwrap())
+        Tokens::new(&settings, &Arc::new(Metrics::new().unwrap()))
             .map(drop)
             .unwrap_err()
             .to_string()

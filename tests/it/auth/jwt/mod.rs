@@ -8,6 +8,8 @@ mod keyset;
 mod remembered;
 mod vectors;
 
+use std::sync::Arc;
+
 use mainstay::auth::jwt::Tokens;
 use mainstay::config::auth::AuthSettings;
 use mainstay::telemetry::metrics::Metrics;
@@ -27,8 +29,8 @@ fn settings(more: &[(&str, &str)]) -> AuthSettings {
 }
 
 /// Tokens, and the metrics that they count in.
-fn tokens(more: &[(&str, &str)]) -> (Tokens, Metrics) {
-    let metrics = Metrics::new().unwrap();
+fn tokens(more: &[(&str, &str)]) -> (Tokens, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new().unwrap());
     let tokens = Tokens::new(&settings(more), &metrics).unwrap().unwrap();
     (tokens, metrics)
 }
