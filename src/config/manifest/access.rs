@@ -4,13 +4,16 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Manifest, Problem, Route};
+use super::{Manifest, Problem, Route, Watch};
 use crate::config::param::{Param, Place};
 use crate::config::settings::Settings;
 use crate::mode::Mode;
 
 /// Why a route of one caller each cannot have a cache policy.
 pub(super) const NOT_SHARED: &str = "[route.cache]: answers of a route with auth are each caller's own; shared = true says that all callers get the same";
+
+/// The table of API keys. Its changes are told, so that a key that is revoked is refused at once.
+pub const KEYS_TABLE: &str = "mainstay.api_keys";
 
 /// How long a scope may be.
 const SCOPE_BYTES_MAX: usize = 128;
@@ -68,6 +71,14 @@ impl Manifest {
         };
         let problems: Vec<Problem> = self.routes.iter().filter_map(|route| unchecked(route)).collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
+impl Access {
+    /// The table whose changes end what was found out about callers.
+    pub fn watch(&self) -> Option<Watch> {
+        let tag = Some(format!("{KEYS_TABLE}:{{prefix}}"));
+        (self.method == AuthMethod::Key).then(|| Watch { table: KEYS_TABLE.to_owned(), tag })
     }
 }
 
