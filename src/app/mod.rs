@@ -165,6 +165,7 @@ impl Server {
         parts: Parts,
     ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir).map_err(problems)?;
+        manifest.check_auth(&settings, &dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let capabilities = settings.capabilities();
@@ -188,6 +189,7 @@ impl Server {
             nodes: NodePages::new(database.clone(), &settings.nodes),
             database,
             admission: Admission::new(&settings.overload, &metrics),
+            auth: Arc::default(),
             rates: Rates::new(&settings)?,
             capabilities,
             starting: Starting::new(STARTING_TIME),
@@ -299,6 +301,7 @@ impl Server {
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
+        manifest.check_auth(&pipeline.settings, dir)?;
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
