@@ -243,10 +243,7 @@ fn a_file_that_cannot_be_used_is_no_start() {
     let path = dir.path().join("keys.json");
     let refusal = || {
         let settings = settings(&[("jwks_file", path.to_str().unwrap())]);
-        Tokens::new(&settings, &Arc::new(Metrics::new().unwrap()))
-            .map(drop)
-            .unwrap_err()
-            .to_string()
+        Tokens::new(&settings, &Arc::new(Metrics::new().unwrap())).map(drop).unwrap_err().to_string()
     };
     assert!(refusal().contains("No such file"), "{}", refusal());
     for (text, says) in [
