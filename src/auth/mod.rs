@@ -8,9 +8,13 @@ pub mod keys;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::cache::fence::Fences;
 use crate::config::manifest::access::AuthMethod;
+use crate::config::settings::Settings;
+use crate::database::read::Database;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
+use crate::telemetry::metrics::Metrics;
 
 /// All that checks credentials.
 #[derive(Default)]
@@ -31,6 +35,16 @@ pub enum Look {
 }
 
 impl Auth {
+    /// What an instance can check: keys where it has a database, whose changes these fences are told of.
+    pub fn new(
+        database: Option<&Arc<Database>>,
+        fences: &Arc<Fences>,
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        Self { keys: database.map(|database| keys::Keys::new(database, fences, settings, metrics)), tokens: None }
+    }
+
     /// What is known of a credential. Takes no lock for longer than a moment, and asks nobody.
     pub fn look(&self, method: AuthMethod, credential: &[u8], now: Instant) -> Look {
         match (method, &self.keys, &self.tokens) {

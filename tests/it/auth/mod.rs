@@ -1,0 +1,3 @@
+//! Who asks: API keys on real servers.
+
+mod keys;
