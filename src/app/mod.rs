@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::admin::purge::Purger;
+use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::cache::bus::Bus;
 use crate::cache::fence::Ledger;
@@ -165,6 +166,7 @@ impl Server {
         parts: Parts,
     ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir).map_err(problems)?;
+        manifest.check_auth(&settings, &dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let capabilities = settings.capabilities();
@@ -183,9 +185,11 @@ impl Server {
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             nodes: NodePages::new(database.clone(), &settings.nodes),
+            auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)),
+            cache,
             database,
             admission: Admission::new(&settings.overload, &metrics),
             rates: Rates::new(&settings)?,
@@ -299,6 +303,7 @@ impl Server {
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
+        manifest.check_auth(&pipeline.settings, dir)?;
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
@@ -344,6 +349,9 @@ impl Core {
         keep_running(ear, "the guard of watched tables", move |ear| {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
+        });
+        keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
+            auth.keep_uses().await;
         });
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
@@ -398,6 +406,7 @@ impl Core {
         if let Some(peers) = &self.peers {
             peers.export();
         }
+        self.pipeline.auth.export();
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         self.pipeline.admission.export(metrics);

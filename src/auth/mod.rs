@@ -65,6 +65,27 @@ impl Auth {
             _ => Err(unchecked(method)),
         }
     }
+
+    /// Writes down now and then which keys were used, for as long as the instance lives.
+    pub async fn keep_uses(&self) {
+        if let Some(keys) = &self.keys {
+            keys.keep_uses().await;
+        }
+    }
+
+    /// Writes down which keys were used since that was last done, and says nothing where that cannot be.
+    pub async fn write_uses(&self) {
+        if let Some(keys) = &self.keys {
+            let _counted_in_vain = keys.write_uses().await;
+        }
+    }
+
+    /// Moves what was counted on hits into the exported metrics.
+    pub fn export(&self) {
+        if let Some(keys) = &self.keys {
+            keys.export();
+        }
+    }
 }
 
 fn unchecked(method: AuthMethod) -> Error {

@@ -9,6 +9,7 @@ pub mod failover;
 mod fill;
 pub mod forward;
 pub mod front;
+pub mod gate;
 pub mod headers;
 pub mod health;
 pub mod hot;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::header::HeaderValue;
+use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Method, Response};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use super::client::Client;
 use super::failover::Starting;
 use super::fill::{Fill, Produced, beside};
 use super::forward::Incoming;
-use super::headers::Asked;
+use super::headers::{Asked, X_ORIGIN_VERIFY};
 use super::hot::Hot;
 use super::middleware::Next;
 use super::nodes::NodePages;
@@ -24,6 +24,7 @@ use super::rate_limit::Rates;
 use super::respond::{self, CacheStatus};
 use super::shadow::Shadows;
 use super::surface::Endpoint;
+use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::fence::Standing;
@@ -35,8 +36,10 @@ use crate::config::param::Params;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
 use crate::error::{Code, Error};
+use crate::identity::Identity;
 use crate::mode::Capabilities;
 use crate::nodes::queue::Priority;
+use crate::source::handler::{Call, Caller};
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -49,7 +52,9 @@ pub struct Passage {
     pub params: Params,
     /// Whether a shared answer may do.
     pub plan: Plan,
-    /// Who asks, where that is counted.
+    /// Who asks, where the answer is for them alone.
+    pub identity: Option<Arc<Identity>>,
+    /// Where they ask from, where that is counted.
     pub client: Option<Client>,
     /// Its id.
     pub request_id: HeaderValue,
@@ -91,6 +96,8 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// How many sources may run.
     pub admission: Admission,
+    /// What checks credentials.
+    pub auth: Arc<Auth>,
     /// How often clients may ask.
     pub rates: Rates,
     /// What is told of nodes.
@@ -110,7 +117,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Answers a request that L1 did not.
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
-        let Passage { endpoint, params, plan, request_id, started, .. } = passage;
+        let Passage { endpoint, params, plan, identity, request_id, started, .. } = passage;
         let upstream = endpoint.producer.upstream();
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
@@ -132,10 +139,11 @@ impl Pipeline {
                             self.forward(request, source, &endpoint, &params, body, &request_id, started).await
                         }
                         (None, body) => {
-                            let (endpoint, body) = (&*endpoint, body.whole());
-                            let response =
-                                self.respond_direct(request, endpoint, params, body, consistency, &request_id, started);
-                            HttpResponse::from(response.await).map_into_boxed_body()
+                            let method = request.method().as_str();
+                            let call = self.call(params, method, body.whole(), consistency, None);
+                            let call = call.of(Arc::new(caller(request, identity)));
+                            let response = self.respond_direct(request, &endpoint, call, &request_id, started).await;
+                            HttpResponse::from(response).map_into_boxed_body()
                         }
                     }
                 };
@@ -235,14 +243,11 @@ impl Pipeline {
         Ok(response)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     async fn respond_direct(
         &self,
         request: &HttpRequest,
         endpoint: &Endpoint,
-        params: Params,
-        body: Bytes,
-        consistency: Consistency,
+        call: Call,
         request_id: &HeaderValue,
         started: Instant,
     ) -> Response<Bytes> {
@@ -251,8 +256,7 @@ impl Pipeline {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
-        let Produced { answer, detail, took, .. } =
-            self.produce(endpoint, params, request.method().as_str(), body, consistency, None).await;
+        let Produced { answer, detail, took, .. } = self.produce(endpoint, call).await;
         pass.measured(&endpoint.route.path, &answer);
         let mut response = match answer {
             Ok(answer) => {
@@ -299,4 +303,12 @@ impl Pipeline {
             Freshness::Gone => None,
         }
     }
+}
+
+/// Who asks, with what was sent along, but for what only this server must know.
+fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>) -> Caller {
+    let is_secret = |name: &HeaderName| *name == header::AUTHORIZATION || *name == X_ORIGIN_VERIFY;
+    let headers = request.headers().iter().filter(|(name, _)| !is_secret(name));
+    let headers = headers.map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect();
+    Caller { identity, headers }
 }

@@ -1,3 +1,4 @@
 //! Who asks: API keys on real servers.
 
+mod instances;
 mod keys;
