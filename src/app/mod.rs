@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::admin::purge::Purger;
+use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::cache::bus::Bus;
 use crate::cache::fence::Ledger;
@@ -184,12 +185,13 @@ impl Server {
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             nodes: NodePages::new(database.clone(), &settings.nodes),
+            auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)),
+            cache,
             database,
             admission: Admission::new(&settings.overload, &metrics),
-            auth: Arc::default(),
             rates: Rates::new(&settings)?,
             capabilities,
             starting: Starting::new(STARTING_TIME),
@@ -348,6 +350,9 @@ impl Core {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
         });
+        keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
+            auth.keep_uses().await;
+        });
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
         }
@@ -401,6 +406,7 @@ impl Core {
         if let Some(peers) = &self.peers {
             peers.export();
         }
+        self.pipeline.auth.export();
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         self.pipeline.admission.export(metrics);

@@ -8,9 +8,13 @@ pub mod keys;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::cache::fence::Fences;
 use crate::config::manifest::access::AuthMethod;
+use crate::config::settings::Settings;
+use crate::database::read::Database;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
+use crate::telemetry::metrics::Metrics;
 
 /// All that checks credentials.
 #[derive(Default)]
@@ -31,6 +35,16 @@ pub enum Look {
 }
 
 impl Auth {
+    /// What an instance can check: keys where it has a database, whose changes these fences are told of.
+    pub fn new(
+        database: Option<&Arc<Database>>,
+        fences: &Arc<Fences>,
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        Self { keys: database.map(|database| keys::Keys::new(database, fences, settings, metrics)), tokens: None }
+    }
+
     /// What is known of a credential. Takes no lock for longer than a moment, and asks nobody.
     pub fn look(&self, method: AuthMethod, credential: &[u8], now: Instant) -> Look {
         match (method, &self.keys, &self.tokens) {
@@ -49,6 +63,27 @@ impl Auth {
             (AuthMethod::Key, Some(keys), _) => keys.ask(credential, deadline).await,
             (AuthMethod::Jwt, _, Some(tokens)) => tokens.ask(credential, deadline).await,
             _ => Err(unchecked(method)),
+        }
+    }
+
+    /// Writes down now and then which keys were used, for as long as the instance lives.
+    pub async fn keep_uses(&self) {
+        if let Some(keys) = &self.keys {
+            keys.keep_uses().await;
+        }
+    }
+
+    /// Writes down which keys were used since that was last done, and says nothing where that cannot be.
+    pub async fn write_uses(&self) {
+        if let Some(keys) = &self.keys {
+            let _counted_in_vain = keys.write_uses().await;
+        }
+    }
+
+    /// Moves what was counted on hits into the exported metrics.
+    pub fn export(&self) {
+        if let Some(keys) = &self.keys {
+            keys.export();
         }
     }
 }
