@@ -1,5 +1,6 @@
 //! Signed tokens.
 
+mod asked;
 mod claims;
 mod forged;
 mod issuer;
