@@ -47,6 +47,7 @@ use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::nodes::NodePages;
+use crate::http::openapi::Documents;
 use crate::http::pipeline::Pipeline;
 use crate::http::rate_limit::Rates;
 use crate::http::server;
@@ -264,6 +265,7 @@ impl Server {
         });
         core.hear();
         core.pull();
+        core.complete_documents();
         Ok(Self {
             public_addr,
             admin_addr,
@@ -301,6 +303,7 @@ impl Server {
         let manifest = parts.manifest(dir)?;
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
+        self.core.complete_documents();
         Ok(manifest.routes.len())
     }
 }
@@ -348,6 +351,19 @@ impl Core {
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
         }
+    }
+
+    /// Completes the documents of the manifest in force, once there is somebody to ask what its queries yield.
+    fn complete_documents(self: &Arc<Self>) {
+        let surface = self.surface.load();
+        let Some(documents) = surface.documents.as_ref().map(Arc::downgrade) else { return };
+        let core = Arc::clone(self);
+        actix_rt::spawn(async move {
+            core.wait_sampled().await;
+            let database = core.pipeline.database.clone();
+            drop(core);
+            Documents::complete(documents, database).await;
+        });
     }
 
     /// Starts to pull the snapshots of peers.

@@ -11,7 +11,7 @@ use regex::Regex;
 use super::units::fingerprint_part;
 
 /// Items of an array parameter, at most; more are a 400.
-const ITEMS_MAX: usize = 100;
+pub const ITEMS_MAX: usize = 100;
 /// Digits of a `number`, at most: Postgres would take more, no API needs them.
 const NUMBER_DIGITS_MAX: usize = 40;
 
@@ -197,6 +197,8 @@ pub struct Param {
     pub default: Option<Value<'static>>,
     /// Whether it may be left out without a default; it is bound as NULL then.
     pub optional: bool,
+    /// What it means, for readers.
+    pub description: Option<String>,
 }
 
 /// The canonical value of one parameter.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use super::about::about;
 use super::access::{NOT_SHARED, RawAuth, access, check_claims};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
@@ -87,6 +88,11 @@ pub(super) struct RawRoute {
     #[serde(default)]
     rate_limit: RouteRates,
     cache: Option<RawCache>,
+    pub(super) summary: Option<String>,
+    pub(super) description: Option<String>,
+    #[serde(default)]
+    pub(super) deprecated: bool,
+    pub(super) schema_file: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +111,7 @@ struct RawParam {
     optional: bool,
     #[serde(default)]
     set: bool,
+    description: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -265,6 +272,7 @@ fn validate(
     check_params(&raw.path, &params)?;
     check_claims(&params, access.as_ref())?;
     let source = source(&raw, file, known, &params, upstreams)?;
+    let about = about(&raw, file)?;
     let prefix = prefix_of(&raw.path);
     let consistency = raw.consistency.unwrap_or(match prefix {
         Prefix::Private => Consistency::Strong,
@@ -314,6 +322,7 @@ fn validate(
         unknown_params: raw.unknown_params.unwrap_or(UnknownParams::Refuse),
         rates: raw.rate_limit,
         cache,
+        about,
         fingerprint: [0; 16],
         line,
     };
@@ -416,6 +425,7 @@ fn param(raw: &RawParam) -> Result<Param, String> {
         max: raw.max,
         default: None,
         optional: raw.optional,
+        description: raw.description.clone(),
     };
     if let Some(default) = &raw.default {
         if place == Place::Path {
