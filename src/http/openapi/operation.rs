@@ -98,8 +98,9 @@ impl Operation<'_> {
             parameters.push(json!({
                 "name": "X-Consistency",
                 "in": "header",
-                "description": "`strong`: read from the primary, past all caches.",
-                "schema": { "type": "string", "enum": ["strong"] },
+                "description": "`strong`: read from the primary, past all caches. Other values mean nothing.",
+                "schema": { "type": "string" },
+                "example": "strong",
             }));
         }
         if facts.has_tokens && route.consistency == Consistency::Session {
