@@ -15,6 +15,7 @@ pub mod health;
 pub mod hot;
 pub mod middleware;
 pub mod nodes;
+pub mod openapi;
 pub mod pipeline;
 pub mod problem;
 pub mod rate_limit;

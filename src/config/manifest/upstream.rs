@@ -169,6 +169,7 @@ pub(super) fn complete(path: &str, params: &mut Vec<Param>, takes_query: bool) {
         default: None,
         optional: place != Place::Path,
         claim: None,
+        description: None,
     };
     let takes_query = takes_query && params.is_empty();
     for (name, _) in captures(path) {
