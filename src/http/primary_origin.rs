@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix_http::Response;
 use actix_http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
 use reqwest::header::HeaderValue as Value;
 
 use super::forward::{Incoming, end_with_body, refused, relay};
@@ -17,9 +18,9 @@ use super::headers::{X_REGION, X_ROUTE_PRIMARY};
 use super::pipeline::{Pipeline, Plan};
 use super::respond;
 use super::surface::Endpoint;
-use crate::config::param::Params;
 use crate::database::read::Consistency;
 use crate::error::{Code, Error};
+use crate::source::handler::Call;
 use crate::source::upstream::group::{Ask, Group, Reply, Unanswered};
 use crate::source::upstream::headers::has_passed_one;
 
@@ -57,7 +58,7 @@ impl Pipeline {
         request: &HttpRequest,
         group: &Group,
         endpoint: &Arc<Endpoint>,
-        params: Params,
+        call: impl FnOnce(Bytes) -> Call,
         incoming: Incoming,
         request_id: &HeaderValue,
         started: Instant,
@@ -82,9 +83,7 @@ impl Pipeline {
             match ask.body.take_back(|bytes| held.grow(bytes)).await {
                 Ok(body) => {
                     self.count_forwarded("run_here");
-                    let strong = Consistency::Strong;
-                    let response =
-                        self.respond_direct(request, endpoint, params, body, strong, request_id, started).await;
+                    let response = self.respond_direct(request, endpoint, call(body), request_id, started).await;
                     return HttpResponse::from(response).map_into_boxed_body();
                 }
                 Err(error) => return self.not_forwarded(&error, endpoint, request_id, &ask, started),

@@ -6,7 +6,7 @@ mod retries;
 pub mod server;
 mod shadow;
 mod streaming;
-mod tls;
+pub mod tls;
 
 use crate::instance::Plan;
 use server::Service;
