@@ -141,18 +141,21 @@ impl Pipeline {
                             self.forward(request, source, &endpoint, &params, body, &request_id, started).await
                         }
                         (None, primary_origin) => {
-                            let call = |body| {
-                                let call = self.call(params, request.method().as_str(), body, consistency, None);
-                                call.of(Arc::new(caller(request, identity)))
-                            };
-                            if let Some(group) = primary_origin {
-                                return self
-                                    .forward_strong(request, group, &endpoint, call, body, &request_id, started)
-                                    .await;
+                            let method = request.method().as_str();
+                            let call = self.call(params, method, Bytes::new(), consistency, None);
+                            let mut call = call.of(Arc::new(caller(request, identity)));
+                            match primary_origin {
+                                Some(group) => {
+                                    self.forward_strong(request, group, &endpoint, call, body, &request_id, started)
+                                        .await
+                                }
+                                None => {
+                                    call.body = body.whole();
+                                    let response =
+                                        self.respond_direct(request, &endpoint, call, &request_id, started).await;
+                                    HttpResponse::from(response).map_into_boxed_body()
+                                }
                             }
-                            let call = call(body.whole());
-                            let response = self.respond_direct(request, &endpoint, call, &request_id, started).await;
-                            HttpResponse::from(response).map_into_boxed_body()
                         }
                     }
                 };

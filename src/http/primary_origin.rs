@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use actix_http::Response;
 use actix_http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::Bytes;
 use reqwest::header::HeaderValue as Value;
 
 use super::forward::{Incoming, end_with_body, refused, relay};
@@ -58,7 +57,7 @@ impl Pipeline {
         request: &HttpRequest,
         group: &Group,
         endpoint: &Arc<Endpoint>,
-        call: impl FnOnce(Bytes) -> Call,
+        mut call: Call,
         incoming: Incoming,
         request_id: &HeaderValue,
         started: Instant,
@@ -83,7 +82,8 @@ impl Pipeline {
             match ask.body.take_back(|bytes| held.grow(bytes)).await {
                 Ok(body) => {
                     self.count_forwarded("run_here");
-                    let response = self.respond_direct(request, endpoint, call(body), request_id, started).await;
+                    call.body = body;
+                    let response = self.respond_direct(request, endpoint, call, request_id, started).await;
                     return HttpResponse::from(response).map_into_boxed_body();
                 }
                 Err(error) => return self.not_forwarded(&error, endpoint, request_id, &ask, started),
