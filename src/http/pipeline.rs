@@ -35,6 +35,7 @@ use crate::cache::variants::Encoding;
 use crate::config::param::Params;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
+use crate::database::write::in_doubt;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::mode::Capabilities;
@@ -244,9 +245,9 @@ impl Pipeline {
     }
 
     async fn respond_direct(
-        &self,
+        self: &Arc<Self>,
         request: &HttpRequest,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         call: Call,
         request_id: &HeaderValue,
         started: Instant,
@@ -256,8 +257,14 @@ impl Pipeline {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
-        let Produced { answer, detail, took, .. } = self.produce(endpoint, call).await;
-        pass.measured(&endpoint.route.path, &answer);
+        let (pipeline, at) = (Arc::clone(self), Arc::clone(endpoint));
+        let work = async move {
+            let produced = pipeline.produce(&at, call).await;
+            pass.measured(&at.route.path, &produced.answer);
+            produced
+        };
+        let produced = if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
+        let Produced { answer, detail, took, .. } = produced;
         let mut response = match answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
@@ -311,4 +318,14 @@ fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>) -> Caller {
     let headers = request.headers().iter().filter(|(name, _)| !is_secret(name));
     let headers = headers.map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect();
     Caller { identity, headers }
+}
+
+/// Runs what may write to its end, or to its deadline, also where its client goes away. A transaction that is dropped is rolled
+/// back, so nothing would be half done; but the statement under way goes on in the database with all its locks, and a COMMIT under
+/// way has an outcome that nobody would have heard. The client who asks again finds what came of the first time.
+async fn apart(work: impl Future<Output = Produced> + 'static) -> Produced {
+    actix_rt::spawn(work).await.unwrap_or_else(|ended| {
+        log::error!("a request that may write was ended: {ended}");
+        Produced::failed(in_doubt())
+    })
 }

@@ -21,8 +21,11 @@ const EURO: &str = "EUR";
 /// Adds the handlers of the reference application.
 pub fn register(registry: &mut Registry) {
     registry.add("ramp.rates.latest", rates::latest);
+    registry.describe("ramp.rates.latest", rates::describe_latest());
     registry.add("ramp.rates.history", rates::history);
+    registry.describe("ramp.rates.history", rates::describe_history());
     registry.add("ramp.fees.quote", fees::quote);
+    registry.describe("ramp.fees.quote", fees::describe_quote());
 }
 
 /// The text of a parameter that a handler cannot do without.

@@ -12,9 +12,11 @@ use diesel_async::AsyncPgConnection;
 use futures_util::future::{FutureExt, LocalBoxFuture};
 
 use super::Answer;
+use super::description::Description;
 use crate::config::param::Params;
 use crate::database::proof::seen;
 use crate::database::read::{Column, Consistency, Database, Depth, Served, in_snapshot};
+use crate::database::write::{Abort, Progress};
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::position::{Lsn, Position};
@@ -53,6 +55,7 @@ pub struct Call {
     depth: Depth,
     deadline: Instant,
     served: Rc<RefCell<Option<Served>>>,
+    progress: Rc<Progress>,
 }
 
 impl Call {
@@ -67,7 +70,8 @@ impl Call {
         deadline: Instant,
     ) -> Self {
         let depth = depth.into();
-        Self { method, params, body, caller: None, database, consistency, depth, deadline, served: Rc::default() }
+        let (served, progress) = (Rc::default(), Rc::default());
+        Self { method, params, body, caller: None, database, consistency, depth, deadline, served, progress }
     }
 
     /// The same call, for one caller alone.
@@ -112,6 +116,51 @@ impl Call {
         Ok(value)
     }
 
+    /// Writes: all statements of the closure are one transaction on the primary, within the request's deadline. It may run again
+    /// where it lost against another one, so whatever else it does must be harmless to repeat. Once it has returned a value,
+    /// that is committed, and flushed to disk; with an error nothing is.
+    ///
+    /// ```no_run
+    /// # use mainstay::{Abort, Answer, Call, Code, Error};
+    /// # use diesel_async::RunQueryDsl;
+    /// async fn rename(call: Call) -> Result<Answer, Error> {
+    ///     let renamed = call.write(async |conn| {
+    ///         let rows = diesel::sql_query("UPDATE things SET name = 'new' WHERE id = 1").execute(conn).await?;
+    ///         if rows == 0 { Err(Abort::from(Error::new(Code::NotFound, "there is no such thing"))) } else { Ok(rows) }
+    ///     });
+    ///     Answer::json(&renamed.await?)
+    /// }
+    /// ```
+    ///
+    /// A client that goes away does not end it: requests that may write run to their end by themselves.
+    ///
+    /// # Errors
+    /// Those of [`Database::write`]; `strong_unavailable` where no database is configured; `internal` in a call of GET, whose
+    /// answer somebody may keep or ask for twice.
+    pub async fn write<T>(&self, work: impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>) -> Result<T, Error> {
+        if !self.may_write() {
+            log::error!("a handler wants to write in a call of {}, which only reads", self.method);
+            return Err(Error::new(Code::Internal, "the handler of this route may not write here; the log says why"));
+        }
+        let missing = || Error::new(Code::StrongUnavailable, "no database is configured");
+        let database = self.database.as_ref().ok_or_else(missing)?;
+        database.write(self.deadline, &self.progress, work).await
+    }
+
+    fn may_write(&self) -> bool {
+        self.consistency == Consistency::Strong && !matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
+    }
+
+    /// From where on a standby has all that this call has committed; none where that is nothing.
+    pub fn committed(&self) -> Option<Position> {
+        self.progress.committed()
+    }
+
+    /// Whether this call has written something, or may have.
+    pub fn may_have_written(&self) -> bool {
+        self.progress.is_in_doubt() || self.progress.committed().is_some()
+    }
+
     /// The columns of a statement, without running it.
     ///
     /// # Errors
@@ -143,9 +192,12 @@ impl Call {
 /// A handler as it is kept: it runs on the worker that took the request, so that its future need not be `Send`.
 pub type Handler = Arc<dyn Fn(Call) -> LocalBoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
 
-/// Handlers by name.
+/// Handlers by name, and what they say of themselves.
 #[derive(Clone, Default)]
-pub struct Registry(HashMap<String, Handler>);
+pub struct Registry {
+    handlers: HashMap<String, Handler>,
+    descriptions: HashMap<String, Arc<Description>>,
+}
 
 impl Registry {
     /// Adds a handler; a later one of the same name takes its place.
@@ -154,17 +206,27 @@ impl Registry {
         F: Fn(Call) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Answer, Error>> + 'static,
     {
-        self.0.insert(name.into(), Arc::new(move |call| handler(call).boxed_local()));
+        self.handlers.insert(name.into(), Arc::new(move |call| handler(call).boxed_local()));
+    }
+
+    /// Says what the handler of a name takes and gives; what was said of it before counts no more.
+    pub fn describe(&mut self, name: impl Into<String>, description: Description) {
+        self.descriptions.insert(name.into(), Arc::new(description));
+    }
+
+    /// What the handler of a name says of itself.
+    pub fn description(&self, name: &str) -> Option<&Arc<Description>> {
+        self.descriptions.get(name)
     }
 
     /// The handler of a name.
     pub fn get(&self, name: &str) -> Option<Handler> {
-        self.0.get(name).cloned()
+        self.handlers.get(name).cloned()
     }
 
     /// All names, sorted, for messages.
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let mut names: Vec<&str> = self.handlers.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }

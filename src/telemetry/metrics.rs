@@ -88,6 +88,8 @@ pub struct Metrics {
     pub peer_failures: IntCounterVec,
     /// Time since nothing was left to pull from a peer; absent until then.
     pub peer_pull_age_seconds: GaugeVec,
+    /// Times at which the key set of tokens was read.
+    pub jwks_fetches: IntCounterVec,
     /// 1 while something that is configured is not in use.
     pub degraded: IntGauge,
 }
@@ -217,6 +219,7 @@ impl Metrics {
                 &["peer", "reason"],
             )?,
             peer_pull_age_seconds,
+            jwks_fetches: counters("jwks_fetches_total", "Times the key set of tokens was read, by result.", &["result"])?,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })

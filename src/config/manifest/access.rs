@@ -48,14 +48,6 @@ impl AuthMethod {
     }
 }
 
-impl Access {
-    /// The table whose changes end what was found out about callers.
-    pub fn watch(&self) -> Option<Watch> {
-        let tag = Some(format!("{KEYS_TABLE}:{{prefix}}"));
-        (self.method == AuthMethod::Key).then(|| Watch { table: KEYS_TABLE.to_owned(), tag })
-    }
-}
-
 impl Manifest {
     /// Whether an instance with these settings can check what its routes ask for.
     ///
@@ -79,6 +71,14 @@ impl Manifest {
         };
         let problems: Vec<Problem> = self.routes.iter().filter_map(|route| unchecked(route)).collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
+impl Access {
+    /// The table whose changes end what was found out about callers.
+    pub fn watch(&self) -> Option<Watch> {
+        let tag = Some(format!("{KEYS_TABLE}:{{prefix}}"));
+        (self.method == AuthMethod::Key).then(|| Watch { table: KEYS_TABLE.to_owned(), tag })
     }
 }
 
