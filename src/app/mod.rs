@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::admin::purge::Purger;
 use crate::auth::Auth;
+use crate::auth::jwt::keyring::Keyring;
 use crate::cache::Cache;
 use crate::cache::bus::Bus;
 use crate::cache::fence::Ledger;
@@ -188,7 +189,7 @@ impl Server {
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
             nodes: NodePages::new(database.clone(), &settings.nodes),
-            auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)),
+            auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
             cache,
             database,
             admission: Admission::new(&settings.overload, &metrics),
@@ -268,6 +269,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(tokens) = &core.pipeline.auth.tokens {
+            keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
+        }
         Ok(Self {
             public_addr,
             admin_addr,
@@ -296,7 +300,7 @@ impl Server {
         });
     }
 
-    /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
+    /// Reads the manifest again and swaps it in whole; with a problem the old one stays. The key set of tokens is read again soon.
     ///
     /// # Errors
     /// Every problem found, each with file and line.
@@ -304,6 +308,9 @@ impl Server {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
         manifest.check_auth(&pipeline.settings, dir)?;
+        if let Some(tokens) = &pipeline.auth.tokens {
+            tokens.keyring().renew();
+        }
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())

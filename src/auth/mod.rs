@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cache::fence::Fences;
+use crate::config::ConfigError;
 use crate::config::manifest::access::AuthMethod;
 use crate::config::settings::Settings;
 use crate::database::read::Database;
@@ -35,14 +36,19 @@ pub enum Look {
 }
 
 impl Auth {
-    /// What an instance can check: keys where it has a database, whose changes these fences are told of.
+    /// What an instance can check: keys where it has a database, whose changes these fences are told of; tokens where a key set is
+    /// configured. A file of one is read here, which blocks.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
     pub fn new(
         database: Option<&Arc<Database>>,
         fences: &Arc<Fences>,
         settings: &Settings,
         metrics: &Arc<Metrics>,
-    ) -> Self {
-        Self { keys: database.map(|database| keys::Keys::new(database, fences, settings, metrics)), tokens: None }
+    ) -> Result<Self, ConfigError> {
+        let keys = database.map(|database| keys::Keys::new(database, fences, settings, metrics));
+        Ok(Self { keys, tokens: jwt::Tokens::new(&settings.auth, metrics)? })
     }
 
     /// What is known of a credential. Takes no lock for longer than a moment, and asks nobody.
@@ -84,6 +90,9 @@ impl Auth {
     pub fn export(&self) {
         if let Some(keys) = &self.keys {
             keys.export();
+        }
+        if let Some(tokens) = &self.tokens {
+            tokens.export();
         }
     }
 }

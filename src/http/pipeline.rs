@@ -263,7 +263,8 @@ impl Pipeline {
             pass.measured(&at.route.path, &produced.answer);
             produced
         };
-        let produced = if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
+        let produced =
+            if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
         let Produced { answer, detail, took, .. } = produced;
         let mut response = match answer {
             Ok(answer) => {

@@ -59,7 +59,7 @@ impl<'a> Site<'a> {
         fences.change(|ledger| ledger.begin(floor, Some(floor)));
         cluster.catch_up();
         let metrics = Arc::new(Metrics::new().unwrap());
-        let auth = Auth::new(Some(&database), &fences, &settings, &metrics);
+        let auth = Auth::new(Some(&database), &fences, &settings, &metrics).unwrap();
         Self { cluster, name, settings, database, fences, metrics, auth }
     }
 
@@ -334,7 +334,8 @@ async fn while_the_database_is_away_known_keys_go_on() {
 
     // A replica alone lets in whom it knows, and refuses nobody.
     cluster.replica.server.start().unwrap();
-    let site = Site { auth: Auth::new(Some(&site.database), &site.fences, &site.settings, &site.metrics), ..site };
+    let site =
+        Site { auth: Auth::new(Some(&site.database), &site.fences, &site.settings, &site.metrics).unwrap(), ..site };
     wait_for("the replica", || site.database.status().replicas().all(|node| node.up)).await;
     let deadline = Instant::now() + crate::support::PATIENCE;
     while site.show(&unknown).await.0.is_err() {

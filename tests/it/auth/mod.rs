@@ -1,4 +1,5 @@
-//! Who asks: API keys on real servers.
+//! Who is let in, and that nobody sees what is another's.
 
 mod instances;
+mod jwt;
 mod keys;
