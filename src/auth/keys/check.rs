@@ -157,47 +157,11 @@ fn identity(row: Row) -> Identity {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{HASH, PREFIX, fences, found, row, settings};
     use super::*;
-    use crate::cache::fence::SilenceLimits;
-    use crate::config::settings::{Layers, Settings};
-    use crate::database::read::Role;
-    use crate::position::{Lsn, SystemId, Timeline};
-
-    const HASH: Hash = [7; 32];
-    const PREFIX: &str = "abcdefghijkl";
-
-    fn settings() -> AuthSettings {
-        let (dir, env) = (std::path::Path::new("/nowhere"), std::collections::HashMap::new());
-        Settings::load(Layers { dir, env, flags: Vec::new() }).unwrap().auth
-    }
-
-    fn at(lsn: u64) -> Position {
-        Position { lsn: Lsn(lsn), ..Position::start_of(SystemId(1), Timeline(1)) }
-    }
-
-    /// Fences of an instance that began at 100, and expects to be told.
-    fn fences() -> Fences {
-        let fences = Fences::new(100, SilenceLimits { max: Duration::from_secs(2), hard_max: None });
-        fences.change(|ledger| ledger.begin(at(100), Some(at(100))));
-        fences
-    }
-
-    fn row() -> Row {
-        Row {
-            prefix: PREFIX.to_owned(),
-            hash: HASH.to_vec(),
-            owner: "ann".to_owned(),
-            scopes: Vec::new(),
-            claims: Value::Null,
-            rate: None,
-            left_ms: None,
-            is_revoked: false,
-        }
-    }
 
     fn check(hash: &Hash, row: Option<Row>, now: Instant) -> Check {
-        let found = Found { row, role: Role::Primary, told: Some(at(100)), as_of: None, at: now };
-        Check::new(hash, PREFIX, found, &settings())
+        Check::new(hash, PREFIX, found(row, now), &settings())
     }
 
     fn code(check: &Check, now: Instant) -> Option<Code> {
