@@ -28,6 +28,8 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::admin::purge::Purger;
+use crate::auth::Auth;
+use crate::auth::jwt::keyring::Keyring;
 use crate::cache::Cache;
 use crate::cache::bus::Bus;
 use crate::cache::fence::Ledger;
@@ -184,12 +186,13 @@ impl Server {
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             nodes: NodePages::new(database.clone(), &settings.nodes),
+            auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
+            cache,
             database,
             admission: Admission::new(&settings.overload, &metrics),
-            auth: Arc::default(),
             rates: Rates::new(&settings)?,
             capabilities,
             starting: Starting::new(STARTING_TIME),
@@ -266,6 +269,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(tokens) = &core.pipeline.auth.tokens {
+            keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
+        }
         Ok(Self {
             public_addr,
             admin_addr,
@@ -294,7 +300,7 @@ impl Server {
         });
     }
 
-    /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
+    /// Reads the manifest again and swaps it in whole; with a problem the old one stays. The key set of tokens is read again soon.
     ///
     /// # Errors
     /// Every problem found, each with file and line.
@@ -302,6 +308,9 @@ impl Server {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
         manifest.check_auth(&pipeline.settings, dir)?;
+        if let Some(tokens) = &pipeline.auth.tokens {
+            tokens.keyring().renew();
+        }
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         Ok(manifest.routes.len())
@@ -347,6 +356,9 @@ impl Core {
         keep_running(ear, "the guard of watched tables", move |ear| {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
+        });
+        keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
+            auth.keep_uses().await;
         });
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
@@ -401,6 +413,7 @@ impl Core {
         if let Some(peers) = &self.peers {
             peers.export();
         }
+        self.pipeline.auth.export();
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         self.pipeline.admission.export(metrics);

@@ -83,7 +83,7 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
     if let Some((role, conn)) = &mut database
         && let Some(lacking) = watches::lacking(&manifest, role, conn)?
     {
-        println!("{}: error: the change feed: {lacking}", file.display());
+        println!("{}: error: {lacking}", file.display());
         errors += 1;
     }
     summary(&manifest, errors, warnings);
