@@ -4,7 +4,7 @@ use mainstay::error::{Code, Error};
 use mainstay::{Answer, Call};
 use serde_json::json;
 
-use super::signer::Signer;
+use super::people::Issuer;
 use crate::instance::client::Reply;
 use crate::instance::probe::Probe;
 use crate::instance::{Instance, Plan};
@@ -79,17 +79,17 @@ fn tell(call: &Call, _number: usize) -> Result<Answer, Error> {
 }
 
 struct World {
-    signer: Signer,
+    issuer: Issuer,
     probe: Probe,
     instance: Instance,
 }
 
 fn start_with(change: impl FnOnce(Plan) -> Plan) -> World {
-    let (signer, probe) = (Signer::new(), Probe::answering(tell));
+    let (issuer, probe) = (Issuer::new(), Probe::answering(tell));
     let routes = ROUTES.replace("auth = \"key\"", "auth = \"jwt\"");
-    let plan = signer.believed(Plan::probed(&routes, &probe)).set("cors.origins", "https://web.test");
+    let plan = issuer.believed(Plan::probed(&routes, &probe)).set("cors.origins", "https://web.test");
     let instance = change(plan).start();
-    World { signer, probe, instance }
+    World { issuer, probe, instance }
 }
 
 fn start() -> World {
@@ -113,11 +113,11 @@ fn refused(reply: &Reply, status: u16, code: &str, challenge: &str) {
 
 #[test]
 fn who_shows_nothing_is_asked_for_a_credential_and_who_shows_something_wrong_is_told_so() {
-    let World { instance, probe, signer } = start();
+    let World { instance, probe, issuer } = start();
     let reply = instance.get("/mine");
     refused(&reply, 401, "unauthorized", "");
     assert_eq!(reply.said("www-authenticate"), "Bearer realm=\"mainstay\"", "no error where nothing was sent");
-    let good = signer.bearer("alice", "read");
+    let good = issuer.bearer("alice", "read");
     let long = format!("Bearer {}", "a".repeat(8193));
     for wrong in
         ["Basic YTpi", "Bearer", "Bearer nonsense", "Bearer a b", &long, "Bearer a.b.c", &good.replace("Bearer ", "")]
@@ -140,14 +140,14 @@ fn who_shows_nothing_is_asked_for_a_credential_and_who_shows_something_wrong_is_
 
 #[test]
 fn whoever_is_not_let_in_learns_nothing_of_the_route() {
-    let World { instance, signer, probe } = start();
+    let World { instance, issuer, probe } = start();
     for target in ["/mine", "/mine?unknown=1", "/mine?q=1&q=2", "/mine?q=absent", "/shared?x=%zz"] {
         refused(&instance.get(target), 401, "unauthorized", "");
         let head = instance.request("HEAD", target, &[]);
         assert_eq!((head.status, head.body.len()), (401, 0), "HEAD is as GET: {head:?}");
     }
     refused(&instance.request("POST", "/mine?unknown=1", &[]), 401, "unauthorized", "");
-    let bearer = signer.bearer("alice", "account");
+    let bearer = issuer.bearer("alice", "account");
     refused(
         &instance.get_with("/shared?x=1", &[("Authorization", &bearer)]),
         403,
@@ -161,11 +161,11 @@ fn whoever_is_not_let_in_learns_nothing_of_the_route() {
 
 #[test]
 fn all_scopes_of_a_route_must_be_there() {
-    let World { instance, signer, .. } = start();
+    let World { instance, issuer, .. } = start();
     for (scopes, is_in) in
         [("", false), ("read", false), ("account", false), ("readaccount", false), ("account x read", true)]
     {
-        let reply = instance.get_with("/account/mine", &[("Authorization", &signer.bearer("alice", scopes))]);
+        let reply = instance.get_with("/account/mine", &[("Authorization", &issuer.bearer("alice", scopes))]);
         assert_eq!(reply.header("x-route-primary"), Some("true"), "errors say it, too: {reply:?}");
         if is_in {
             assert_eq!(reply.status, 200, "{reply:?}");
@@ -181,7 +181,7 @@ fn all_scopes_of_a_route_must_be_there() {
 fn each_caller_gets_an_answer_of_their_own_that_nobody_keeps() {
     let world = start();
     for (calls, subject) in ["alice", "bob", "alice"].into_iter().enumerate() {
-        let reply = world.get_as("/mine", &world.signer.bearer(subject, ""));
+        let reply = world.get_as("/mine", &world.issuer.bearer(subject, ""));
         assert_eq!(reply.json()["subject"], format!("jwt:https://id.test|{subject}"));
         assert_eq!((reply.said("cache-control"), reply.said("x-own")), ("no-store, private", "1"), "{reply:?}");
         assert_eq!(reply.cache(), "fwd=bypass; detail=handler");
@@ -194,7 +194,7 @@ fn each_caller_gets_an_answer_of_their_own_that_nobody_keeps() {
 #[test]
 fn a_shared_answer_is_for_all_who_are_let_in_and_for_no_cache_of_others() {
     let world = start();
-    let (alice, bob) = (world.signer.bearer("alice", "read"), world.signer.bearer("bob", "read"));
+    let (alice, bob) = (world.issuer.bearer("alice", "read"), world.issuer.bearer("bob", "read"));
     let first = world.get_as("/shared", &alice);
     assert_eq!(first.json()["subject"], json!(null), "it is made for nobody");
     assert_eq!((first.cache(), first.header("x-own")), ("fwd=miss; stored; detail=handler", None));
@@ -209,7 +209,7 @@ fn a_shared_answer_is_for_all_who_are_let_in_and_for_no_cache_of_others() {
     }
     let absent = world.get_as("/shared?q=absent", &bob);
     assert_eq!((absent.status, absent.said("cache-control")), (404, "private, max-age=10"));
-    for bearer in ["", "Bearer x", &world.signer.bearer("carol", "")] {
+    for bearer in ["", "Bearer x", &world.issuer.bearer("carol", "")] {
         let reply = world.get_as("/shared", bearer);
         assert!(matches!(reply.status, 401 | 403) && !reply.is_hit(), "each request is authorised: {reply:?}");
     }
@@ -222,16 +222,16 @@ fn a_shared_answer_is_for_all_who_are_let_in_and_for_no_cache_of_others() {
 
 #[test]
 fn claims_are_parameters_that_nobody_else_can_set() {
-    let World { instance, signer, .. } = start();
+    let World { instance, issuer, .. } = start();
     let get = |target: &str, claims: serde_json::Value| {
-        let bearer = format!("Bearer {}", signer.token("alice", &claims));
+        let bearer = issuer.claiming("alice", claims);
         instance.get_with(target, &[("Authorization", &bearer)])
     };
     let tenant = "https://api.test/tenant";
     for (claims, expected) in [
         (json!({ tenant: 7 }), json!({ "tenant": "7", "groups": [] })),
         (json!({ tenant: "007", "groups": ["a,b", "c"] }), json!({ "tenant": "7", "groups": ["a,b", "c"] })),
-        (json!({ tenant: null, "groups": "a" }), json!({ "tenant": null, "groups": ["a"] })),
+        (json!({ "groups": "a" }), json!({ "tenant": null, "groups": ["a"] })),
         (json!({ "groups": [1, true, "x y"] }), json!({ "tenant": null, "groups": ["1", "true", "x y"] })),
     ] {
         let reply = get("/mine", claims);
