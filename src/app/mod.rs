@@ -49,6 +49,7 @@ use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::nodes::NodePages;
+use crate::http::openapi::Documents;
 use crate::http::pipeline::Pipeline;
 use crate::http::rate_limit::Rates;
 use crate::http::server;
@@ -185,7 +186,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
-        let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
             nodes: NodePages::new(database.clone(), &settings.nodes),
@@ -272,6 +273,7 @@ impl Server {
         if let Some(tokens) = &core.pipeline.auth.tokens {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }
+        core.complete_documents();
         Ok(Self {
             public_addr,
             admin_addr,
@@ -313,6 +315,7 @@ impl Server {
         }
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
+        self.core.complete_documents();
         Ok(manifest.routes.len())
     }
 }
@@ -363,6 +366,19 @@ impl Core {
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
         }
+    }
+
+    /// Completes the documents of the manifest in force, once there is somebody to ask what its queries yield.
+    fn complete_documents(self: &Arc<Self>) {
+        let surface = self.surface.load();
+        let Some(documents) = surface.documents.as_ref().map(Arc::downgrade) else { return };
+        let core = Arc::clone(self);
+        actix_rt::spawn(async move {
+            core.wait_sampled().await;
+            let database = core.pipeline.database.clone();
+            drop(core);
+            Documents::complete(documents, database).await;
+        });
     }
 
     /// Starts to pull the snapshots of peers.

@@ -1,11 +1,19 @@
 //! `mainstay routes`: the whole surface of the API, as the server will read it.
 
+use std::time::{Duration, Instant};
+
 use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, FolderArgs};
+use super::{Failure, FolderArgs, put};
 use crate::app::{Parts, problems};
-use crate::config::manifest::{Route, Source};
+use crate::config::manifest::{Manifest, Route, Source};
+use crate::config::settings::Settings;
+use crate::database::read::Database;
+use crate::http::openapi::{Columns, Document, Facts, look_at_all};
+
+/// How long the first look at the nodes is waited for.
+const SAMPLE_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(super) struct RoutesArgs {
@@ -14,6 +22,9 @@ pub(super) struct RoutesArgs {
     /// Print a JSON array instead of a table.
     #[arg(long)]
     json: bool,
+    /// Print the OpenAPI document, as /openapi.json has it. With DATABASE_URL set it looks at the columns of queries.
+    #[arg(long, conflicts_with = "json")]
+    openapi: bool,
 }
 
 #[derive(Serialize)]
@@ -40,6 +51,9 @@ impl Row {
 
 pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
     let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    if args.openapi {
+        return print_document(args, parts, &manifest);
+    }
     let rows: Vec<Row> = manifest.routes.iter().map(|route| row(route)).collect();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows).map_err(Failure::new)?);
@@ -63,6 +77,33 @@ pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+fn print_document(args: &RoutesArgs, parts: &Parts, manifest: &Manifest) -> Result<(), Failure> {
+    let settings = args.folder.settings(Vec::new())?;
+    let columns = if settings.database.url.is_empty() { Columns::new() } else { columns(manifest, &settings)? };
+    let document = Document::new(&manifest.routes, &parts.registry, &columns, &Facts::new(&settings));
+    put(&serde_json::to_string_pretty(&document.json).map_err(Failure::new)?);
+    Ok(())
+}
+
+/// The columns of all queries. Who has a database at hand wants a document that is whole.
+fn columns(manifest: &Manifest, settings: &Settings) -> Result<Columns, Failure> {
+    let work = async {
+        let database = Database::start(settings)?;
+        let until = Instant::now() + SAMPLE_TIME_MAX;
+        while database.status().nodes.iter().any(|node| !node.sampled) && Instant::now() < until {
+            actix_rt::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok::<_, Failure>(look_at_all(manifest, &database).await)
+    };
+    match actix_rt::System::new().block_on(work)? {
+        (columns, missing) if missing.is_empty() => Ok(columns),
+        (_, missing) => Err(Failure::Failed(format!(
+            "the database does not tell the columns of {}; `mainstay check` says why",
+            missing.join(", ")
+        ))),
+    }
 }
 
 fn row(route: &Route) -> Row {

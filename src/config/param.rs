@@ -11,7 +11,7 @@ use regex::Regex;
 use super::units::fingerprint_part;
 
 /// Items of an array parameter, at most; more are a 400.
-const ITEMS_MAX: usize = 100;
+pub const ITEMS_MAX: usize = 100;
 /// Digits of a `number`, at most: Postgres would take more, no API needs them.
 const NUMBER_DIGITS_MAX: usize = 40;
 
@@ -199,6 +199,8 @@ pub struct Param {
     pub optional: bool,
     /// The claim that it is, where that is not called as it is.
     pub claim: Option<String>,
+    /// What it means, for readers.
+    pub description: Option<String>,
 }
 
 /// The canonical value of one parameter.

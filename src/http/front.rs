@@ -161,6 +161,11 @@ impl Front {
             return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
         }
         let Some(found) = surface.find(&path, request.method().as_str()) else {
+            let documents = surface.documents.as_ref();
+            if let Some(response) = documents.and_then(|documents| documents.respond(&path, &way.asked)) {
+                let allow = HeaderValue::from_static("GET, HEAD");
+                return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+            }
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {

@@ -7,6 +7,7 @@ use actix_http::header::HeaderValue;
 
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
+use super::openapi::Documents;
 use super::rate_limit::RouteLimits;
 use super::shadow::Twin;
 use crate::cache::key::KeyMaker;
@@ -32,6 +33,8 @@ pub struct Surface {
     patterns: Vec<Pattern>,
     /// `GET /public/rates`, …: the routes that anyone may know of.
     pub public_routes: Vec<String>,
+    /// What is told of them, where it is.
+    pub documents: Option<Arc<Documents>>,
 }
 
 /// The routes that share a path pattern.
@@ -109,6 +112,7 @@ impl Surface {
             catch_alls: matchit::Router::new(),
             patterns: Vec::new(),
             public_routes: Vec::new(),
+            documents: settings.openapi.enabled.then(|| Arc::new(Documents::new(manifest, registry, settings))),
         };
         for route in &manifest.routes {
             let Some(producer) = producer(route, registry, upstreams, settings) else {

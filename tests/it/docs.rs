@@ -14,6 +14,7 @@ const PAGES: [&str; 12] = [
     "docs/decisions.md",
     "docs/errors.md",
     "docs/failover.md",
+    "docs/forwarding.md",
     "docs/manifest.md",
     "docs/operating.md",
     "docs/overload.md",

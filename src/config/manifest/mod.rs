@@ -2,6 +2,7 @@
 //!
 //! [`Manifest::load`] reads it and proves what can be proved without a database; `mainstay check` proves the rest.
 
+pub mod about;
 pub mod access;
 mod raw;
 mod source;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use super::overload::RouteRates;
 use super::param::{Param, Place};
+use about::About;
 use access::Access;
 use statement::Statement;
 use upstream::{Shadow, Upstream};
@@ -55,6 +57,8 @@ pub struct Route {
     pub cache: Option<CachePolicy>,
     /// Whether responses belong to one caller (`no-store, private`).
     pub private: bool,
+    /// What it says of itself to readers.
+    pub about: About,
     /// Hash of everything that gives a cached answer its meaning: part of every key, so that a deploy which changes a
     /// route never serves the old meaning.
     pub fingerprint: [u8; 16],

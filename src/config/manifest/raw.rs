@@ -10,6 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use super::about::about;
 use super::access::{NOT_SHARED, RawAuth, access, check_claims, check_preflight};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
@@ -87,6 +88,11 @@ pub(super) struct RawRoute {
     #[serde(default)]
     rate_limit: RouteRates,
     cache: Option<RawCache>,
+    pub(super) summary: Option<String>,
+    pub(super) description: Option<String>,
+    #[serde(default)]
+    pub(super) deprecated: bool,
+    pub(super) schema_file: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +112,7 @@ struct RawParam {
     #[serde(default)]
     set: bool,
     claim: Option<String>,
+    description: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -274,6 +281,7 @@ fn validate(
     check_claims(&params, access.as_ref())?;
     check_preflight(access.as_ref(), &raw.methods)?;
     let source = source(&raw, file, known, &params, upstreams)?;
+    let about = about(&raw, file)?;
     let prefix = prefix_of(&raw.path);
     let consistency = raw.consistency.unwrap_or(match prefix {
         Prefix::Private => Consistency::Strong,
@@ -323,6 +331,7 @@ fn validate(
         unknown_params: raw.unknown_params.unwrap_or(UnknownParams::Refuse),
         rates: raw.rate_limit,
         cache,
+        about,
         fingerprint: [0; 16],
         line,
     };
@@ -429,6 +438,7 @@ fn param(raw: &RawParam) -> Result<Param, String> {
         default: None,
         optional: raw.optional,
         claim: raw.claim.clone(),
+        description: raw.description.clone(),
     };
     if let Some(default) = &raw.default {
         if place == Place::Path {
