@@ -7,12 +7,12 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use diesel::QueryResult;
 use diesel::connection::TransactionManagerStatus;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::Error as QueryError;
 use diesel::sql_types::{BigInt, Integer, Text};
-use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
 use tokio::time::{sleep_until, timeout_at};
 

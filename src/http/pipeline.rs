@@ -134,8 +134,15 @@ impl Pipeline {
                         }
                         (None, body) => {
                             let body = body.whole();
-                            let response =
-                                self.respond_direct(request, &endpoint, params, body, consistency, &request_id, started);
+                            let response = self.respond_direct(
+                                request,
+                                &endpoint,
+                                params,
+                                body,
+                                consistency,
+                                &request_id,
+                                started,
+                            );
                             HttpResponse::from(response.await).map_into_boxed_body()
                         }
                     }
@@ -258,7 +265,8 @@ impl Pipeline {
             pass.measured(&at.route.path, &produced.answer);
             produced
         };
-        let produced = if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
+        let produced =
+            if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
         let Produced { answer, detail, took, .. } = produced;
         let mut response = match answer {
             Ok(answer) => {

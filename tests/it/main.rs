@@ -12,6 +12,7 @@ mod failures;
 mod http;
 mod instance;
 mod nodes;
+mod openapi;
 mod ramp;
 mod rooms;
 mod source;
