@@ -28,6 +28,8 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::admin::purge::Purger;
+use crate::auth::Auth;
+use crate::auth::jwt::keyring::Keyring;
 use crate::cache::Cache;
 use crate::cache::bus::Bus;
 use crate::cache::fence::Ledger;
@@ -166,6 +168,7 @@ impl Server {
         parts: Parts,
     ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir).map_err(problems)?;
+        manifest.check_auth(&settings, &dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let capabilities = settings.capabilities();
@@ -183,10 +186,12 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
-        let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let upstreams = Upstreams::new(&settings, &metrics)?;
+        let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             nodes: NodePages::new(database.clone(), &settings.nodes),
+            auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
+            cache,
             database,
             admission: Admission::new(&settings.overload, &metrics),
             rates: Rates::new(&settings)?,
@@ -265,6 +270,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(tokens) = &core.pipeline.auth.tokens {
+            keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
+        }
         core.complete_documents();
         Ok(Self {
             public_addr,
@@ -294,13 +302,17 @@ impl Server {
         });
     }
 
-    /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
+    /// Reads the manifest again and swaps it in whole; with a problem the old one stays. The key set of tokens is read again soon.
     ///
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
+        manifest.check_auth(&pipeline.settings, dir)?;
+        if let Some(tokens) = &pipeline.auth.tokens {
+            tokens.keyring().renew();
+        }
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         self.core.complete_documents();
@@ -347,6 +359,9 @@ impl Core {
         keep_running(ear, "the guard of watched tables", move |ear| {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
+        });
+        keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
+            auth.keep_uses().await;
         });
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
@@ -414,6 +429,7 @@ impl Core {
         if let Some(peers) = &self.peers {
             peers.export();
         }
+        self.pipeline.auth.export();
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         self.pipeline.admission.export(metrics);

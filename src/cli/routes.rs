@@ -33,8 +33,20 @@ struct Row {
     path: String,
     source: String,
     consistency: &'static str,
+    auth: &'static str,
+    scopes: Vec<String>,
+    shared: bool,
     cache_control: String,
     params: String,
+}
+
+impl Row {
+    /// `key shared (read, write)`
+    fn auth_text(&self) -> String {
+        let shared = if self.shared { " shared" } else { "" };
+        let scopes = if self.scopes.is_empty() { String::new() } else { format!(" ({})", self.scopes.join(", ")) };
+        format!("{}{shared}{scopes}", self.auth)
+    }
 }
 
 pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
@@ -50,13 +62,15 @@ pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
     let width = |cell: fn(&Row) -> &str| rows.iter().map(|row| cell(row).len()).max().unwrap_or(0);
     let (methods, paths) = (width(|row| &row.methods), width(|row| &row.path));
     let sources = width(|row| &row.source);
+    let auths = rows.iter().map(|row| row.auth_text().len()).max().unwrap_or(0);
     for row in &rows {
         println!(
-            "{:methods$}  {:paths$}  {:sources$}  {:8}  {}{}{}",
+            "{:methods$}  {:paths$}  {:sources$}  {:8}  {:auths$}  {}{}{}",
             row.methods,
             row.path,
             row.source,
             row.consistency,
+            row.auth_text(),
             row.cache_control,
             if row.params.is_empty() { "" } else { "  ?" },
             row.params,
@@ -104,6 +118,9 @@ fn row(route: &Route) -> Row {
             Source::Upstream { upstream, shadow: Some(_) } => format!("upstream {} + shadow", upstream.name),
         },
         consistency: route.consistency.as_str(),
+        auth: route.access.as_ref().map_or("none", |access| access.method.as_str()),
+        scopes: route.access.as_ref().map(|access| access.scopes.clone()).unwrap_or_default(),
+        shared: route.access.as_ref().is_some_and(|access| access.shared),
         cache_control: route.cache_control(),
         params: params.map(|param| param.name.as_str()).collect::<Vec<_>>().join("&"),
     }

@@ -210,7 +210,7 @@ impl Surface {
 /// What is issued anew is good for as long as the origin that stands in says, whatever was left of it.
 fn cache_control(route: &Route, settings: &Settings) -> String {
     if settings.capabilities().issues_anew {
-        format!("public, max-age={}", settings.failover.max_age.0.as_secs())
+        format!("{}, max-age={}", route.audience(), settings.failover.max_age.0.as_secs())
     } else {
         route.cache_control()
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
 mod admin;
+mod auth;
 mod cache;
 mod coherence;
 mod config;
@@ -9,6 +10,7 @@ mod database;
 mod docs;
 mod failover;
 mod failures;
+mod forward;
 mod http;
 mod instance;
 mod nodes;

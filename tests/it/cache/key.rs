@@ -70,7 +70,7 @@ impl Api {
         let layers = Layers { dir: Path::new("/nonexistent"), env: HashMap::new(), flags: Vec::new() };
         let (settings, metrics) = (Settings::load(layers).unwrap(), Metrics::new().unwrap());
         let metrics = Arc::new(metrics);
-        let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let upstreams = Upstreams::new(&settings, &metrics).unwrap();
         Self(Surface::new(&manifest, &parts.registry, &parts.middlewares, &upstreams, &settings, &metrics))
     }
 
@@ -81,7 +81,7 @@ impl Api {
         let found = self.0.find(&path, "GET").ok_or(404_u16)?;
         let endpoint = found.pattern.endpoint("GET").unwrap();
         let route = &endpoint.route;
-        let arguments = Arguments::read(route, |name| found.capture(name), query).map_err(status)?;
+        let arguments = Arguments::read(route, |name| found.capture(name), query, None).map_err(status)?;
         let mut canonical = smallvec::SmallVec::new();
         arguments.write(route, &mut canonical);
         let key = KeyMaker::new("test", &route.fingerprint).key(&canonical).0;

@@ -3,5 +3,5 @@
 mod handler;
 mod schema;
 pub mod sql;
-mod upstream;
+pub mod upstream;
 mod writes;
