@@ -67,7 +67,7 @@ impl Wanted {
 
 pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
     let settings = args.folder.settings(Vec::new())?;
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     let mut roles: BTreeSet<String> = args.roles.iter().cloned().collect();
     roles.extend(serving_role(&settings));
     let wanted = Wanted { contract: args.contract, roles, ..Wanted::by(&manifest) };
@@ -173,7 +173,9 @@ fn preview(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<(), Fail
             plan.kept.iter().for_each(|kept| put(&format!("-- kept, until --contract: {kept}")));
         }
         // Tables that migrations are still to make.
-        Err(PlanError::Refused(reason)) if wanted.ramp || !pending.is_empty() => put(&format!("-- Triggers cannot be planned yet: {reason}")),
+        Err(PlanError::Refused(reason)) if wanted.ramp || !pending.is_empty() => {
+            put(&format!("-- Triggers cannot be planned yet: {reason}"))
+        }
         Err(error) => return Err(Failure::new(error)),
     }
     for role in &wanted.roles {

@@ -27,7 +27,8 @@ struct Row {
 }
 
 pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     let rows: Vec<Row> = manifest.routes.iter().map(|route| row(route)).collect();
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows).map_err(Failure::new)?);

@@ -22,6 +22,7 @@ pub mod proof;
 pub mod read;
 pub mod sampler;
 pub mod served;
+pub mod session;
 pub mod status;
 pub mod steps;
 pub mod stream;

@@ -292,10 +292,15 @@ impl Front {
     /// `session` acts as strong, and so does every request that may write.
     fn consistency(&self, way: &Way<'_>, endpoint: &Endpoint) -> Consistency {
         let may_ask = self.settings.consistency.strong_header == StrongHeader::Anyone;
-        let is_strong = endpoint.route.consistency != Consistency::Eventual
-            || !is_read(way.request)
-            || (may_ask && way.asked.strong);
-        if is_strong { Consistency::Strong } else { Consistency::Eventual }
+        if !is_read(way.request) || (may_ask && way.asked.strong) {
+            return Consistency::Strong;
+        }
+        // What an upstream has seen nobody knows.
+        let has_sessions = self.pipeline.sessions.are_on() && endpoint.producer.upstream().is_none();
+        match endpoint.route.consistency {
+            Consistency::Session if !has_sessions => Consistency::Strong,
+            consistency => consistency,
+        }
     }
 
     fn check_limits(&self, way: &Way<'_>) -> Result<(), Error> {

@@ -22,6 +22,7 @@ use super::middleware::Next;
 use super::nodes::NodePages;
 use super::rate_limit::Rates;
 use super::respond::{self, CacheStatus};
+use super::session::Sessions;
 use super::shadow::Shadows;
 use super::surface::Endpoint;
 use crate::cache::Cache;
@@ -92,6 +93,8 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// How many sources may run.
     pub admission: Admission,
+    /// What sessions have seen.
+    pub sessions: Sessions,
     /// How often clients may ask.
     pub rates: Rates,
     /// What is told of nodes.
@@ -259,23 +262,26 @@ impl Pipeline {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
+        let subject = "";
+        let session = self.sessions.of(request, consistency, subject);
         let (pipeline, at, method) = (Arc::clone(self), Arc::clone(endpoint), request.method().clone());
+        let seen = session.seen;
         let work = async move {
-            let produced = pipeline.produce(&at, params, method.as_str(), body, consistency, None).await;
+            let produced = pipeline.produce(&at, params, method.as_str(), body, consistency, seen).await;
             pass.measured(&at.route.path, &produced.answer);
             produced
         };
         let produced =
             if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
-        let Produced { answer, detail, took, .. } = produced;
-        let mut response = match answer {
+        let mut response = match &produced.answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
-                respond::from_answer(&answer, endpoint, encoded, detail)
+                respond::from_answer(answer, endpoint, encoded, produced.detail)
             }
-            Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
+            Err(error) => respond::from_error(error, endpoint, request_id, CacheStatus::Bypass),
         };
-        respond::add_timing(&mut response, Some(took), started.elapsed());
+        self.sessions.tell(&session, subject, &produced, self.database.as_deref(), response.headers_mut());
+        respond::add_timing(&mut response, Some(produced.took), started.elapsed());
         response
     }
 

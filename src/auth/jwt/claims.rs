@@ -44,7 +44,8 @@ impl Rules {
             return Err(invalid("the token's aud is not for this API"));
         }
         let sub = claims.get("sub").and_then(Value::as_str).filter(|sub| is_subject(sub));
-        let sub = sub.ok_or_else(|| invalid("the token's sub is missing, or not a text of 1 to 255 plain characters"))?;
+        let sub =
+            sub.ok_or_else(|| invalid("the token's sub is missing, or not a text of 1 to 255 plain characters"))?;
         let subject: Arc<str> = format!("jwt:{}|{sub}", self.issuer).into();
         let scopes = scopes(&claims)?;
         let left = self.time_left(&claims, now)?;
