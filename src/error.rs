@@ -45,6 +45,8 @@ pub enum Code {
     CredentialsExpired,
     /// The caller is known and lacks a scope.
     ScopeMissing,
+    /// The caller is known, but not by what the route asks for.
+    ClaimInvalid,
     /// Nobody who could check a key or a token can be reached.
     AuthUnavailable,
     /// More requests, or wrong tokens, than one may send.
@@ -124,6 +126,7 @@ impl Code {
             Self::CredentialsInvalid => info("credentials_invalid", 401, "Invalid credentials", false),
             Self::CredentialsExpired => info("credentials_expired", 401, "Expired credentials", false),
             Self::ScopeMissing => info("scope_missing", 403, "Scope missing", false),
+            Self::ClaimInvalid => info("claim_invalid", 403, "Claim missing or invalid", false),
             Self::AuthUnavailable => info("auth_unavailable", 503, "Credentials cannot be checked", true),
             Self::RateLimited => info("rate_limited", 429, "Too many requests", true),
             Self::BodyInvalid => info("body_invalid", 400, "Invalid body", false),

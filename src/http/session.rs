@@ -4,6 +4,7 @@
 //! answer that took its time would overwrite the token of a write that was answered meanwhile, and the session would no longer
 //! see what it wrote.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actix_http::header::{self, HeaderMap, HeaderValue};
@@ -16,6 +17,7 @@ use crate::auth::token::SessionTokens;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
 use crate::error::Code;
+use crate::identity::Identity;
 use crate::position::Position;
 use crate::telemetry::metrics::Metrics;
 
@@ -36,12 +38,20 @@ pub struct Sessions {
 /// What one request shows of its session.
 #[derive(Debug, Default)]
 pub struct Session {
+    /// Whose it is; nobody's where nobody is known.
+    identity: Option<Arc<Identity>>,
     /// Whether it reads what its session has seen.
     is_read: bool,
     /// The furthest that it has seen.
     pub seen: Option<Position>,
     has_useless_cookie: bool,
     is_secure: bool,
+}
+
+impl Session {
+    fn subject(&self) -> &str {
+        self.identity.as_ref().map_or("", |identity| &identity.subject)
+    }
 }
 
 impl Sessions {
@@ -62,17 +72,17 @@ impl Sessions {
         self.tokens.is_some()
     }
 
-    /// What a request of a subject shows. What is worth nothing counts as nothing: it is no error, and asks nobody.
-    pub fn of(&self, request: &HttpRequest, consistency: Consistency, subject: &str) -> Session {
+    /// What a request shows. What is worth nothing counts as nothing: it is no error, and asks nobody.
+    pub fn of(&self, request: &HttpRequest, consistency: Consistency, identity: Option<&Arc<Identity>>) -> Session {
         let headers = request.headers();
         let is_https = || headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto.as_bytes() == b"https");
         let is_secure = self.is_tls || (self.trusts_header && is_https());
-        let mut session = Session { is_secure, ..Session::default() };
+        let mut session = Session { identity: identity.cloned(), is_secure, ..Session::default() };
         let Some(tokens) = self.tokens.as_ref().filter(|_| consistency == Consistency::Session) else { return session };
         session.is_read = true;
         session.has_useless_cookie = shown(headers).any(|(_, is_cookie)| is_cookie);
         for (text, is_cookie) in shown(headers).take(TOKENS_MAX) {
-            let result = match tokens.read(text, subject, now()) {
+            let result = match tokens.read(text, session.subject(), now()) {
                 Ok(position) => {
                     session.seen = Some(session.seen.map_or(position, |seen| seen.later(position)));
                     session.has_useless_cookie &= !is_cookie;
@@ -89,13 +99,12 @@ impl Sessions {
     pub(super) fn tell(
         &self,
         session: &Session,
-        subject: &str,
         produced: &Produced,
         database: Option<&Database>,
         head: &mut HeaderMap,
     ) {
         if let Some(position) = produced.committed {
-            return self.hand_out(session, subject, position, head);
+            return self.hand_out(session, position, head);
         }
         if session.has_useless_cookie {
             head.append(header::SET_COOKIE, self.cookie("", Duration::ZERO, session));
@@ -110,13 +119,13 @@ impl Sessions {
         let newer = database.and_then(Database::primary_position);
         let newer = newer.filter(|newer| (newer.system, newer.timeline) != (seen.system, seen.timeline));
         if let Some(position) = newer.filter(|_| produced.answer.is_ok()) {
-            self.hand_out(session, subject, position, head);
+            self.hand_out(session, position, head);
         }
     }
 
-    fn hand_out(&self, session: &Session, subject: &str, position: Position, head: &mut HeaderMap) {
+    fn hand_out(&self, session: &Session, position: Position, head: &mut HeaderMap) {
         let Some(tokens) = &self.tokens else { return };
-        let token = tokens.issue(position, subject, now());
+        let token = tokens.issue(position, session.subject(), now());
         if self.sends_cookie {
             head.append(header::SET_COOKIE, self.cookie(&token, tokens.ttl(), session));
         }

@@ -199,7 +199,7 @@ impl Keyring {
         }
         match set.len() {
             0 => log::error!("key set {name} has no key that is of use: no token can be checked"),
-            keys => log::info!("key set {name}: {keys} keys"),
+            keys => log::info!("key set {name}: keys in use: {keys}"),
         }
         let generation = last.map_or(0, |last| last.generation) + 1;
         self.current.store(Some(Arc::new(Current { set, generation })));
