@@ -71,6 +71,8 @@ pub enum Code {
     ClientGone,
     /// A strong read cannot be served: the primary is out of reach or its cap is reached.
     StrongUnavailable,
+    /// A write may have been committed: its connection, or its time, ended while nobody could tell.
+    OutcomeUnknown,
     /// A failover origin has nothing cached that answers the request.
     NotCached,
     /// A failover origin takes no writes.
@@ -135,6 +137,7 @@ impl Code {
             Self::LoopDetected => info("loop_detected", 508, "Loop detected", false),
             Self::ClientGone => info("client_gone", 499, "Client closed the request", false),
             Self::StrongUnavailable => info("strong_unavailable", 503, "Strong read unavailable", true),
+            Self::OutcomeUnknown => info("outcome_unknown", 503, "Outcome unknown", false),
             Self::NotCached => info("not_cached", 503, "Nothing cached", true),
             Self::WritesUnavailable => info("writes_unavailable", 503, "Writes unavailable", true),
             Self::Overloaded => info("overloaded", 503, "Overloaded", true),

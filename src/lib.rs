@@ -61,6 +61,7 @@ use std::process::ExitCode;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::future::LocalBoxFuture;
 
+pub use database::write::Abort;
 pub use error::{Code, Error};
 pub use http::middleware::Next;
 pub use source::Answer;

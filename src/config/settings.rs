@@ -190,6 +190,7 @@ pub struct DatabaseSettings {
     pub direct_url: DatabaseUrl,
     pub pooler: Pooler,
     pub pool_size: usize,
+    pub write_pool_size: usize,
     pub connect_timeout: Span,
     pub wait_timeout: Span,
     pub statement_timeout: Span,
@@ -477,6 +478,7 @@ impl Settings {
         }
         let positive = [
             ("database.pool_size", self.database.pool_size),
+            ("database.write_pool_size", self.database.write_pool_size),
             ("database.strong_concurrency_max", self.database.strong_concurrency_max),
             ("database.primary_fallback_max", self.database.primary_fallback_max),
             ("limits.fills_max", self.limits.fills_max),

@@ -100,8 +100,14 @@ impl Shared {
             outcome = timeout_at(deadline.into(), work) => outcome.unwrap_or(Err(Failure::Late)),
             () = gone(node, others) => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
         };
+        self.settle(node, began, &outcome);
+        outcome
+    }
+
+    /// Tells the node what an attempt on it has come to.
+    pub(super) fn settle<T>(&self, node: &Node, began: Instant, outcome: &Result<T, Failure>) {
         let now = Instant::now();
-        match &outcome {
+        match outcome {
             Ok(_) | Err(Failure::Final(_)) => node.measured.succeeded(now, now.saturating_duration_since(began)),
             Err(Failure::Elsewhere(Meaning::Node, reason)) => node.measured.failed(now, reason),
             Err(Failure::Elsewhere(Meaning::Lost, reason)) => node.measured.lost_connection(now, reason),
@@ -111,7 +117,20 @@ impl Shared {
             }
             Err(Failure::Late | Failure::Busy | Failure::Behind) => {}
         }
-        outcome
+    }
+
+    /// The connection, or what its lack means.
+    pub(super) fn leased(&self, node: &Node, lease: Result<Lease, NoConnection>) -> Result<Lease, Failure> {
+        lease.map_err(|error| match error {
+            NoConnection::Busy => Failure::Busy,
+            // The server has no more connections to give: those of the pool are in use, and well.
+            NoConnection::Failed(error) if error.state.is_some_and(|state| state.as_str() == "53300") => {
+                self.say(node, error.state, log::Level::Warn, "a connection was refused", &error);
+                Failure::Busy
+            }
+            NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
+            NoConnection::Closed => Failure::Final(Error::new(Code::Draining, "the server is shutting down")),
+        })
     }
 
     async fn once<T>(
@@ -121,16 +140,7 @@ impl Shared {
         at_least: Option<Position>,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Failure> {
-        let mut lease = lease.map_err(|error| match error {
-            NoConnection::Busy => Failure::Busy,
-            // The server has no more connections to give: those of the pool are in use, and well.
-            NoConnection::Failed(error) if error.state.is_some_and(|state| state.as_str() == "53300") => {
-                self.say(node, error.state, log::Level::Warn, "a connection was refused", &error);
-                Failure::Busy
-            }
-            NoConnection::Failed(error) => Failure::Elsewhere(Meaning::Node, error.to_string()),
-            NoConnection::Closed => Failure::Final(Error::new(Code::Draining, "the server is shutting down")),
-        })?;
+        let mut lease = self.leased(node, lease)?;
         let has_served = lease.has_served();
         let Some(link) = lease.link() else { return Err(Failure::Busy) };
         let _earlier = link.take_sqlstate();
@@ -147,14 +157,25 @@ impl Shared {
             Err(error) => error,
         };
         let state = link.take_sqlstate();
-        let meaning = Meaning::of(&error, state);
-        if !matches!(meaning, Meaning::Node | Meaning::StalePlan) {
+        let failure = self.failure(node, &error, state, has_served);
+        if !matches!(failure, Failure::Elsewhere(Meaning::Node | Meaning::Lost | Meaning::StalePlan, _)) {
             lease.give_back();
         }
-        let told = Told { node: node.name(), state: state.as_ref().map_or("-", |state| state.as_str()), error: &error };
-        Err(match meaning {
+        Err(failure)
+    }
+
+    /// What an error of a statement means.
+    pub(super) fn failure(
+        &self,
+        node: &Node,
+        error: &diesel::result::Error,
+        state: Option<SqlState>,
+        has_served: bool,
+    ) -> Failure {
+        let told = Told { node: node.name(), state: state.as_ref().map_or("-", |state| state.as_str()), error };
+        match Meaning::of(error, state) {
             Meaning::Node if has_served => Failure::Elsewhere(Meaning::Lost, told.to_string()),
-            Meaning::Node | Meaning::Lost | Meaning::Conflict | Meaning::StalePlan => {
+            meaning @ (Meaning::Node | Meaning::Lost | Meaning::Conflict | Meaning::StalePlan) => {
                 Failure::Elsewhere(meaning, told.to_string())
             }
             Meaning::NotFound => Failure::Final(Error::new(Code::NotFound, "there is no such row")),
@@ -163,10 +184,10 @@ impl Shared {
                 Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
             }
             Meaning::Query => self.query_failed(node, state, &told),
-        })
+        }
     }
 
-    fn query_failed(&self, node: &Node, state: Option<SqlState>, told: &dyn Display) -> Failure {
+    pub(super) fn query_failed(&self, node: &Node, state: Option<SqlState>, told: &dyn Display) -> Failure {
         self.say(node, state, log::Level::Error, "a query failed", told);
         Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
     }

@@ -24,6 +24,7 @@ use super::tls::{Tapped, client_config};
 use super::wire::{Begin, SqlState, Tap, Watched};
 use crate::config::ConfigError;
 use crate::config::settings::{DatabaseSettings, DatabaseUrl, Pooler};
+use crate::position::{SystemId, Timeline};
 
 /// How long a connection that is no longer wanted may take to say goodbye.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub enum Session {
     Read,
     /// The sampler's probes and descriptions of statements: as [`Session::Read`].
     Probe,
+    /// Writes of requests, with a statement timeout. What a transaction's end needs is set with it.
+    Write,
     /// The change feed: may write, and waits for no synchronous standby.
     Feed,
     /// Migrations and imports: may write, and take as long as they take.
@@ -216,6 +219,10 @@ impl Connector {
                 "-c default_transaction_read_only=on -c statement_timeout={timeout_ms} \
                  -c idle_in_transaction_session_timeout={timeout_ms}"
             ),
+            Session::Write => format!(
+                "-c default_transaction_read_only=off -c statement_timeout={timeout_ms} \
+                 -c idle_in_transaction_session_timeout={timeout_ms}"
+            ),
             Session::Feed => format!(
                 "-c default_transaction_read_only=off -c synchronous_commit=local -c statement_timeout={timeout_ms} \
                  -c idle_in_transaction_session_timeout={timeout_ms}"
@@ -232,7 +239,7 @@ impl Connector {
         let failed = |error: &dyn fmt::Display| self.failed(error);
         if self.pooler == Pooler::None {
             let connection = AsyncPgConnection::try_from(client).await.map_err(|error| failed(&error))?;
-            return Ok(Link { connection, opened_at: Instant::now(), tap, _farewell: farewell });
+            return Ok(Link { connection, opened_at: Instant::now(), branch: None, tap, _farewell: farewell });
         }
         // The setup of diesel-async prepares two SETs by name. Outside a transaction the pooler may send a statement's
         // parts to different servers; and what they set must not stay behind on a server that others use.
@@ -242,7 +249,7 @@ impl Connector {
         diesel_async::SimpleAsyncConnection::batch_execute(&mut connection, "ROLLBACK")
             .await
             .map_err(|error| failed(&error))?;
-        Ok(Link { connection, opened_at: Instant::now(), tap, _farewell: farewell })
+        Ok(Link { connection, opened_at: Instant::now(), branch: None, tap, _farewell: farewell })
     }
 
     /// The TLS configuration is made once: reading the system's roots takes milliseconds.
@@ -309,6 +316,8 @@ pub struct Link {
     pub connection: AsyncPgConnection,
     /// When it was opened: the server has not restarted since.
     pub opened_at: Instant,
+    /// The branch that its server writes, once a writer has asked: a server that becomes a standby cuts its connections off.
+    pub branch: Option<(SystemId, Timeline)>,
     tap: Arc<Tap>,
     /// Dropped after the connection.
     _farewell: oneshot::Sender<()>,

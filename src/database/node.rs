@@ -17,6 +17,8 @@ pub struct Node {
     pub served: Served,
     /// Connections for reads.
     pub pool: Pool,
+    /// Connections for writes; the primary alone has them.
+    pub writers: Option<Pool>,
     /// Connections for probes.
     pub probe: Connector,
     /// What the sampler knows; nothing before its first probe.
@@ -29,10 +31,11 @@ pub struct Node {
 
 impl Node {
     /// A node that nothing is known of.
-    pub fn new(served: Served, pool: Pool, probe: Connector, measured: Measured) -> Self {
+    pub fn new(served: Served, pool: Pool, writers: Option<Pool>, probe: Connector, measured: Measured) -> Self {
         Self {
             served,
             pool,
+            writers,
             probe,
             sampled: ArcSwapOption::empty(),
             measured: Arc::new(measured),
@@ -43,6 +46,20 @@ impl Node {
     /// Its name.
     pub fn name(&self) -> &Arc<str> {
         &self.served.node
+    }
+
+    /// Connections opened before now are not used again: the node has become another.
+    pub fn new_epoch(&self) {
+        self.pools().for_each(Pool::new_epoch);
+    }
+
+    /// Hands out no connection any more.
+    pub fn close(&self) {
+        self.pools().for_each(Pool::close);
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &Pool> {
+        [Some(&self.pool), self.writers.as_ref()].into_iter().flatten()
     }
 
     /// Whether it is the configured primary.

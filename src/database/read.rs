@@ -20,6 +20,7 @@ use super::pools::Pool;
 use super::sampler;
 use super::status::{DatabaseStatus, NodeCounts, NodeStatus};
 use super::wire::SqlState;
+use super::write::{begin_write, writers};
 use crate::config::ConfigError;
 use crate::config::settings::{
     ChangeSettings, DatabaseSettings, DatabaseUrl, NodeSettings, Pooler, ReplicationSettings, Settings,
@@ -33,97 +34,8 @@ use crate::nodes::select::{Candidate, Order, Pick, least_bad_first};
 use crate::position::{Position, SystemId, Timeline};
 use crate::telemetry::sparing::Sparing;
 
+pub use super::served::{Depth, Reached, Role, Served};
 pub use crate::config::manifest::Consistency;
-
-/// The part that a node plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The writable Postgres.
-    Primary,
-    /// A streaming read-only Postgres.
-    Replica,
-}
-
-/// Who answered a read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Served {
-    /// `primary`, `replica-1`, …
-    pub node: Arc<str>,
-    /// Its part.
-    pub role: Role,
-    /// How far it had read.
-    pub reached: Reached,
-    /// The branch of history that the sampler found it on.
-    pub branch: Option<(SystemId, Timeline)>,
-    /// A position that nothing of what was read is newer than, where the query asked for it: see [`super::proof::seen`].
-    pub seen: Option<Position>,
-}
-
-/// How far a node must have read to be asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Nothing less will do.
-    pub at_least: Option<Position>,
-    /// As far as this where any node has, and the primary has room; else `at_least` will do.
-    pub rather: Option<Position>,
-}
-
-impl Depth {
-    /// The further of the two, where they can be compared.
-    fn furthest(self) -> Option<Position> {
-        match (self.at_least, self.rather) {
-            (Some(at_least), Some(rather)) => Some(if rather > at_least { rather } else { at_least }),
-            (at_least, rather) => at_least.or(rather),
-        }
-    }
-}
-
-impl From<Option<Position>> for Depth {
-    fn from(at_least: Option<Position>) -> Self {
-        Self { at_least, rather: None }
-    }
-}
-
-/// What a read is known to have seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
-    /// All that was visible on the primary when it began.
-    Now,
-    /// All up to a position.
-    Position(Position),
-    /// Nothing is known.
-    Unknown,
-}
-
-impl Reached {
-    /// Whether a read that reached this saw all up to a position.
-    pub fn covers(self, asked: Position) -> bool {
-        match self {
-            Self::Now => true,
-            Self::Position(position) => position.reaches(&asked),
-            Self::Unknown => false,
-        }
-    }
-
-    /// A position that it has seen all of, where one is known.
-    pub fn position(self) -> Option<Position> {
-        match self {
-            Self::Position(position) => Some(position),
-            Self::Now | Self::Unknown => None,
-        }
-    }
-
-    /// What two reads together are known to have seen.
-    #[must_use]
-    pub fn least(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Now, other) | (other, Self::Now) => other,
-            (Self::Position(one), Self::Position(other)) if one.reaches(&other) => Self::Position(other),
-            (Self::Position(one), Self::Position(other)) if other.reaches(&one) => Self::Position(one),
-            _ => Self::Unknown,
-        }
-    }
-}
 
 /// Begins a transaction whose statements all see one state.
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -165,11 +77,13 @@ pub struct Shared {
     bounds: Bounds,
     node_settings: NodeSettings,
     pick: Mutex<Pick>,
-    strong: Semaphore,
+    pub(super) strong: Semaphore,
     fallback: Semaphore,
     pub(super) describing: Semaphore,
     /// What begins each transaction behind a pooler.
     pub(super) begin: String,
+    /// What begins each transaction that writes.
+    pub(super) begin_write: String,
 }
 
 impl Database {
@@ -242,7 +156,7 @@ impl Database {
     /// Stops the samplers and hands out no connection any more.
     pub fn shutdown(&self) {
         self.tasks.lock().drain(..).for_each(|task| task.abort());
-        self.shared.nodes.iter().for_each(|node| node.pool.close());
+        self.shared.nodes.iter().for_each(Node::close);
     }
 }
 
@@ -282,6 +196,7 @@ impl Shared {
             fallback: Semaphore::new(database.primary_fallback_max),
             describing: Semaphore::new(DESCRIBING_MAX),
             begin: begin_sql(database),
+            begin_write: begin_write(database),
         })
     }
 
@@ -481,7 +396,7 @@ impl Shared {
     }
 
     /// The sampler found a configured primary in recovery. What it shows may be older than any replica's data.
-    fn is_standby(&self, node: &Node) -> bool {
+    pub(super) fn is_standby(&self, node: &Node) -> bool {
         let sampled = node.sampled.load();
         sampled.as_ref().and_then(|sampled| sampled.reading).is_some_and(|reading| reading.in_recovery)
     }
@@ -521,7 +436,7 @@ pub(super) async fn in_transaction<T>(
     }
 }
 
-fn late() -> Error {
+pub(super) fn late() -> Error {
     Error::new(Code::SourceTimeout, "no answer came before the request's deadline")
 }
 
@@ -530,6 +445,7 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if settings.server.workers == 0 { cores() } else { settings.server.workers };
     let pool = Pool::new(Connector::new(key, url, Session::Read, database)?, workers, database)?;
+    let writers = (role == Role::Primary).then(|| writers(url, workers, database)).transpose()?;
     let probe = Connector::new(key, url, Session::Probe, database)?;
     let kind = match role {
         Role::Primary => Kind::Primary,
@@ -539,7 +455,7 @@ fn node(key: &str, name: Arc<str>, role: Role, url: &DatabaseUrl, settings: &Set
     let identity = Identity { id: name.clone(), kind, endpoint: probe.endpoint().to_owned(), region };
     let measured = Measured::new(identity, &settings.nodes, Calendar::of_this_machine());
     let served = Served { node: name, role, reached: Reached::Unknown, branch: None, seen: None };
-    Ok(Node::new(served, pool, probe, measured))
+    Ok(Node::new(served, pool, writers, probe, measured))
 }
 
 fn feed_connector(settings: &DatabaseSettings) -> Result<Connector, ConfigError> {

@@ -46,7 +46,7 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
                 take(&shared, node, sent_at, reading);
                 if node.is_primary() && shared.is_outrun(&reading) {
                     // A proxy, or the name of the primary, may lead to the new one by now: only a new connection can tell.
-                    node.pool.new_epoch();
+                    node.new_epoch();
                     link = None;
                 }
             }
@@ -107,7 +107,7 @@ fn take(shared: &Shared, node: &Node, sent_at: Instant, reading: Reading) {
     };
     if before.as_deref().and_then(|before| before.reading).is_some_and(|before| another(&before, &reading)) {
         log::warn!(node = node.name().as_ref(); "{} has become another server: its connections are opened anew", node.name());
-        node.pool.new_epoch();
+        node.new_epoch();
     }
     if !before.as_deref().is_some_and(|before| before.up) {
         node.measured.is_back(Instant::now());

@@ -26,6 +26,7 @@ use crate::config::manifest::OnChange;
 use crate::config::param::Params;
 use crate::config::settings::LimitSettings;
 use crate::database::read::{Consistency, Depth, Reached, Role};
+use crate::database::write::in_doubt;
 use crate::error::{Code, Error};
 use crate::nodes::queue::Priority;
 use crate::position::Position;
@@ -89,6 +90,16 @@ pub(super) struct Produced {
     pub(super) reached: Option<Reached>,
     /// A position that nothing in the answer is newer than, where one is known.
     pub(super) seen: Option<Position>,
+    /// From where on a standby has all that was written; none where nothing was.
+    pub(super) committed: Option<Position>,
+}
+
+impl Produced {
+    /// Nothing but an error.
+    pub(super) const fn failed(error: Error) -> Self {
+        let took = Duration::ZERO;
+        Self { answer: Err(error), detail: "handler", took, reached: None, seen: None, committed: None }
+    }
 }
 
 impl Fill {
@@ -419,16 +430,19 @@ impl Pipeline {
             }
             Ok(Ok(answer)) => answer,
             Ok(Err(panic)) => Err(panicked(endpoint, panic.as_ref())),
+            Err(_) if call.may_have_written() => Err(in_doubt()),
             Err(_) => Err(Error::new(Code::SourceTimeout, "the source did not answer in time")),
         };
-        let served = call.served();
+        let (served, committed) = (call.served(), call.committed());
         let detail = match served.as_ref().map(|served| served.role) {
+            _ if committed.is_some() => "primary",
             Some(Role::Replica) => "replica",
             Some(Role::Primary) => "primary",
             None => endpoint.producer.detail(),
         };
         let seen = served.as_ref().and_then(|served| served.seen);
-        Produced { answer, detail, took: began.elapsed(), reached: served.map(|served| served.reached), seen }
+        let reached = served.map(|served| served.reached);
+        Produced { answer, detail, took: began.elapsed(), reached, seen, committed }
     }
 }
 

@@ -34,6 +34,7 @@ use crate::cache::variants::Encoding;
 use crate::config::param::Params;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
+use crate::database::write::in_doubt;
 use crate::error::{Code, Error};
 use crate::mode::Capabilities;
 use crate::nodes::queue::Priority;
@@ -132,9 +133,9 @@ impl Pipeline {
                             self.forward(request, source, &endpoint, &params, body, &request_id, started).await
                         }
                         (None, body) => {
-                            let (endpoint, body) = (&*endpoint, body.whole());
+                            let body = body.whole();
                             let response =
-                                self.respond_direct(request, endpoint, params, body, consistency, &request_id, started);
+                                self.respond_direct(request, &endpoint, params, body, consistency, &request_id, started);
                             HttpResponse::from(response.await).map_into_boxed_body()
                         }
                     }
@@ -237,9 +238,9 @@ impl Pipeline {
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     async fn respond_direct(
-        &self,
+        self: &Arc<Self>,
         request: &HttpRequest,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         params: Params,
         body: Bytes,
         consistency: Consistency,
@@ -251,9 +252,14 @@ impl Pipeline {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
-        let Produced { answer, detail, took, .. } =
-            self.produce(endpoint, params, request.method().as_str(), body, consistency, None).await;
-        pass.measured(&endpoint.route.path, &answer);
+        let (pipeline, at, method) = (Arc::clone(self), Arc::clone(endpoint), request.method().clone());
+        let work = async move {
+            let produced = pipeline.produce(&at, params, method.as_str(), body, consistency, None).await;
+            pass.measured(&at.route.path, &produced.answer);
+            produced
+        };
+        let produced = if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
+        let Produced { answer, detail, took, .. } = produced;
         let mut response = match answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
@@ -299,4 +305,14 @@ impl Pipeline {
             Freshness::Gone => None,
         }
     }
+}
+
+/// Runs what may write to its end, or to its deadline, also where its client goes away. A transaction that is dropped is rolled
+/// back, so nothing would be half done; but the statement under way goes on in the database with all its locks, and a COMMIT under
+/// way has an outcome that nobody would have heard. The client who asks again finds what came of the first time.
+async fn apart(work: impl Future<Output = Produced> + 'static) -> Produced {
+    actix_rt::spawn(work).await.unwrap_or_else(|ended| {
+        log::error!("a request that may write was ended: {ended}");
+        Produced::failed(in_doubt())
+    })
 }

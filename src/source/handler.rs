@@ -15,6 +15,7 @@ use super::Answer;
 use crate::config::param::Params;
 use crate::database::proof::seen;
 use crate::database::read::{Column, Consistency, Database, Depth, Served, in_snapshot};
+use crate::database::write::{Abort, Progress};
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::position::{Lsn, Position};
@@ -53,6 +54,7 @@ pub struct Call {
     depth: Depth,
     deadline: Instant,
     served: Rc<RefCell<Option<Served>>>,
+    progress: Rc<Progress>,
 }
 
 impl Call {
@@ -67,7 +69,8 @@ impl Call {
         deadline: Instant,
     ) -> Self {
         let depth = depth.into();
-        Self { method, params, body, caller: None, database, consistency, depth, deadline, served: Rc::default() }
+        let (served, progress) = (Rc::default(), Rc::default());
+        Self { method, params, body, caller: None, database, consistency, depth, deadline, served, progress }
     }
 
     /// The same call, for one caller alone.
@@ -110,6 +113,51 @@ impl Call {
         let seen = seen.zip(before).map(|(one, other)| one.later(other)).or(seen).or(before);
         *last = Some(Served { reached, seen, ..served });
         Ok(value)
+    }
+
+    /// Writes: all statements of the closure are one transaction on the primary, within the request's deadline. It may run again
+    /// where it lost against another one, so whatever else it does must be harmless to repeat. Once it has returned a value,
+    /// that is committed, and flushed to disk; with an error nothing is.
+    ///
+    /// ```no_run
+    /// # use mainstay::{Abort, Answer, Call, Code, Error};
+    /// # use diesel_async::RunQueryDsl;
+    /// async fn rename(call: Call) -> Result<Answer, Error> {
+    ///     let renamed = call.write(async |conn| {
+    ///         let rows = diesel::sql_query("UPDATE things SET name = 'new' WHERE id = 1").execute(conn).await?;
+    ///         if rows == 0 { Err(Abort::from(Error::new(Code::NotFound, "there is no such thing"))) } else { Ok(rows) }
+    ///     });
+    ///     Answer::json(&renamed.await?)
+    /// }
+    /// ```
+    ///
+    /// A client that goes away does not end it: requests that may write run to their end by themselves.
+    ///
+    /// # Errors
+    /// Those of [`Database::write`]; `strong_unavailable` where no database is configured; `internal` in a call of GET, whose
+    /// answer somebody may keep or ask for twice.
+    pub async fn write<T>(&self, work: impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>) -> Result<T, Error> {
+        if !self.may_write() {
+            log::error!("a handler wants to write in a call of {}, which only reads", self.method);
+            return Err(Error::new(Code::Internal, "the handler of this route may not write here; the log says why"));
+        }
+        let missing = || Error::new(Code::StrongUnavailable, "no database is configured");
+        let database = self.database.as_ref().ok_or_else(missing)?;
+        database.write(self.deadline, &self.progress, work).await
+    }
+
+    fn may_write(&self) -> bool {
+        self.consistency == Consistency::Strong && !matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
+    }
+
+    /// From where on a standby has all that this call has committed; none where that is nothing.
+    pub fn committed(&self) -> Option<Position> {
+        self.progress.committed()
+    }
+
+    /// Whether this call has written something, or may have.
+    pub fn may_have_written(&self) -> bool {
+        self.progress.is_in_doubt() || self.progress.committed().is_some()
     }
 
     /// The columns of a statement, without running it.

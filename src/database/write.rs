@@ -1,0 +1,419 @@
+//! Writes: one transaction on the primary, and the position from which on a standby has it.
+//!
+//! What is told of a write is never more than is known. Up to the moment at which COMMIT is sent, a connection that breaks, or a
+//! caller that goes away, takes the transaction back: it may be tried again, or is an error that changed nothing. From then on
+//! until the server's answer nobody can say, and that is an error of its own, which is never tried again here.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use diesel::connection::TransactionManagerStatus;
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::Error as QueryError;
+use diesel::sql_types::{BigInt, Integer, Text};
+use diesel::QueryResult;
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
+use tokio::time::{sleep_until, timeout_at};
+
+use super::attempt::{Failure, Others, gone};
+use super::classify::Meaning;
+use super::connect::{Connector, Link, Session};
+use super::node::Node;
+use super::pools::{Lease, NoConnection, Pool};
+use super::read::{Database, Shared, in_transaction, late};
+use super::wire::SqlState;
+use crate::config::ConfigError;
+use crate::config::settings::{DatabaseSettings, DatabaseUrl, Pooler};
+use crate::error::{Code, Error};
+use crate::position::{Lsn, Position, SystemId, Timeline};
+
+/// How often a transaction is tried that lost against another one.
+const TRIES_MAX: u32 = 4;
+/// How long the second try waits at most; each further one twice as long as the one before.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long the position of what was committed is asked for.
+const POSITION_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What ends each transaction that writes, whatever its session, its role or the work itself had set: a position of the log says
+/// something of a commit only if the commit was flushed. In a transaction that has failed the SET fails, too, so that the commit
+/// which Postgres would turn into a rollback without a word is an error.
+const COMMIT: &str = "SET LOCAL synchronous_commit = on; COMMIT";
+
+/// What a standby says to BEGIN READ WRITE, and to the question how far it has flushed.
+const STANDBY_BEGINS: [&str; 2] = ["0A000", "55000"];
+/// read_only_sql_transaction, and what the functions say that only a primary has.
+const STANDBY_WRITES: [&str; 2] = ["25006", "55000"];
+
+/// Why a transaction is not committed.
+#[derive(Debug)]
+pub enum Abort {
+    /// A statement failed.
+    Query(QueryError),
+    /// The work itself says no: this is what the caller is answered.
+    Refused(Error),
+}
+
+impl From<QueryError> for Abort {
+    fn from(error: QueryError) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<Error> for Abort {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// How far the writes of a call have got. The caller keeps it, so that it is known as well where a write was given up.
+#[derive(Debug, Default)]
+pub struct Progress {
+    is_committing: Cell<bool>,
+    committed: Cell<Option<Position>>,
+}
+
+impl Progress {
+    /// Whether COMMIT was sent and nobody knows what came of it.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_committing.get()
+    }
+
+    /// From where on a standby has all that was committed; none where nothing was.
+    pub fn committed(&self) -> Option<Position> {
+        self.committed.get()
+    }
+
+    fn note(&self, position: Position) {
+        self.committed.set(Some(self.committed.get().map_or(position, |before| before.later(position))));
+    }
+}
+
+impl Database {
+    /// Runs a transaction on the primary, and again where it lost against another one, until the deadline: the work must do
+    /// nothing that the transaction's end does not take back. Its isolation is the database's default, commonly READ COMMITTED; work
+    /// that needs another one says so in its first statement.
+    ///
+    /// One write at a time; and none after one that is in doubt.
+    ///
+    /// Dropped before the end of its work, the transaction is rolled back; dropped later, [`Progress::is_in_doubt`] tells.
+    ///
+    /// # Errors
+    /// What the work refuses with. `strong_unavailable` where there is no primary, or it has no room; `source_timeout`, `overloaded`
+    /// where others write the same all the time, `query_failed`, `not_found`: of all these nothing was changed. And
+    /// `outcome_unknown`.
+    pub async fn write<T>(
+        &self,
+        deadline: Instant,
+        progress: &Progress,
+        work: impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>,
+    ) -> Result<T, Error> {
+        self.shared.write(deadline, progress, &work).await
+    }
+}
+
+impl Shared {
+    async fn write<T>(
+        &self,
+        deadline: Instant,
+        progress: &Progress,
+        work: &impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>,
+    ) -> Result<T, Error> {
+        let unavailable = |detail: &'static str| Err(Error::new(Code::StrongUnavailable, detail));
+        let writable = self.primary().and_then(|node| Some((node, node.writers.as_ref()?)));
+        let Some((node, writers)) = writable else { return unavailable("no primary is configured") };
+        let Ok(_permit) = self.strong.try_acquire() else {
+            return unavailable("too many writes and strong reads at once");
+        };
+        if progress.is_in_doubt() {
+            return Err(in_doubt());
+        }
+        let (mut conflicts, mut is_fresh) = (0, false);
+        loop {
+            if self.is_standby(node) {
+                return unavailable("the primary is a standby");
+            }
+            if self.was_outrun(node) {
+                return unavailable("there is no primary on the newest timeline");
+            }
+            let failure = match self.try_write(node, writers, is_fresh, deadline, progress, work).await {
+                Ok((value, committed)) => {
+                    progress.note(committed.position(node, deadline).await);
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            if progress.is_in_doubt() {
+                return Err(in_doubt());
+            }
+            match failure {
+                Failure::Elsewhere(Meaning::Conflict, _) if conflicts + 1 < TRIES_MAX => {
+                    let pause = PAUSE.mul_f64(fastrand::f64()) * 2_u32.pow(conflicts);
+                    sleep_until((Instant::now() + pause).min(deadline).into()).await;
+                    conflicts += 1;
+                }
+                Failure::Elsewhere(Meaning::Conflict, _) => {
+                    return Err(Error::new(Code::Overloaded, "others write the same at the same time"));
+                }
+                // Nothing was committed on the connection that broke; a new one tells how the primary is.
+                Failure::Elsewhere(Meaning::Lost | Meaning::StalePlan, _) if !is_fresh => is_fresh = true,
+                Failure::Elsewhere(Meaning::StalePlan, reason) => {
+                    let Failure::Final(error) = self.query_failed(node, None, &reason) else { return Err(late()) };
+                    return Err(error);
+                }
+                Failure::Elsewhere(_, reason) => {
+                    log::debug!("a write found no primary: {reason}");
+                    return unavailable("the primary is out of reach");
+                }
+                Failure::Behind => return unavailable("the primary was replaced, and nothing was written"),
+                Failure::Final(error) => return Err(error),
+                Failure::Busy => return unavailable("all connections to the primary are in use"),
+                Failure::Late if node.may_be_up() => return Err(late()),
+                Failure::Late => return unavailable("the primary is out of reach"),
+            }
+        }
+    }
+
+    /// One transaction, up to the answer to its COMMIT.
+    async fn try_write<T>(
+        &self,
+        node: &Node,
+        writers: &Pool,
+        is_fresh: bool,
+        deadline: Instant,
+        progress: &Progress,
+        work: &impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>,
+    ) -> Result<(T, Committed), Failure> {
+        let began = Instant::now();
+        if !node.measured.admit(began) {
+            return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
+        }
+        let whole = async {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let lease = if is_fresh { writers.fresh().await } else { writers.lease(left).await };
+            self.transact(node, lease, progress, work).await
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = timeout_at(deadline.into(), whole) => outcome.unwrap_or(Err(Failure::Late)),
+            () = gone(node, Others::None) => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
+        };
+        self.settle(node, began, &outcome);
+        if matches!(outcome, Err(Failure::Behind)) {
+            // Its name may lead to the new primary by now: only new connections can tell.
+            node.new_epoch();
+        }
+        outcome
+    }
+
+    async fn transact<T>(
+        &self,
+        node: &Node,
+        lease: Result<Lease, NoConnection>,
+        progress: &Progress,
+        work: &impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>,
+    ) -> Result<(T, Committed), Failure> {
+        let mut lease = self.leased(node, lease)?;
+        let has_served = lease.has_served();
+        let Some(link) = lease.link() else { return Err(Failure::Busy) };
+        let pooler = node.writers.as_ref().map_or(Pooler::None, |writers| writers.connector().pooler());
+        let abort = match self.work(link, pooler, progress, work).await {
+            Ok((value, branch)) => return Ok((value, Committed { lease, pooler, branch })),
+            Err(abort) => abort,
+        };
+        let state = link.take_sqlstate();
+        let failure = match abort {
+            Aborted::Refused(error) => Failure::Final(error),
+            Aborted::Outrun => Failure::Behind,
+            Aborted::Begin(_) if is_one_of(state, STANDBY_BEGINS) => Failure::Behind,
+            Aborted::Query(_) if is_one_of(state, STANDBY_WRITES) => Failure::Behind,
+            Aborted::Begin(error) | Aborted::Query(error) => self.failure(node, &error, state, has_served),
+        };
+        let is_definite = match &failure {
+            Failure::Elsewhere(meaning, _) => !matches!(meaning, Meaning::Node | Meaning::Lost),
+            Failure::Final(_) | Failure::Behind => true,
+            Failure::Busy | Failure::Late => false,
+        };
+        if is_definite {
+            // It has been rolled back, or is now.
+            progress.is_committing.set(false);
+            if end(&mut link.connection, "ROLLBACK").await.is_ok() {
+                lease.give_back();
+            }
+        }
+        Err(failure)
+    }
+
+    /// The transaction from BEGIN to the answer to COMMIT.
+    async fn work<T>(
+        &self,
+        link: &mut Link,
+        pooler: Pooler,
+        progress: &Progress,
+        work: &impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>,
+    ) -> Result<(T, (SystemId, Timeline)), Aborted> {
+        let _earlier = link.take_sqlstate();
+        let branch = self.begin(link, pooler).await.map_err(Aborted::Begin)?;
+        if self.is_branch_outrun(branch) {
+            return Err(Aborted::Outrun);
+        }
+        let value = work(&mut link.connection).await?;
+        if self.is_branch_outrun(branch) {
+            return Err(Aborted::Outrun);
+        }
+        // What failed in the work and was made good there says nothing of the commit.
+        let _made_good = link.take_sqlstate();
+        progress.is_committing.set(true);
+        end(&mut link.connection, COMMIT).await?;
+        progress.is_committing.set(false);
+        Ok((value, branch))
+    }
+
+    /// Begins a transaction, and says on which branch.
+    async fn begin(&self, link: &mut Link, pooler: Pooler) -> QueryResult<(SystemId, Timeline)> {
+        AnsiTransactionManager::begin_transaction_sql(&mut link.connection, &self.begin_write).await?;
+        // Behind a pooler the next transaction may be another server's.
+        if let Some(branch) = link.branch.filter(|_| pooler == Pooler::None) {
+            return Ok(branch);
+        }
+        let Position { system, timeline, .. } = flushed(&mut link.connection).await?;
+        self.see_branch(system, timeline);
+        link.branch = Some((system, timeline));
+        Ok((system, timeline))
+    }
+
+    fn is_branch_outrun(&self, (system, timeline): (SystemId, Timeline)) -> bool {
+        self.highest.lock().is_some_and(|(known, newest)| known == system && timeline < newest)
+    }
+}
+
+/// Why a transaction came to nothing, or may have.
+enum Aborted {
+    /// It did not even begin.
+    Begin(QueryError),
+    Query(QueryError),
+    Refused(Error),
+    /// The fleet has seen a newer timeline.
+    Outrun,
+}
+
+impl From<QueryError> for Aborted {
+    fn from(error: QueryError) -> Self {
+        Self::Query(error)
+    }
+}
+
+impl From<Abort> for Aborted {
+    fn from(abort: Abort) -> Self {
+        match abort {
+            Abort::Query(error) => Self::Query(error),
+            Abort::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// A transaction that was committed.
+struct Committed {
+    lease: Lease,
+    pooler: Pooler,
+    branch: (SystemId, Timeline),
+}
+
+impl Committed {
+    /// The position past the commit: how far the log is flushed, once it is committed. Not how far it is written, for at the end of
+    /// a page that may be a place which no standby comes to before the next record. Where it cannot be had, it is one that no
+    /// standby will ever be at: whoever wants to see the write asks the primary.
+    async fn position(mut self, node: &Node, deadline: Instant) -> Position {
+        let (system, timeline) = self.branch;
+        let nowhere = Position { system, timeline, lsn: Lsn(u64::MAX) };
+        let Some(link) = self.lease.link() else { return nowhere };
+        let connection = &mut link.connection;
+        let ask = async {
+            match self.pooler {
+                Pooler::None => flushed(connection).await,
+                Pooler::Transaction => in_transaction(connection, "BEGIN READ ONLY", &flushed).await,
+            }
+        };
+        let until = deadline.min(Instant::now() + POSITION_TIME_MAX);
+        match timeout_at(until.into(), ask).await {
+            // Behind a pooler it may be another server that answers by now.
+            Ok(Ok(position)) if (position.system, position.timeline) == self.branch => {
+                self.lease.give_back();
+                position
+            }
+            outcome => {
+                let reason = match outcome {
+                    Ok(Ok(position)) => format!("the server is on {position}"),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(late) => late.to_string(),
+                };
+                log::debug!("{} has committed and does not say where: {reason}", node.name());
+                nowhere
+            }
+        }
+    }
+}
+
+/// The error of a write of which nobody knows whether it was committed.
+pub fn in_doubt() -> Error {
+    let detail = "the write may have been committed or not; with an idempotency key it is safe to repeat it";
+    Error::new(Code::OutcomeUnknown, detail)
+}
+
+/// Ends a transaction with all its savepoints.
+async fn end(connection: &mut AsyncPgConnection, sql: &str) -> QueryResult<()> {
+    connection.batch_execute(sql).await?;
+    *AnsiTransactionManager::transaction_manager_status_mut(connection) = TransactionManagerStatus::default();
+    Ok(())
+}
+
+fn is_one_of(state: Option<SqlState>, known: [&str; 2]) -> bool {
+    state.is_some_and(|state| known.contains(&state.as_str()))
+}
+
+/// How far the log of a writable server is flushed.
+async fn flushed(connection: &mut AsyncPgConnection) -> QueryResult<Position> {
+    use diesel_async::RunQueryDsl as _;
+    let (lsn, timeline, system): (String, i32, i64) = FlushedQuery.get_result(connection).await?;
+    let lsn = lsn.parse().map_err(|error| QueryError::DeserializationError(Box::new(error)))?;
+    Ok(Position { system: SystemId(system.cast_unsigned()), timeline: Timeline(timeline.cast_unsigned()), lsn })
+}
+
+/// A query of its own type, since what is written as text would be prepared anew each time.
+#[derive(QueryId)]
+struct FlushedQuery;
+
+impl QueryFragment<Pg> for FlushedQuery {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT pg_current_wal_flush_lsn()::text, \
+             ('x' || substr(pg_walfile_name(pg_current_wal_flush_lsn()), 1, 8))::bit(32)::int, \
+             (SELECT system_identifier FROM pg_control_system())",
+        );
+        Ok(())
+    }
+}
+
+impl Query for FlushedQuery {
+    type SqlType = (Text, Integer, BigInt);
+}
+
+impl<Conn> diesel::RunQueryDsl<Conn> for FlushedQuery {}
+
+/// Connections for writes.
+pub(super) fn writers(url: &DatabaseUrl, workers: usize, settings: &DatabaseSettings) -> Result<Pool, ConfigError> {
+    let connector = Connector::new("database.url", url, Session::Write, settings)?;
+    Pool::new(connector, workers, &DatabaseSettings { pool_size: settings.write_pool_size, ..settings.clone() })
+}
+
+/// What begins a transaction that writes. Behind a pooler nothing of a session can be relied on.
+pub(super) fn begin_write(settings: &DatabaseSettings) -> String {
+    let timeout_ms = settings.statement_timeout.0.as_millis();
+    match settings.pooler {
+        Pooler::None => "BEGIN READ WRITE".to_owned(),
+        Pooler::Transaction => format!(
+            "BEGIN READ WRITE; SET LOCAL statement_timeout = {timeout_ms}; \
+             SET LOCAL idle_in_transaction_session_timeout = {timeout_ms}; SET LOCAL TIME ZONE 'UTC'"
+        ),
+    }
+}
