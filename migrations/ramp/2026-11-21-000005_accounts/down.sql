@@ -1,3 +1,4 @@
+DROP FUNCTION ramp.spend(uuid, text, bigint);
 DROP TABLE ramp.daily_volumes;
 DROP TABLE ramp.kyc_limits;
 DROP TABLE ramp.accounts;

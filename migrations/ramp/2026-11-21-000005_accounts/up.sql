@@ -48,3 +48,26 @@ CREATE TABLE ramp.daily_volumes (
 );
 
 COMMENT ON TABLE ramp.daily_volumes IS 'What a customer has sent on a day (UTC), in minor units';
+
+-- Counts what a customer sends, and returns nothing; or returns which limit forbids it: of the `currency`, which may not be moved
+-- at all, `per_transaction` or `per_day`. Then nothing is counted.
+CREATE FUNCTION ramp.spend(its_account_id uuid, its_currency text, its_amount bigint) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    limits ramp.kyc_limits;
+BEGIN
+    SELECT l.* INTO limits FROM ramp.accounts a JOIN ramp.kyc_limits l USING (kyc_tier)
+    WHERE a.id = its_account_id AND l.currency = its_currency;
+    IF NOT FOUND THEN
+        RETURN 'currency';
+    ELSIF its_amount > limits.per_transaction THEN
+        RETURN 'per_transaction';
+    END IF;
+    INSERT INTO ramp.daily_volumes AS v (account_id, currency, day, amount)
+    VALUES (its_account_id, its_currency, (now() AT TIME ZONE 'UTC')::date, its_amount)
+    ON CONFLICT (account_id, currency, day) DO UPDATE SET amount = v.amount + excluded.amount
+    WHERE v.amount <= limits.per_day - excluded.amount;
+    RETURN CASE WHEN NOT FOUND THEN 'per_day' END;
+END $$;
+
+REVOKE ALL ON FUNCTION ramp.spend(uuid, text, bigint) FROM PUBLIC;

@@ -1,7 +1,9 @@
 //! The reference application on real Postgres, with the real history of rates.
 
 mod fees;
+mod idempotency;
 mod import;
+mod ledger;
 mod manifest;
 mod migrations;
 mod rates;
