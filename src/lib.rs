@@ -65,6 +65,8 @@ pub use database::write::Abort;
 pub use error::{Code, Error};
 pub use http::middleware::Next;
 pub use source::Answer;
+pub use source::description;
+use source::description::Description;
 pub use source::handler::Call;
 
 /// The `mainstay` program with what a user's own crate adds to it.
@@ -99,6 +101,13 @@ impl Builder {
         Fut: Future<Output = Result<Answer, Error>> + 'static,
     {
         self.0.registry.add(name, handler);
+        self
+    }
+
+    /// Says what the handler of a name takes and gives, for `/openapi.json` and `/docs`.
+    #[must_use]
+    pub fn describe(mut self, name: &str, description: Description) -> Self {
+        self.0.registry.describe(name, description);
         self
     }
 

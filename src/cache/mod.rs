@@ -29,7 +29,7 @@ use crate::mode::Capabilities;
 /// The cache: what is kept, what is being made, and what is known of changes.
 pub struct Cache {
     /// What this instance has been told.
-    pub fences: fence::Fences,
+    pub fences: Arc<fence::Fences>,
     /// L1.
     pub memory: memory::Memory,
     /// L2, where there is one.
@@ -53,7 +53,7 @@ impl Cache {
             hard_max: refuses.then_some(settings.hard_purge_max_silence.0),
         };
         Self {
-            fences: fence::Fences::new(settings.tags_max, limits),
+            fences: Arc::new(fence::Fences::new(settings.tags_max, limits)),
             memory: memory::Memory::keeping(settings.memory_bytes_max, at_least),
             shared,
             fills: fill::Fills::new(fills_max),

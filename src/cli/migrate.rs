@@ -1,5 +1,5 @@
 //! `mainstay migrate`: brings the database up to what the manifest needs: the change feed with its triggers on watched tables,
-//! and the tables of the built-in API where it is used.
+//! the table of API keys, and the tables of the built-in API where it is used.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,8 @@ use crate::ramp;
 
 pub(super) const HELP: &str = "\
 Connects with DATABASE_DIRECT_URL, else DATABASE_URL, as the owner of the watched tables. Running it again changes nothing.
-The user of DATABASE_URL, and each --role, is granted what serving takes: to read the feed and to say how far it has read.
+The user of DATABASE_URL, and each --role, is granted what serving takes: to read the feed, to say how far it has read,
+and to look up API keys one by one.
 Triggers that an earlier manifest asked for stay, so that its version can run on beside this one; --contract drops them.";
 
 /// The advisory lock that keeps two instances from migrating at once: "mainstay" as a number.
@@ -56,9 +57,7 @@ pub(super) struct Wanted {
 impl Wanted {
     /// What a manifest asks for.
     pub(super) fn by(manifest: &Manifest) -> Self {
-        let policies = manifest.routes.iter().filter_map(|route| route.cache.as_ref());
-        let watches = policies.flat_map(|policy| policy.watch.iter().flatten().cloned()).collect();
-        Self { ramp: manifest.uses_ramp(), watches, contract: false, roles: BTreeSet::new() }
+        Self { ramp: manifest.uses_ramp(), watches: manifest.watches(), contract: false, roles: BTreeSet::new() }
     }
 
     fn is_nothing(&self) -> bool {
@@ -74,7 +73,7 @@ pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
     let wanted = Wanted { contract: args.contract, roles, ..Wanted::by(&manifest) };
     if wanted.is_nothing() {
         println!(
-            "nothing to do: no route watches a table or uses the built-in API's handlers, and your own tables are yours"
+            "nothing to do: no route watches a table, asks for API keys or uses the built-in API's handlers, and your own tables are yours"
         );
         return Ok(());
     }
@@ -179,8 +178,8 @@ fn preview(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<(), Fail
             plan.steps.iter().for_each(|step| put(&format!("BEGIN;\n{step};\nCOMMIT;\n")));
             plan.kept.iter().for_each(|kept| put(&format!("-- kept, until --contract: {kept}")));
         }
-        // Tables that the migrations of the built-in API are still to make.
-        Err(PlanError::Refused(reason)) if wanted.ramp => put(&format!("-- Triggers cannot be planned yet: {reason}")),
+        // Tables that migrations are still to make.
+        Err(PlanError::Refused(reason)) if wanted.ramp || !pending.is_empty() => put(&format!("-- Triggers cannot be planned yet: {reason}")),
         Err(error) => return Err(Failure::new(error)),
     }
     for role in &wanted.roles {

@@ -9,6 +9,7 @@ mod check;
 mod dev;
 mod import;
 mod init;
+mod keys;
 mod migrate;
 mod purge;
 mod routes;
@@ -83,6 +84,9 @@ enum Command {
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
+    /// API keys for routes with auth = "key".
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Import data of the reference application.
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -135,6 +139,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Warm(args) => warm::run(&args),
         Command::Shadow(args) => shadow::run(&args),
+        Command::Keys(command) => keys::run(&command),
         Command::Import(command) => import::run(&command),
     };
     match done {

@@ -7,6 +7,7 @@ use diesel::sql_types::{Bool, Text};
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
 use super::Failure;
+use crate::config::manifest::access::KEYS_TABLE;
 use crate::config::manifest::{Manifest, Route, Watch};
 use crate::config::param::Scalar;
 use crate::database::changes::install;
@@ -26,16 +27,21 @@ pub(super) fn check(route: &Route, conn: &mut MaintenanceConnection, errors: &mu
     tables
 }
 
-/// What the serving role lacks to follow changes, where the manifest watches any.
+/// What is lacking to follow changes, where the manifest watches any, and to look up API keys.
 pub(super) fn lacking(
     manifest: &Manifest,
     role: &str,
     conn: &mut MaintenanceConnection,
 ) -> Result<Option<String>, Failure> {
-    let watches_any =
-        manifest.routes.iter().filter_map(|route| route.cache.as_ref()?.watch.as_ref()).any(|all| !all.is_empty());
-    let is_there = "SELECT '' AS name, '' AS kind, true AS is_exact WHERE to_regnamespace('mainstay') IS NOT NULL";
-    if !watches_any || sql_query(is_there).load::<Column>(conn).map_err(Failure::new)?.is_empty() {
+    let watches = manifest.watches();
+    let mut has = |what: &str| {
+        let sql = format!("SELECT '' AS name, '' AS kind, true AS is_exact WHERE {what} IS NOT NULL");
+        sql_query(sql).load::<Column>(conn).map(|found| !found.is_empty()).map_err(Failure::new)
+    };
+    if watches.iter().any(|watch| watch.table == KEYS_TABLE) && !has("to_regproc('mainstay.find_api_keys')")? {
+        return Ok(Some("the database has no table of API keys; run `mainstay migrate`".to_owned()));
+    }
+    if watches.is_empty() || !has("to_regnamespace('mainstay')")? {
         return Ok(None);
     }
     // The role comes quoted, as grants want it.

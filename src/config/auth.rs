@@ -1,7 +1,12 @@
 //! How callers prove who they are, what their session has seen, and where what needs the primary is sent.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::Url;
 use serde::Deserialize;
 
+use super::ConfigError;
 use super::units::{Secret, Span, list};
 
 /// `[auth]`
@@ -12,11 +17,68 @@ pub struct AuthSettings {
     pub check_ttl: Span,
     pub stale_if_error: Span,
     pub checked_max: u64,
+    pub last_use_interval: Span,
     pub jwks_url: String,
     pub jwks_file: String,
+    pub jwks_ca_file: String,
+    pub jwks_refresh: Span,
+    pub jwks_timeout: Span,
+    pub leeway: Span,
     pub issuer: String,
     #[serde(deserialize_with = "list")]
     pub audience: Vec<String>,
+}
+
+/// The most that clocks may differ by. With more, `exp` would mean little.
+const LEEWAY_MAX: Duration = Duration::from_secs(300);
+
+impl AuthSettings {
+    /// Whether tokens can be checked.
+    pub fn has_key_set(&self) -> bool {
+        !self.jwks_file.is_empty() || !self.jwks_url.is_empty()
+    }
+
+    pub(super) fn check_tokens(&self) -> Result<(), ConfigError> {
+        let fail = |sentence: &str| Err(ConfigError::new(sentence));
+        if !self.jwks_file.is_empty() && !self.jwks_url.is_empty() {
+            return fail("auth.jwks_file and auth.jwks_url: the key set is in one of both; set one");
+        }
+        if !self.has_key_set() {
+            return Ok(());
+        }
+        if self.issuer.is_empty() {
+            return fail("auth.issuer: it is needed with a key set, as the iss of its tokens");
+        }
+        if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
+            return fail("auth.audience: it is needed with a key set, or tokens for other APIs would be taken");
+        }
+        if self.leeway.0 > LEEWAY_MAX {
+            return fail("auth.leeway: at most 5m; clocks that differ by more want to be set");
+        }
+        if self.jwks_refresh.0.is_zero() || self.jwks_timeout.0.is_zero() {
+            return fail("auth.jwks_refresh and auth.jwks_timeout: must be longer than zero");
+        }
+        if self.jwks_url.is_empty() { Ok(()) } else { self.key_set_url().map(drop) }
+    }
+
+    /// `auth.jwks_url`. Whoever can change what comes from there can make tokens, so it comes over TLS, or from this machine.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn key_set_url(&self) -> Result<Url, ConfigError> {
+        let fail = |why: &str| ConfigError::new(format!("auth.jwks_url: {why}"));
+        let url = Url::parse(&self.jwks_url).map_err(|error| fail(&error.to_string()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(fail("it has no place for a password, which would stand in logs"));
+        }
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let is_loopback = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if is_loopback => Ok(url),
+            _ => Err(fail("it begins with https://, or with http:// and an address of this machine")),
+        }
+    }
 }
 
 /// Who may send `X-Consistency: strong`.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
@@ -107,6 +108,19 @@ impl Rate {
     }
 }
 
+impl FromStr for Rate {
+    type Err = NotARate;
+
+    fn from_str(text: &str) -> Result<Self, NotARate> {
+        Self::parse(text).ok_or(NotARate)
+    }
+}
+
+/// Text that is no rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a rate like \"100/s\", \"6000/m\" or \"1000/h\"")]
+pub struct NotARate;
+
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = match self.window.as_secs() {
@@ -121,9 +135,7 @@ impl fmt::Display for Rate {
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| {
-            de::Error::custom(format!("{text:?} is not a rate like \"100/s\", \"6000/m\" or \"1000/h\""))
-        })
+        text.parse().map_err(|error| de::Error::custom(format!("{text:?} is {error}")))
     }
 }
 

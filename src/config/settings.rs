@@ -518,7 +518,8 @@ impl Settings {
             None => self.nodes.check(&self.server.admin_token).and_then(|()| self.check_pace()),
         }?;
         self.overload.check()?;
-        self.rate_limit.check()
+        self.rate_limit.check()?;
+        self.auth.check_tokens()
     }
 
     /// Times that only mean something beside each other.

@@ -32,6 +32,17 @@ pub fn client_config(mode: TlsMode, roots_file: Option<&Path>) -> Result<ClientC
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
+/// A configuration that trusts nobody, for clients without `https`: to read the system's roots takes its time.
+///
+/// # Errors
+/// That TLS cannot be set up.
+pub fn no_roots() -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
 fn webpki(roots_file: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
     let roots = match roots_file {
         Some(file) => roots_of(file)?,

@@ -12,7 +12,7 @@ use super::shadow::Twin;
 use crate::cache::key::KeyMaker;
 use crate::cache::tag::Tags;
 use crate::config::manifest::upstream::Shadow;
-use crate::config::manifest::{Manifest, Route, Source, Watch};
+use crate::config::manifest::{Manifest, Route, Source, Watch, unique};
 use crate::config::settings::Settings;
 use crate::error::Code;
 use crate::source::Producer;
@@ -194,16 +194,7 @@ impl Surface {
 
     /// The tables that any route watches, each with each of its tags once.
     pub fn watches(&self) -> Vec<Watch> {
-        let mut watches: Vec<Watch> = Vec::new();
-        for endpoint in self.endpoints() {
-            let policy = endpoint.route.cache.as_ref();
-            for watch in policy.and_then(|policy| policy.watch.as_deref()).unwrap_or_default() {
-                if !watches.contains(watch) {
-                    watches.push(watch.clone());
-                }
-            }
-        }
-        watches
+        unique(self.endpoints().flat_map(|endpoint| endpoint.route.watches()))
     }
 
     /// All endpoints.

@@ -4,12 +4,14 @@ use diesel::dsl::{exists, select};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
+use serde_json::json;
 
 use super::decimal::divide_half_even;
 use super::schema::{currencies, fee_schedules};
 use super::{invalid, required, unknown_currency};
 use crate::error::{Code, Error};
 use crate::source::Answer;
+use crate::source::description::{Description, Response};
 use crate::source::handler::Call;
 
 const MILLION: u128 = 1_000_000;
@@ -85,6 +87,40 @@ pub(super) async fn quote(call: Call) -> Result<Answer, Error> {
 /// The schedule of a product in a currency, if there is one.
 pub(super) async fn find(conn: &mut AsyncPgConnection, product: &str, currency: &str) -> QueryResult<Option<Schedule>> {
     fee_schedules::table.find((product, currency)).select(Schedule::as_select()).first(conn).await.optional()
+}
+
+/// What [`quote`] takes and gives.
+pub(super) fn describe_quote() -> Description {
+    let units = |description: &str| json!({ "type": "integer", "format": "int64", "description": description });
+    let schema = json!({
+        "type": "object",
+        "required": ["product", "currency", "amount", "fee", "total", "net", "schedule", "rounding"],
+        "properties": {
+            "product": { "type": "string" },
+            "currency": { "type": "string" },
+            "amount": units("In minor units, like all amounts here."),
+            "fee": units("What is charged."),
+            "total": units("What is paid where the fee comes on top."),
+            "net": units("What arrives where the fee is taken from the amount; negative where that does not cover it."),
+            "schedule": {
+                "type": "object",
+                "required": ["percent_ppm", "fixed_fee", "min_fee", "max_fee"],
+                "properties": {
+                    "percent_ppm": { "type": "integer", "format": "int32", "description": "Parts per million of the amount." },
+                    "fixed_fee": units("Added to the percentage."),
+                    "min_fee": units("The least fee."),
+                    "max_fee": { "type": ["integer", "null"], "format": "int64", "description": "The greatest fee, if there is one." },
+                },
+            },
+            "rounding": { "const": "half-even" },
+        },
+    });
+    Description {
+        summary: "The fee of one amount",
+        responses: vec![Response::ok("The fee, and how it came about.", schema)],
+        codes: vec![Code::NotFound, Code::ParamInvalid],
+        ..Description::default()
+    }
 }
 
 async fn schedule(

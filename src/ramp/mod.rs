@@ -30,8 +30,11 @@ const EURO: &str = "EUR";
 /// Adds the handlers of the reference application.
 pub fn register(registry: &mut Registry) {
     registry.add("ramp.rates.latest", rates::latest);
+    registry.describe("ramp.rates.latest", rates::describe_latest());
     registry.add("ramp.rates.history", rates::history);
+    registry.describe("ramp.rates.history", rates::describe_history());
     registry.add("ramp.fees.quote", fees::quote);
+    registry.describe("ramp.fees.quote", fees::describe_quote());
     registry.add("ramp.transfers.create", transfers::create);
     registry.add("ramp.transfers.get", transfers::get);
 }

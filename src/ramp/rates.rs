@@ -9,12 +9,14 @@ use chrono::{Days, NaiveDate};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::decimal::Decimal;
 use super::schema::{currencies, exchange_rates};
 use super::{EURO, invalid, unknown_currency};
 use crate::error::{Code, Error};
 use crate::source::Answer;
+use crate::source::description::{Description, Response};
 use crate::source::handler::Call;
 
 /// Stored rates that one history may read.
@@ -109,6 +111,34 @@ pub(super) async fn latest(call: Call) -> Result<Answer, Error> {
     Answer::json(&Latest { base: wanted.base, date: fixing, rates })
 }
 
+/// What [`latest`] takes and gives.
+pub(super) fn describe_latest() -> Description {
+    let schema = json!({
+        "type": "object",
+        "required": ["base", "date", "rates"],
+        "properties": {
+            "base": { "type": "string", "description": "The currency that is priced." },
+            "date": { "type": "string", "format": "date", "description": "The day of the fixing." },
+            "rates": rates_schema(),
+        },
+    });
+    Description {
+        summary: "Exchange rates of one fixing",
+        details: "The fixing of `date`, or the last one before it that quotes the base; without `date` the latest.",
+        responses: vec![Response::ok("The rates.", schema)],
+        codes: vec![Code::NotFound, Code::ParamInvalid],
+        ..Description::default()
+    }
+}
+
+fn rates_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "By currency: what one unit of the base is worth.",
+        "additionalProperties": { "type": "number", "exclusiveMinimum": 0 },
+    })
+}
+
 /// The last fixing that quotes a currency, at or before a date where one is given.
 async fn last_fixing(
     conn: &mut AsyncPgConnection,
@@ -180,6 +210,31 @@ pub(super) async fn history(call: Call) -> Result<Answer, Error> {
         fixing.first().filter(|_| !rates.0.is_empty()).map(|(day, ..)| (*day, rates))
     });
     Answer::json(&History { base: wanted.base, start_date: from, end_date: to, rates: rates.collect() })
+}
+
+/// What [`history`] takes and gives.
+pub(super) fn describe_history() -> Description {
+    let schema = json!({
+        "type": "object",
+        "required": ["base", "start_date", "end_date", "rates"],
+        "properties": {
+            "base": { "type": "string", "description": "The currency that is priced." },
+            "start_date": { "type": "string", "format": "date" },
+            "end_date": { "type": "string", "format": "date" },
+            "rates": {
+                "type": "object",
+                "description": "By day, of the days with a fixing.",
+                "additionalProperties": rates_schema(),
+            },
+        },
+    });
+    Description {
+        summary: "Exchange rates of a span of days",
+        details: "Without `to` it ends with the latest fixing, without `from` it begins 30 days before its end.",
+        responses: vec![Response::ok("The rates, day by day.", schema)],
+        codes: vec![Code::NotFound, Code::ParamInvalid],
+        ..Description::default()
+    }
 }
 
 /// What a history is made of.

@@ -12,6 +12,7 @@ use diesel_async::AsyncPgConnection;
 use futures_util::future::{FutureExt, LocalBoxFuture};
 
 use super::Answer;
+use super::description::Description;
 use crate::config::param::Params;
 use crate::database::proof::seen;
 use crate::database::read::{Column, Consistency, Database, Depth, Served, in_snapshot};
@@ -191,9 +192,12 @@ impl Call {
 /// A handler as it is kept: it runs on the worker that took the request, so that its future need not be `Send`.
 pub type Handler = Arc<dyn Fn(Call) -> LocalBoxFuture<'static, Result<Answer, Error>> + Send + Sync>;
 
-/// Handlers by name.
+/// Handlers by name, and what they say of themselves.
 #[derive(Clone, Default)]
-pub struct Registry(HashMap<String, Handler>);
+pub struct Registry {
+    handlers: HashMap<String, Handler>,
+    descriptions: HashMap<String, Arc<Description>>,
+}
 
 impl Registry {
     /// Adds a handler; a later one of the same name takes its place.
@@ -202,17 +206,27 @@ impl Registry {
         F: Fn(Call) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Answer, Error>> + 'static,
     {
-        self.0.insert(name.into(), Arc::new(move |call| handler(call).boxed_local()));
+        self.handlers.insert(name.into(), Arc::new(move |call| handler(call).boxed_local()));
+    }
+
+    /// Says what the handler of a name takes and gives; what was said of it before counts no more.
+    pub fn describe(&mut self, name: impl Into<String>, description: Description) {
+        self.descriptions.insert(name.into(), Arc::new(description));
+    }
+
+    /// What the handler of a name says of itself.
+    pub fn description(&self, name: &str) -> Option<&Arc<Description>> {
+        self.descriptions.get(name)
     }
 
     /// The handler of a name.
     pub fn get(&self, name: &str) -> Option<Handler> {
-        self.0.get(name).cloned()
+        self.handlers.get(name).cloned()
     }
 
     /// All names, sorted, for messages.
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let mut names: Vec<&str> = self.handlers.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }

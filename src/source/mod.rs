@@ -1,6 +1,7 @@
 //! What produces a response on a miss: a declared query, a handler by name, or an HTTP service.
 
 pub mod compare;
+pub mod description;
 pub mod handler;
 pub mod sql;
 pub mod upstream;

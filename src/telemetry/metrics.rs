@@ -2,8 +2,11 @@
 //! never raw paths, so that their number is bounded.
 
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+
+use crate::config::manifest::access::AuthMethod;
 
 /// Upper bounds of latency buckets, in seconds: L1 hits in the first, deadlines in the last.
 const LATENCY_SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
@@ -39,6 +42,8 @@ pub struct Metrics {
     pub upstream_retries: IntCounterVec,
     /// 1 while every endpoint of an upstream has failed.
     pub upstream_out: IntGaugeVec,
+    /// Credentials that were looked at.
+    pub auth_checks: IntCounterVec,
     /// Answers of upstreams that were compared with the query which is to take their place.
     pub shadow_compared: IntCounterVec,
     /// Answers that were compared with the primary.
@@ -83,6 +88,8 @@ pub struct Metrics {
     pub peer_failures: IntCounterVec,
     /// Time since nothing was left to pull from a peer; absent until then.
     pub peer_pull_age_seconds: GaugeVec,
+    /// Times at which the key set of tokens was read.
+    pub jwks_fetches: IntCounterVec,
     /// 1 while something that is configured is not in use.
     pub degraded: IntGauge,
 }
@@ -158,6 +165,11 @@ impl Metrics {
                 &["upstream", "outcome"],
             )?,
             upstream_out: gauges("upstream_out", "1 while every endpoint of the upstream has failed.", &["upstream"])?,
+            auth_checks: counters(
+                "auth_checks_total",
+                "Credentials looked at, by result: remembered, accepted, refused, stale, unavailable.",
+                &["method", "result"],
+            )?,
             shadow_compared: counters(
                 "shadow_compared_total",
                 "Upstream routes compared with their shadow: equal, different, failed.",
@@ -207,6 +219,7 @@ impl Metrics {
                 &["peer", "reason"],
             )?,
             peer_pull_age_seconds,
+            jwks_fetches: counters("jwks_fetches_total", "Times the key set of tokens was read, by result.", &["result"])?,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })
@@ -219,6 +232,41 @@ impl Metrics {
             log::error!("the metrics could not be written: {error}");
         }
         out
+    }
+}
+
+impl Metrics {
+    /// The checks of one method that came to this.
+    pub fn auth_check(&self, method: AuthMethod, result: AuthResult) -> IntCounter {
+        self.auth_checks.with_label_values(&[method.as_str(), result.as_str()])
+    }
+}
+
+/// What a look at a credential came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthResult {
+    /// It was checked lately, and nobody was asked.
+    Remembered,
+    /// It is right.
+    Accepted,
+    /// It is not, or it has expired.
+    Refused,
+    /// Nobody could be asked, and an earlier check counted.
+    Stale,
+    /// Nobody could be asked.
+    Unavailable,
+}
+
+impl AuthResult {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Remembered => "remembered",
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::Stale => "stale",
+            Self::Unavailable => "unavailable",
+        }
     }
 }
 

@@ -1,14 +1,11 @@
 //! Pages of a peer's snapshot over HTTP, all under one time limit.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{StatusCode, Url, retry};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
 use crate::cache::page::PAGE_BYTES_MAX;
@@ -98,7 +95,7 @@ impl Client {
         let has_tls = peers.iter().any(|peer| peer.url.scheme() == "https");
         let roots = Some(Path::new(&settings.peer_ca_file)).filter(|file| !file.as_os_str().is_empty());
         // To read the system's roots takes its time, and a failover origin has none to spare when it starts.
-        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots) } else { no_tls() };
+        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots) } else { tls::no_roots() };
         let tls = tls.map_err(|why| ConfigError::new(format!("failover.peer_ca_file: {why}")))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -152,14 +149,6 @@ impl Client {
         }
         Ok(page)
     }
-}
-
-/// A configuration that trusts nobody.
-fn no_tls() -> Result<ClientConfig, String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// What went wrong in the end; what it was wrapped in says less.

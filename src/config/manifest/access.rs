@@ -2,10 +2,14 @@
 
 use serde::Deserialize;
 
+use super::Watch;
 use crate::config::param::{Param, Place};
 
 /// Why a route of one caller each cannot have a cache policy.
 pub(super) const NOT_SHARED: &str = "[route.cache]: answers of a route with auth are each caller's own; shared = true says that all callers get the same";
+
+/// The table of API keys. Its changes are told, so that a key that is revoked is refused at once.
+pub const KEYS_TABLE: &str = "mainstay.api_keys";
 
 /// How long a scope may be.
 const SCOPE_BYTES_MAX: usize = 128;
@@ -37,6 +41,14 @@ impl AuthMethod {
             Self::Key => "key",
             Self::Jwt => "jwt",
         }
+    }
+}
+
+impl Access {
+    /// The table whose changes end what was found out about callers.
+    pub fn watch(&self) -> Option<Watch> {
+        let tag = Some(format!("{KEYS_TABLE}:{{prefix}}"));
+        (self.method == AuthMethod::Key).then(|| Watch { table: KEYS_TABLE.to_owned(), tag })
     }
 }
 

@@ -156,6 +156,16 @@ pub struct Watch {
     pub tag: Option<String>,
 }
 
+/// Each watch once, in the order of the first.
+pub fn unique(watches: impl Iterator<Item = Watch>) -> Vec<Watch> {
+    watches.fold(Vec::new(), |mut unique, watch| {
+        if !unique.contains(&watch) {
+            unique.push(watch);
+        }
+        unique
+    })
+}
+
 /// What a database change does to the entries it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -172,6 +182,13 @@ impl Route {
     /// Whether any answer of this route may be shared through the cache.
     pub fn is_cacheable(&self) -> bool {
         self.cache.is_some()
+    }
+
+    /// The tables whose changes are to be told for it: what its answers are made of, and what its callers are known by.
+    pub fn watches(&self) -> impl Iterator<Item = Watch> {
+        let policy = self.cache.as_ref().and_then(|policy| policy.watch.as_deref());
+        let of_access = self.access.as_ref().and_then(Access::watch);
+        policy.unwrap_or_default().iter().cloned().chain(of_access)
     }
 
     /// Whether it answers for all paths below one, where no other route does.
@@ -227,6 +244,11 @@ impl Manifest {
     pub fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
         let (routes, upstreams) = raw::parse(text, file, known)?;
         Ok(Self { routes: routes.into_iter().map(Arc::new).collect(), upstreams: upstreams.into_values().collect() })
+    }
+
+    /// The tables that any route depends on, each with each of its tags once.
+    pub fn watches(&self) -> Vec<Watch> {
+        unique(self.routes.iter().flat_map(|route| route.watches()))
     }
 
     /// The upstreams that no route names.

@@ -22,11 +22,12 @@ const QUOTES: &str = "$mainstay$";
 /// A trigger takes a lock that writers wait behind. Whoever holds the table for longer than this makes the step fail instead.
 const LOCK_TIMEOUT: &str = "5s";
 
-/// What serving takes: to read the feed, and to say how far one has read.
+/// What serving takes: to read the feed, and to say how far one has read; to look up keys, and to say that they were used.
 const GRANTS: &str = "GRANT USAGE ON SCHEMA mainstay TO {role}; \
     GRANT SELECT ON mainstay.change_feed, mainstay.cursors, mainstay.pruned, mainstay.hard_purges, mainstay.watches TO {role}; \
     GRANT EXECUTE ON FUNCTION mainstay.attach(text, text, text), mainstay.advance(text, pg_snapshot, text), \
-    mainstay.touch(text), mainstay.detach(text), mainstay.covers(pg_snapshot, pg_snapshot), mainstay.purge(text[], boolean), mainstay.fenced(bigint, text), mainstay.prune(interval, interval) TO {role}";
+    mainstay.touch(text), mainstay.detach(text), mainstay.covers(pg_snapshot, pg_snapshot), mainstay.purge(text[], boolean), mainstay.fenced(bigint, text), mainstay.prune(interval, interval), \
+    mainstay.find_api_keys(text[]), mainstay.note_api_key_uses(text[]) TO {role}";
 
 /// What is to be done.
 #[derive(Debug, Default)]
@@ -169,7 +170,7 @@ pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Optio
             AND (SELECT bool_and(has_table_privilege(r.oid, c.oid, 'SELECT')) FROM pg_class c \
                  WHERE c.relnamespace = n.oid AND c.relname IN ('change_feed', 'cursors', 'pruned', 'hard_purges', 'watches')) \
             AND (SELECT bool_and(has_function_privilege(r.oid, p.oid, 'EXECUTE')) FROM pg_proc p \
-                 WHERE p.pronamespace = n.oid AND p.proname IN ('attach', 'advance', 'touch', 'detach', 'covers', 'purge', 'fenced', 'prune')) \
+                 WHERE p.pronamespace = n.oid AND p.proname IN ('attach', 'advance', 'touch', 'detach', 'covers', 'purge', 'fenced', 'prune', 'find_api_keys', 'note_api_key_uses')) \
          FROM pg_namespace n WHERE n.nspname = 'mainstay'), false)";
     let lacking = sql_query(LACKING).bind::<Text, _>(role).load::<Line>(conn)?;
     Ok(lacking.first().map(|role| GRANTS.replace("{role}", &role.text)))

@@ -13,4 +13,5 @@ pub mod guard;
 pub mod install;
 pub mod schema;
 mod through;
+mod uses;
 pub mod watched;

@@ -13,8 +13,10 @@ use crate::database::maintenance::MaintenanceConnection;
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mainstay");
 
 /// The same for people to read before it runs, each with its version.
-const TEXTS: [(&str, &str); 1] =
-    [("20261121100001", include_str!("../../../migrations/mainstay/2026-11-21-100001_change_feed/up.sql"))];
+const TEXTS: [(&str, &str); 2] = [
+    ("20261121100001", include_str!("../../../migrations/mainstay/2026-11-21-100001_change_feed/up.sql")),
+    ("20261121100002", include_str!("../../../migrations/mainstay/2026-11-21-100002_api_keys/up.sql")),
+];
 
 /// The SQL of what is not applied yet.
 ///

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Client, retry};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
 use crate::database::target::TlsMode;
 use crate::database::tls;
@@ -39,7 +38,7 @@ impl Shape {
     /// # Errors
     /// What is wrong with the roots, in a sentence.
     pub(super) fn new(connect_timeout: Duration, has_tls: bool, roots_file: Option<&Path>) -> Result<Self, String> {
-        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots_file)? } else { no_tls()? };
+        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots_file)? } else { tls::no_roots()? };
         Ok(Self { connect_timeout, tls })
     }
 
@@ -73,14 +72,6 @@ impl Shape {
             .no_proxy()
             .build()
     }
-}
-
-/// A configuration that trusts nobody, for upstreams without `https`: to read the system's roots takes its time.
-fn no_tls() -> Result<ClientConfig, String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| format!("TLS cannot be set up: {error}"))?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// What went wrong, for the log: without the URL, whose query is nobody's business there.
