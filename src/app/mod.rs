@@ -8,6 +8,7 @@ mod lead;
 mod listeners;
 mod outlook;
 mod peers;
+mod prune;
 mod purge;
 mod shutdown;
 mod snapshots;
@@ -264,6 +265,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if core.pipeline.database.is_some() && capabilities.tells {
+            keep_running(&core, "the pruning of idempotency keys", Core::prune);
+        }
         Ok(Self {
             public_addr,
             admin_addr,

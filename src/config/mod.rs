@@ -8,6 +8,7 @@ pub mod failover;
 pub mod manifest;
 pub mod overload;
 pub mod param;
+pub mod ramp;
 pub mod settings;
 pub mod units;
 

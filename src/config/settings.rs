@@ -13,6 +13,7 @@ use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, ForwardSettings, OpenApiSettings};
 use super::failover::FailoverSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
+use super::ramp::RampSettings;
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
@@ -85,6 +86,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
+    /// The reference application.
+    pub ramp: RampSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -519,6 +522,7 @@ impl Settings {
         }?;
         self.overload.check()?;
         self.rate_limit.check()?;
+        self.ramp.check()?;
         self.auth.check_tokens()
     }
 

@@ -35,6 +35,15 @@ pub struct Account {
     pub created_at: chrono::DateTime<chrono::Utc>,
 }
 
+/// Whether a database has the tables of accounts.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub fn are_there(conn: &mut MaintenanceConnection) -> QueryResult<bool> {
+    let there = diesel::dsl::sql::<diesel::sql_types::Bool>("SELECT to_regclass('ramp.transfers') IS NOT NULL");
+    diesel::RunQueryDsl::get_result(there, conn)
+}
+
 /// Opens an account.
 ///
 /// # Errors
@@ -59,8 +68,12 @@ pub(super) fn of(call: &Call) -> Result<Uuid, Error> {
     let identity = call.caller.as_ref().and_then(|caller| caller.identity.as_ref());
     let identity = identity.ok_or_else(|| Error::new(Code::Unauthorized, "an API key is needed"))?;
     let sub = identity.claims.get("sub").and_then(serde_json::Value::as_str);
-    let nobody = || Error::new(Code::ClaimInvalid, "the API key belongs to no account: its sub is no id of one");
     sub.and_then(|sub| Uuid::parse_str(sub).ok()).ok_or_else(nobody)
+}
+
+/// Why a key will not do that is nobody's among the customers.
+pub(super) fn nobody() -> Error {
+    Error::new(Code::ClaimInvalid, "the API key belongs to no account: its sub is the id of none")
 }
 
 /// Whether there is such an account.

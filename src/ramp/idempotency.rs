@@ -5,7 +5,11 @@
 //! where an older copy of its request is still under way and would be granted by now. What is not kept is what says nothing of the
 //! request itself, such as a database out of reach: that may be tried again with the same key.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use diesel::sql_types::{BigInt, Double};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, TransactionManager};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -13,6 +17,7 @@ use uuid::Uuid;
 
 use super::accounts;
 use super::tables::idempotency_keys;
+use crate::database::maintenance::MaintenanceConnection;
 use crate::database::write::Abort;
 use crate::error::{Code, Error};
 use crate::source::Answer;
@@ -24,6 +29,8 @@ const HEADER: &str = "idempotency-key";
 const REPLAYED: &str = "idempotency-replayed";
 /// How long a key may be.
 const KEY_BYTES_MAX: usize = 255;
+/// Statements of one pruning, each of which takes thousands of keys. What is left waits for the next.
+const PRUNE_ROUNDS_MAX: u32 = 100;
 /// The refusals that are an outcome.
 const REFUSALS: [Code; 3] = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound];
 
@@ -50,6 +57,29 @@ struct Request<'a> {
 
 /// What came of a request: an answer, or a refusal of [`REFUSALS`].
 type Outcome = Result<Answer, Error>;
+
+/// Forgets keys that are older than this, and than a day, and says how many they were.
+///
+/// # Errors
+/// That of the database.
+pub fn prune(conn: &mut MaintenanceConnection, retention: Duration) -> QueryResult<i64> {
+    const PRUNE: &str = "SELECT ramp.prune_idempotency_keys(make_interval(secs => $1)) AS count";
+    #[derive(QueryableByName)]
+    struct Pruned {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+    let mut pruned = 0;
+    for _ in 0..PRUNE_ROUNDS_MAX {
+        let round = diesel::sql_query(PRUNE).bind::<Double, _>(retention.as_secs_f64());
+        let Pruned { count } = diesel::RunQueryDsl::get_result(round, conn)?;
+        pruned += count;
+        if count == 0 {
+            break;
+        }
+    }
+    Ok(pruned)
+}
 
 /// Has the effect of a call once. The effect is given the caller's account; what it writes is committed together with its answer, and
 /// taken back where it refuses.
@@ -124,7 +154,11 @@ impl Request<'_> {
     async fn claim(&self, conn: &mut AsyncPgConnection) -> Result<Option<Outcome>, Abort> {
         let in_flight = || Error::new(Code::IdempotencyInFlight, "a request with this Idempotency-Key is being worked on");
         let claim = sql::claim(self.account_id, self.operation, self.key, self.hash.as_slice());
-        match diesel::select(claim).get_result::<String>(conn).await?.as_str() {
+        let claim = diesel::select(claim).get_result::<String>(conn).await.map_err(|error| match error {
+            QueryError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _) => accounts::nobody().into(),
+            other => Abort::Query(other),
+        });
+        match claim?.as_str() {
             "claimed" => Ok(None),
             // Where it is gone by now, it was pruned a moment ago.
             "held" => Ok(Some(self.replay(conn).await?.ok_or_else(in_flight)?)),

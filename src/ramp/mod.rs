@@ -8,7 +8,7 @@ pub mod accounts;
 pub mod decimal;
 pub mod fees;
 pub mod grants;
-mod idempotency;
+pub mod idempotency;
 pub mod import;
 pub mod ledger;
 pub mod migrations;
@@ -26,6 +26,9 @@ use crate::source::handler::{Call, Registry};
 
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
+
+/// The handlers that move money, and keep what came of it by idempotency keys.
+pub const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
 
 /// Adds the handlers of the reference application.
 pub fn register(registry: &mut Registry) {
