@@ -145,7 +145,7 @@ impl From<Shut> for Refusal {
                     Code::Unauthorized,
                     "this path asks for Authorization: Bearer, and one of ADMIN_TOKEN",
                 ),
-                header: Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+                header: None,
             },
             Shut::Limited(wait) => Self {
                 error: Error::new(Code::RateLimited, "too many wrong tokens came from this address"),

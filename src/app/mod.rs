@@ -29,6 +29,8 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::admin::purge::Purger;
+use crate::auth::Auth;
+use crate::auth::jwt::keyring::Keyring;
 use crate::cache::Cache;
 use crate::cache::bus::Bus;
 use crate::cache::fence::Ledger;
@@ -48,6 +50,7 @@ use crate::http::health::HealthPages;
 use crate::http::hot::Hot;
 use crate::http::middleware::Middlewares;
 use crate::http::nodes::NodePages;
+use crate::http::openapi::Documents;
 use crate::http::pipeline::Pipeline;
 use crate::http::rate_limit::Rates;
 use crate::http::server;
@@ -166,6 +169,7 @@ impl Server {
         parts: Parts,
     ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir).map_err(problems)?;
+        manifest.check_auth(&settings, &dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let capabilities = settings.capabilities();
@@ -184,9 +188,11 @@ impl Server {
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
         let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
-            cache: Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared),
             nodes: NodePages::new(database.clone(), &settings.nodes),
+            auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
+            cache,
             database,
             admission: Admission::new(&settings.overload, &metrics),
             rates: Rates::new(&settings)?,
@@ -265,6 +271,10 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(tokens) = &core.pipeline.auth.tokens {
+            keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
+        }
+        core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
             keep_running(&core, "the pruning of idempotency keys", Core::prune);
         }
@@ -296,15 +306,20 @@ impl Server {
         });
     }
 
-    /// Reads the manifest again and swaps it in whole; with a problem the old one stays.
+    /// Reads the manifest again and swaps it in whole; with a problem the old one stays. The key set of tokens is read again soon.
     ///
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir)?;
+        manifest.check_auth(&pipeline.settings, dir)?;
+        if let Some(tokens) = &pipeline.auth.tokens {
+            tokens.keyring().renew();
+        }
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
+        self.core.complete_documents();
         Ok(manifest.routes.len())
     }
 }
@@ -349,9 +364,25 @@ impl Core {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
         });
+        keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
+            auth.keep_uses().await;
+        });
         if let Some(snapshots) = &self.snapshots {
             actix_rt::spawn(Arc::clone(snapshots).keep());
         }
+    }
+
+    /// Completes the documents of the manifest in force, once there is somebody to ask what its queries yield.
+    fn complete_documents(self: &Arc<Self>) {
+        let surface = self.surface.load();
+        let Some(documents) = surface.documents.as_ref().map(Arc::downgrade) else { return };
+        let core = Arc::clone(self);
+        actix_rt::spawn(async move {
+            core.wait_sampled().await;
+            let database = core.pipeline.database.clone();
+            drop(core);
+            Documents::complete(documents, database).await;
+        });
     }
 
     /// Starts to pull the snapshots of peers.
@@ -402,6 +433,7 @@ impl Core {
         if let Some(peers) = &self.peers {
             peers.export();
         }
+        self.pipeline.auth.export();
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         self.pipeline.admission.export(metrics);

@@ -74,6 +74,9 @@ impl Server {
                 log::error!("cache.snapshot_file: it was not written in time, the one before stays");
             }
         }
+        if core.pipeline.capabilities.tells {
+            let _written_or_late = timeout_at(deadline, core.pipeline.auth.write_uses()).await;
+        }
         if let Some(database) = &core.pipeline.database {
             database.shutdown();
         }

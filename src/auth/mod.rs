@@ -8,9 +8,14 @@ pub mod keys;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::cache::fence::Fences;
+use crate::config::ConfigError;
 use crate::config::manifest::access::AuthMethod;
+use crate::config::settings::Settings;
+use crate::database::read::Database;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
+use crate::telemetry::metrics::Metrics;
 
 /// All that checks credentials.
 #[derive(Default)]
@@ -31,6 +36,21 @@ pub enum Look {
 }
 
 impl Auth {
+    /// What an instance can check: keys where it has a database, whose changes these fences are told of; tokens where a key set is
+    /// configured. A file of one is read here, which blocks.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn new(
+        database: Option<&Arc<Database>>,
+        fences: &Arc<Fences>,
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, ConfigError> {
+        let keys = database.map(|database| keys::Keys::new(database, fences, settings, metrics));
+        Ok(Self { keys, tokens: jwt::Tokens::new(&settings.auth, metrics)? })
+    }
+
     /// What is known of a credential. Takes no lock for longer than a moment, and asks nobody.
     pub fn look(&self, method: AuthMethod, credential: &[u8], now: Instant) -> Look {
         match (method, &self.keys, &self.tokens) {
@@ -49,6 +69,30 @@ impl Auth {
             (AuthMethod::Key, Some(keys), _) => keys.ask(credential, deadline).await,
             (AuthMethod::Jwt, _, Some(tokens)) => tokens.ask(credential, deadline).await,
             _ => Err(unchecked(method)),
+        }
+    }
+
+    /// Writes down now and then which keys were used, for as long as the instance lives.
+    pub async fn keep_uses(&self) {
+        if let Some(keys) = &self.keys {
+            keys.keep_uses().await;
+        }
+    }
+
+    /// Writes down which keys were used since that was last done, and says nothing where that cannot be.
+    pub async fn write_uses(&self) {
+        if let Some(keys) = &self.keys {
+            let _counted_in_vain = keys.write_uses().await;
+        }
+    }
+
+    /// Moves what was counted on hits into the exported metrics.
+    pub fn export(&self) {
+        if let Some(keys) = &self.keys {
+            keys.export();
+        }
+        if let Some(tokens) = &self.tokens {
+            tokens.export();
         }
     }
 }

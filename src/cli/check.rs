@@ -50,6 +50,7 @@ impl Findings {
 pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
     let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
     let settings = args.folder.settings(Vec::new())?;
+    manifest.check_auth(&settings, &args.folder.dir).map_err(problems)?;
     let file = args.folder.dir.join("routes.toml");
     // An instance of upstream routes alone has no database.
     let mut database = if needs_database(&manifest, &settings.database) {
@@ -82,7 +83,7 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
     if let Some((role, conn)) = &mut database
         && let Some(lacking) = watches::lacking(&manifest, role, conn)?
     {
-        println!("{}: error: the change feed: {lacking}", file.display());
+        println!("{}: error: {lacking}", file.display());
         errors += 1;
     }
     summary(&manifest, errors, warnings);

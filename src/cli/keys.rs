@@ -162,8 +162,7 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let head = ["PREFIX", "NAME", "OWNER", "SCOPES", "RATE", "CREATED", "EXPIRES", "LAST USED", "STATE"];
-    let rows: Vec<[String; 9]> =
-        std::iter::once(head.map(str::to_owned)).chain(keys.into_iter().map(cells)).collect();
+    let rows: Vec<[String; 9]> = std::iter::once(head.map(str::to_owned)).chain(keys.into_iter().map(cells)).collect();
     let mut widths = [0; 9];
     for row in &rows {
         widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));

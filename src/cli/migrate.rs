@@ -179,7 +179,9 @@ fn preview(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<(), Fail
             plan.kept.iter().for_each(|kept| put(&format!("-- kept, until --contract: {kept}")));
         }
         // Tables that migrations are still to make.
-        Err(PlanError::Refused(reason)) if wanted.ramp || !pending.is_empty() => put(&format!("-- Triggers cannot be planned yet: {reason}")),
+        Err(PlanError::Refused(reason)) if wanted.ramp || !pending.is_empty() => {
+            put(&format!("-- Triggers cannot be planned yet: {reason}"))
+        }
         Err(error) => return Err(Failure::new(error)),
     }
     for role in &wanted.roles {

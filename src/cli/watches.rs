@@ -39,7 +39,7 @@ pub(super) fn lacking(
         sql_query(sql).load::<Column>(conn).map(|found| !found.is_empty()).map_err(Failure::new)
     };
     if watches.iter().any(|watch| watch.table == KEYS_TABLE) && !has("to_regproc('mainstay.find_api_keys')")? {
-        return Ok(Some("the database has no table of API keys; run `mainstay migrate`".to_owned()));
+        return Ok(Some("API keys: the database has no table of them; run `mainstay migrate`".to_owned()));
     }
     if watches.is_empty() || !has("to_regnamespace('mainstay')")? {
         return Ok(None);
@@ -47,7 +47,7 @@ pub(super) fn lacking(
     // The role comes quoted, as grants want it.
     let name = role.strip_prefix('"').and_then(|name| name.strip_suffix('"')).map(|name| name.replace("\"\"", "\""));
     let grants = install::grants(conn, name.as_deref().unwrap_or(role)).map_err(Failure::new)?;
-    Ok(grants.map(|grants| format!("{role} may not follow it; {grants}")))
+    Ok(grants.map(|grants| format!("the change feed: {role} may not follow it; {grants}")))
 }
 
 fn table(route: &Route, watch: &Watch, conn: &mut MaintenanceConnection) -> Result<String, String> {

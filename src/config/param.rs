@@ -11,7 +11,7 @@ use regex::Regex;
 use super::units::fingerprint_part;
 
 /// Items of an array parameter, at most; more are a 400.
-const ITEMS_MAX: usize = 100;
+pub const ITEMS_MAX: usize = 100;
 /// Digits of a `number`, at most: Postgres would take more, no API needs them.
 const NUMBER_DIGITS_MAX: usize = 40;
 
@@ -197,6 +197,10 @@ pub struct Param {
     pub default: Option<Value<'static>>,
     /// Whether it may be left out without a default; it is bound as NULL then.
     pub optional: bool,
+    /// The claim that it is, where that is not called as it is.
+    pub claim: Option<String>,
+    /// What it means, for readers.
+    pub description: Option<String>,
 }
 
 /// The canonical value of one parameter.
@@ -245,11 +249,25 @@ impl Param {
                 }
             }
         }
+        Ok(self.many(items))
+    }
+
+    /// The value of an array parameter out of its items, none of which is a list itself.
+    ///
+    /// # Errors
+    /// What its items must be.
+    pub fn list_value<'a>(&self, texts: impl Iterator<Item = Cow<'a, str>>) -> Result<Value<'a>, String> {
+        let mut items = Vec::new();
+        self.push_items(texts, &mut items)?;
+        Ok(self.many(items))
+    }
+
+    fn many<'a>(&self, mut items: Vec<Cow<'a, str>>) -> Value<'a> {
         if self.set {
             items.sort_unstable();
             items.dedup();
         }
-        Ok(Value::Many(items))
+        Value::Many(items)
     }
 
     fn push_items<'a>(
@@ -298,6 +316,11 @@ impl Param {
     /// The Postgres type that the parameter is bound as.
     pub fn sql_type(&self) -> String {
         format!("{}{}", self.scalar.sql_type(), if self.array { "[]" } else { "" })
+    }
+
+    /// The claim that it is, where it is one.
+    pub fn claim_name(&self) -> &str {
+        self.claim.as_deref().unwrap_or(&self.name)
     }
 
     /// What of the declaration a cached answer depends on, for the route's fingerprint.

@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::attempt::{Others, gone};
 use super::connect::RawLink;
+use super::json_type::JsonType;
 use super::node::Node;
 use super::read::{Column, Database, Shared};
 use super::wire::SqlState;
@@ -146,6 +147,7 @@ async fn prepare_on(node: &Node, sql: &str, types: &[&str]) -> Result<Descriptio
     let column = |column: &tokio_postgres::Column| Column {
         name: column.name().to_owned(),
         type_name: column.type_().name().to_owned(),
+        json: JsonType::of(column.type_()),
     };
     let description = Description {
         parameters: statement.params().iter().map(|its| its.name().to_owned()).collect(),

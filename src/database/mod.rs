@@ -14,6 +14,7 @@ pub mod classify;
 pub mod connect;
 pub mod describe;
 pub mod health;
+pub mod json_type;
 pub mod lag;
 pub mod maintenance;
 pub mod node;

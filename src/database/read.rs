@@ -14,6 +14,7 @@ use tokio::time::timeout_at;
 
 use super::attempt::{Failure, Others};
 use super::connect::{Connector, Session};
+use super::json_type::JsonType;
 use super::lag::{self, Bounds, History};
 use super::node::Node;
 use super::pools::Pool;
@@ -50,6 +51,8 @@ pub struct Column {
     pub name: String,
     /// The name of its type, `int4`.
     pub type_name: String,
+    /// What its values are in JSON.
+    pub json: JsonType,
 }
 
 /// The databases of this instance.

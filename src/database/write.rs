@@ -7,12 +7,12 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use diesel::QueryResult;
 use diesel::connection::TransactionManagerStatus;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::Error as QueryError;
 use diesel::sql_types::{BigInt, Integer, Text};
-use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
 use tokio::time::{sleep_until, timeout_at};
 
@@ -40,10 +40,10 @@ const POSITION_TIME_MAX: Duration = Duration::from_secs(1);
 /// which Postgres would turn into a rollback without a word is an error.
 const COMMIT: &str = "SET LOCAL synchronous_commit = on; COMMIT";
 
-/// What a standby says to BEGIN READ WRITE, and to the question how far it has flushed.
-const STANDBY_BEGINS: [&str; 2] = ["0A000", "55000"];
-/// read_only_sql_transaction, and what the functions say that only a primary has.
-const STANDBY_WRITES: [&str; 2] = ["25006", "55000"];
+/// feature_not_supported: what a standby says to BEGIN READ WRITE.
+const STANDBY_BEGINS: &str = "0A000";
+/// read_only_sql_transaction: what it says to a write, where its part has changed since.
+const STANDBY_WRITES: &str = "25006";
 
 /// Why a transaction is not committed.
 #[derive(Debug)]
@@ -225,8 +225,8 @@ impl Shared {
         let failure = match abort {
             Aborted::Refused(error) => Failure::Final(error),
             Aborted::Outrun => Failure::Behind,
-            Aborted::Begin(_) if is_one_of(state, STANDBY_BEGINS) => Failure::Behind,
-            Aborted::Query(_) if is_one_of(state, STANDBY_WRITES) => Failure::Behind,
+            Aborted::Begin(_) if is(state, STANDBY_BEGINS) => Failure::Behind,
+            Aborted::Query(_) if is(state, STANDBY_WRITES) => Failure::Behind,
             Aborted::Begin(error) | Aborted::Query(error) => self.failure(node, &error, state, has_served),
         };
         let is_definite = match &failure {
@@ -253,11 +253,13 @@ impl Shared {
         work: &impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>,
     ) -> Result<(T, (SystemId, Timeline)), Aborted> {
         let _earlier = link.take_sqlstate();
-        let branch = self.begin(link, pooler).await.map_err(Aborted::Begin)?;
-        if self.is_branch_outrun(branch) {
+        if link.branch.is_some_and(|branch| self.is_branch_outrun(branch)) {
             return Err(Aborted::Outrun);
         }
+        let begun = AnsiTransactionManager::begin_transaction_sql(&mut link.connection, &self.begin_write);
+        begun.await.map_err(Aborted::Begin)?;
         let value = work(&mut link.connection).await?;
+        let branch = self.branch(link, pooler).await?;
         if self.is_branch_outrun(branch) {
             return Err(Aborted::Outrun);
         }
@@ -269,16 +271,15 @@ impl Shared {
         Ok((value, branch))
     }
 
-    /// Begins a transaction, and says on which branch.
-    async fn begin(&self, link: &mut Link, pooler: Pooler) -> QueryResult<(SystemId, Timeline)> {
-        AnsiTransactionManager::begin_transaction_sql(&mut link.connection, &self.begin_write).await?;
-        // Behind a pooler the next transaction may be another server's.
-        if let Some(branch) = link.branch.filter(|_| pooler == Pooler::None) {
+    /// The branch that a transaction writes. It is asked for last: the work's first statement may be one that has to be the first.
+    async fn branch(&self, link: &mut Link, pooler: Pooler) -> QueryResult<(SystemId, Timeline)> {
+        if let Some(branch) = link.branch {
             return Ok(branch);
         }
         let Position { system, timeline, .. } = flushed(&mut link.connection).await?;
         self.see_branch(system, timeline);
-        link.branch = Some((system, timeline));
+        // Behind a pooler the next transaction may be another server's.
+        link.branch = Some((system, timeline)).filter(|_| pooler == Pooler::None);
         Ok((system, timeline))
     }
 
@@ -367,8 +368,8 @@ async fn end(connection: &mut AsyncPgConnection, sql: &str) -> QueryResult<()> {
     Ok(())
 }
 
-fn is_one_of(state: Option<SqlState>, known: [&str; 2]) -> bool {
-    state.is_some_and(|state| known.contains(&state.as_str()))
+fn is(state: Option<SqlState>, known: &str) -> bool {
+    state.is_some_and(|state| state.as_str() == known)
 }
 
 /// How far the log of a writable server is flushed.

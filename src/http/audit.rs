@@ -81,7 +81,8 @@ impl Pipeline {
     pub(super) async fn audit(self: Arc<Self>, endpoint: Arc<Endpoint>, params: Params, entry: Arc<Entry>) {
         // Requests come first: an audit that finds no room is not made.
         let Ok(mut pass) = self.admission.direct.enter(Priority::Background, Duration::ZERO).await else { return };
-        let produced = self.produce(&endpoint, params, "GET", Bytes::new(), Consistency::Strong, None).await;
+        let call = self.call(params, "GET", Bytes::new(), Consistency::Strong, None);
+        let produced = self.produce(&endpoint, call).await;
         pass.measured(&endpoint.route.path, &produced.answer);
         drop(pass);
         let is_same = match produced.answer {

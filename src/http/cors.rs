@@ -11,7 +11,7 @@ use crate::config::settings::CorsSettings;
 pub const NAME: &str = crate::config::manifest::CORS;
 
 /// Headers that scripts may read beside the safelisted ones.
-const EXPOSED: &str = "age, cache-status, etag, ratelimit, ratelimit-policy, retry-after, server-timing, x-consistency-token, x-region, x-request-id, x-route-primary";
+const EXPOSED: &str = "age, cache-status, etag, ratelimit, ratelimit-policy, retry-after, server-timing, www-authenticate, x-consistency-token, x-region, x-request-id, x-route-primary";
 /// Headers that scripts may send.
 const ALLOWED: &str = "authorization, content-type, if-none-match, x-consistency, x-consistency-token, x-request-id";
 

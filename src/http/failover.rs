@@ -243,7 +243,8 @@ impl Pipeline {
         let mut pass = gate.enter(fill.priority, self.admission.patience(newest.is_some())).await.ok()?;
         let ticket = self.cache.fences.read(|ledger| ledger.ticket(&fill.tags));
         let (made, params) = (Instant::now(), fill.params.clone());
-        let produced = self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, None).await;
+        let call = self.call(params, "GET", Bytes::new(), Consistency::Eventual, None);
+        let produced = self.produce(&fill.endpoint, call).await;
         let Produced { answer, reached, seen, .. } = produced;
         pass.measured(&fill.endpoint.route.path, &answer);
         let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");

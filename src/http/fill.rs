@@ -294,8 +294,8 @@ impl Pipeline {
             let shown = self.cache.memory.shown(fill.key);
             let (made, params) = (Instant::now(), fill.params.clone());
             let depth = Depth { at_least: ticket.reads, rather: shown };
-            let produced =
-                self.produce(&fill.endpoint, params, "GET", Bytes::new(), Consistency::Eventual, depth).await;
+            let call = self.call(params, "GET", Bytes::new(), Consistency::Eventual, depth);
+            let produced = self.produce(&fill.endpoint, call).await;
             let Produced { answer, detail, reached, seen, .. } = produced;
             pass.measured(&fill.endpoint.route.path, &answer);
             let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
@@ -348,6 +348,12 @@ impl Pipeline {
     }
 
     pub(super) async fn entry(&self, answer: Answer, fill: &Fill, stamp: Stamp) -> Result<Entry, Error> {
+        let endpoint = &fill.endpoint;
+        if !answer.headers.is_empty()
+            && let Some(kept_back) = endpoint.said.may_say(Instant::now(), Code::NotShareable)
+        {
+            log::error!(kept_back; "{}: its answers are shared, so their headers are dropped", endpoint.route.path);
+        }
         let content_type = match answer.content_type {
             Cow::Borrowed(text) => text,
             // Nobody knows how many there are of an upstream that makes them up.
@@ -408,20 +414,23 @@ impl Pipeline {
         Entry::new(&fill.canonical, fill.endpoint.route.fingerprint, parts)
     }
 
-    /// Runs the source inside its deadline. A panic in it is an error like others.
-    pub(super) async fn produce(
+    /// A call of a source, whose time begins now.
+    pub(super) fn call(
         &self,
-        endpoint: &Endpoint,
         params: Params,
         method: &str,
         body: Bytes,
         consistency: Consistency,
         depth: impl Into<Depth>,
-    ) -> Produced {
+    ) -> Call {
+        let deadline = Instant::now() + self.settings.limits.request_timeout.0;
+        Call::new(method.into(), params, body, self.database.clone(), consistency, depth, deadline)
+    }
+
+    /// Runs the source inside its deadline. A panic in it is an error like others.
+    pub(super) async fn produce(&self, endpoint: &Endpoint, call: Call) -> Produced {
         let began = Instant::now();
         let LimitSettings { request_timeout, response_bytes_max, .. } = self.settings.limits;
-        let (database, deadline) = (self.database.clone(), began + request_timeout.0);
-        let call = Call::new(method.into(), params, body, database, consistency, depth, deadline);
         let work = AssertUnwindSafe(endpoint.producer.run(&call)).catch_unwind();
         let answer = match actix_rt::time::timeout(request_timeout.0, work).await {
             Ok(Ok(Ok(answer))) if answer.body.len() > response_bytes_max => {

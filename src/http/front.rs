@@ -1,27 +1,24 @@
 //! The front: every request passes here first, and an L1 hit ends here.
 //!
 //! It stands beneath Actix routing and all middlewares, as a service on raw requests around the `App`. The order of
-//! `Front::go` is the order of the design: limits, health, origin secret, route, consistency, cache. What it cannot
-//! answer goes on into the `App` with a [`Passage`], and what comes back gets the headers that every response carries.
+//! `Front::go` is the order of the design: limits, health, origin secret, route, credentials, consistency, cache. What it
+//! cannot answer goes on into the `App` with a [`Passage`], and what comes back gets the headers that every response carries.
 
-use std::cell::RefCell;
-use std::panic::AssertUnwindSafe;
+mod service;
+
+pub use service::FrontFactory;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::body::{BoxBody, EitherBody};
 use actix_http::header::{self, HeaderMap, HeaderValue};
-use actix_http::{ConnectionType, HttpMessage, Method, Payload, Request, Response, StatusCode};
-use actix_service::{Service, ServiceFactory};
-use actix_web::dev::{AppConfig, ServiceResponse};
-use arc_swap::{ArcSwap, Cache};
+use actix_http::{ConnectionType, HttpMessage, Method, Request, Response, StatusCode};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 use smallvec::SmallVec;
 
-use super::connections::Connection;
 use super::cors::Cors;
+use super::gate::{self, Check, Checked, Door};
 use super::headers::Asked;
 use super::health::HealthPages;
 use super::pipeline::{Passage, Pipeline, Plan, Shared};
@@ -37,6 +34,7 @@ use crate::config::settings::{AccessLog, Settings};
 use crate::config::units::Secret;
 use crate::database::read::Consistency;
 use crate::error::{Code, Error};
+use crate::identity::Identity;
 use crate::nodes::queue::Priority;
 use crate::telemetry::metrics::{LookupResult, Metrics};
 
@@ -57,11 +55,12 @@ pub struct Front {
     metrics: Arc<Metrics>,
 }
 
-type Answered = Response<EitherBody<Bytes, BoxBody>>;
-
 /// What is kept of a request until its response is there.
 struct Trace {
     request_id: HeaderValue,
+    /// When it came.
+    began: Instant,
+    /// When it was looked at, which is later where its credentials had to be asked for.
     started: Instant,
     is_strong: bool,
     origin: Option<HeaderValue>,
@@ -73,6 +72,8 @@ struct Trace {
 enum Step {
     Answer(Response<Bytes>),
     Pass(Box<Passage>),
+    /// It begins anew once this is answered.
+    Ask(Check),
 }
 
 /// What L1 had for a request.
@@ -94,6 +95,10 @@ struct Way<'a> {
     request: &'a Request,
     asked: Asked<'a>,
     has_payload: bool,
+    /// What came of its credentials, where they had to be asked for.
+    checked: Option<&'a Checked>,
+    /// Who asks, on a route with `auth`, once that is known.
+    identity: Option<Arc<Identity>>,
     /// The route, once it is known: errors before that are nobody's.
     endpoint: Option<&'a Arc<Endpoint>>,
 }
@@ -114,11 +119,17 @@ impl Front {
         }
     }
 
-    /// Takes a request as far as L1 has answered it or its source must.
-    fn answer(&self, surface: &Surface, request: &Request, has_payload: bool) -> (Step, Trace) {
+    /// Takes a request as far as L1 has answered it, or its source must, or its credentials have to be asked for.
+    fn answer(
+        &self,
+        surface: &Surface,
+        request: &Request,
+        has_payload: bool,
+        checked: Option<&Checked>,
+    ) -> (Step, Trace) {
         let asked = Asked::read(request.headers());
-        let mut trace = self.trace(request, &asked);
-        let mut way = Way { request, asked, has_payload, endpoint: None };
+        let mut trace = self.trace(request, &asked, checked);
+        let mut way = Way { request, asked, has_payload, checked, identity: None, endpoint: None };
         let mut step = self
             .go(surface, &mut way, &mut trace)
             .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &trace)));
@@ -150,6 +161,11 @@ impl Front {
             return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
         }
         let Some(found) = surface.find(&path, request.method().as_str()) else {
+            let documents = surface.documents.as_ref();
+            if let Some(response) = documents.and_then(|documents| documents.respond(&path, &way.asked)) {
+                let allow = HeaderValue::from_static("GET, HEAD");
+                return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+            }
             return Ok(Step::Answer(self.unknown_path(surface, trace)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {
@@ -159,9 +175,18 @@ impl Front {
         if endpoint.cors {
             trace.origin = way.asked.origin.cloned();
         }
-        let consistency = self.consistency(way, endpoint);
+        let mut consistency = self.consistency(way, endpoint);
         trace.is_strong = consistency == Consistency::Strong;
-        let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), request.uri().query())?;
+        if let Some(access) = &endpoint.route.access {
+            match gate::look(&self.pipeline.auth, access, &way.asked, way.checked)? {
+                Door::Open(identity) => way.identity = Some(identity),
+                Door::Unknown(check) => return Ok(Step::Ask(check)),
+            }
+            consistency = self.consistency(way, endpoint);
+            trace.is_strong = consistency == Consistency::Strong;
+        }
+        let claims = way.identity.as_ref().map(|identity| &identity.claims);
+        let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), request.uri().query(), claims)?;
         if !endpoint.route.is_cacheable() || trace.is_strong {
             if !self.pipeline.capabilities.answers_alone {
                 return Err(failover::refusal(is_read(request), consistency));
@@ -282,16 +307,21 @@ impl Front {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
             plan,
+            identity: way.identity.clone().filter(|_| endpoint.route.is_one_callers()),
             client: self.pipeline.rates.client(way.request, endpoint),
             request_id: trace.request_id.clone(),
-            started: trace.started,
+            started: trace.began,
         }))
     }
 
     /// The consistency of a request: its route's, or strong where the caller may ask for it and does. Without tokens
     /// `session` acts as strong, and so does every request that may write.
     fn consistency(&self, way: &Way<'_>, endpoint: &Endpoint) -> Consistency {
-        let may_ask = self.settings.consistency.strong_header == StrongHeader::Anyone;
+        let may_ask = match self.settings.consistency.strong_header {
+            StrongHeader::Anyone => true,
+            StrongHeader::Authenticated => way.identity.is_some(),
+            StrongHeader::Off => false,
+        };
         let is_strong = endpoint.route.consistency != Consistency::Eventual
             || !is_read(way.request)
             || (may_ask && way.asked.strong);
@@ -382,18 +412,20 @@ impl Front {
                 target: "mainstay::access",
                 status = status.as_u16(),
                 request_id = text(&headers::X_REQUEST_ID),
-                duration_us = u64::try_from(trace.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+                duration_us = u64::try_from(trace.began.elapsed().as_micros()).unwrap_or(u64::MAX),
                 cache_status = text(&headers::CACHE_STATUS);
                 "{}", trace.line.as_deref().unwrap_or(route_label(endpoint))
             );
         }
     }
 
-    fn trace(&self, request: &Request, asked: &Asked<'_>) -> Trace {
+    fn trace(&self, request: &Request, asked: &Asked<'_>, checked: Option<&Checked>) -> Trace {
         let wants_line = self.settings.log.access == AccessLog::All;
+        let started = Instant::now();
         Trace {
             request_id: asked.request_id(),
-            started: Instant::now(),
+            began: checked.map_or(started, |checked| checked.began),
+            started,
             is_strong: false,
             origin: None,
             line: wants_line.then(|| format!("{} {}", request.method(), request.uri())),
@@ -437,118 +469,4 @@ fn method_not_allowed(allow: &HeaderValue, trace: &Trace) -> Response<Bytes> {
     let mut response = problem::response(&Error::new(Code::MethodNotAllowed, detail), &trace.request_id, None);
     response.headers_mut().insert(header::ALLOW, allow.clone());
     response
-}
-
-/// Makes a [`FrontService`] for each worker.
-pub struct FrontFactory<F> {
-    /// The front, shared by all workers.
-    pub front: Arc<Front>,
-    /// The Actix application behind it.
-    pub app: F,
-}
-
-/// The front as a service around the Actix application.
-pub struct FrontService<S> {
-    front: Arc<Front>,
-    /// The surface in force, looked at anew for each request and fetched anew only when it was swapped.
-    surface: RefCell<Cache<Arc<ArcSwap<Surface>>, Arc<Surface>>>,
-    app: S,
-}
-
-impl<F> ServiceFactory<Request> for FrontFactory<F>
-where
-    F: ServiceFactory<
-            Request,
-            Config = AppConfig,
-            Response = ServiceResponse<BoxBody>,
-            Error = actix_web::Error,
-            InitError = (),
-        >,
-    F::Future: 'static,
-    F::Service: 'static,
-{
-    type Response = Answered;
-    type Error = actix_web::Error;
-    type Config = AppConfig;
-    type Service = FrontService<F::Service>;
-    type InitError = ();
-    type Future = LocalBoxFuture<'static, Result<Self::Service, ()>>;
-
-    fn new_service(&self, config: AppConfig) -> Self::Future {
-        let front = Arc::clone(&self.front);
-        let app = self.app.new_service(config);
-        let surface = RefCell::new(Cache::new(Arc::clone(&front.surface)));
-        async move { Ok(FrontService { front, surface, app: app.await? }) }.boxed_local()
-    }
-}
-
-impl<S> Service<Request> for FrontService<S>
-where
-    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
-    S::Future: 'static,
-{
-    type Response = Answered;
-    type Error = actix_web::Error;
-    type Future =
-        Either<Ready<Result<Answered, actix_web::Error>>, LocalBoxFuture<'static, Result<Answered, actix_web::Error>>>;
-
-    actix_service::forward_ready!(app);
-
-    fn call(&self, mut request: Request) -> Self::Future {
-        let has_payload = !matches!(request.payload(), Payload::None);
-        let (step, trace) = self.front.answer(self.surface.borrow_mut().load(), &request, has_payload);
-        match step {
-            Step::Answer(mut response) => {
-                if let Some(connection) = request.conn_data::<Arc<Connection>>() {
-                    connection.heard(trace.started);
-                }
-                if has_payload {
-                    // What is left, or what an `Upgrade` announced, must not be read as the next request.
-                    response.head_mut().set_connection_type(ConnectionType::Close);
-                }
-                Either::Left(ready(Ok(response.map_body(|_, body| EitherBody::left(body)))))
-            }
-            Step::Pass(passage) => {
-                let endpoint = Arc::clone(&passage.endpoint);
-                request.extensions_mut().insert(passage);
-                let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
-                let (front, work) = (Arc::clone(&self.front), self.app.call(request));
-                let answered = async move {
-                    let _working = working;
-                    Ok(front.wait(work, &endpoint, trace).await)
-                };
-                Either::Right(answered.boxed_local())
-            }
-        }
-    }
-}
-
-impl Front {
-    /// Waits for the application. A panic in it, or work without an end, is answered like other errors.
-    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, mut trace: Trace) -> Answered
-    where
-        F: Future<Output = Result<ServiceResponse<BoxBody>, actix_web::Error>>,
-    {
-        let limits = &self.settings.limits;
-        let longest = limits.request_timeout.0 + limits.body_timeout.0 + BACKSTOP;
-        let failed = |log_line: &str, code: Code| {
-            if let Some(kept_back) = endpoint.said.may_say(Instant::now(), code) {
-                log::error!(kept_back; "{}: {log_line}", endpoint.route.path);
-            }
-            let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &trace);
-            response.map_body(|_, body| EitherBody::left(body))
-        };
-        let work = AssertUnwindSafe(work).catch_unwind();
-        let mut response = match actix_rt::time::timeout(longest, work).await {
-            Ok(Ok(Ok(response))) => Response::from(response).map_body(|_, body| EitherBody::right(body)),
-            Ok(Ok(Err(error))) => failed(&format!("the application failed: {error}"), Code::Internal),
-            Ok(Err(_)) => failed("a middleware panicked", Code::Internal),
-            Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
-        };
-        self.finish(&mut response, Some(endpoint), &mut trace);
-        let outcome = if response.status().is_server_error() { "error" } else { "ok" };
-        let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
-        seconds.observe(trace.started.elapsed().as_secs_f64());
-        response
-    }
 }

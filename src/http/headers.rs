@@ -48,6 +48,8 @@ pub struct Asked<'a> {
     pub if_none_match: Lines<'a>,
     /// `Accept-Encoding`.
     pub accept_encoding: Lines<'a>,
+    /// `Authorization`, which is no list: more than one is a mistake, or somebody's trick.
+    pub authorization: Lines<'a>,
     /// `Origin`.
     pub origin: Option<&'a HeaderValue>,
     /// `X-Origin-Verify`.
@@ -75,6 +77,10 @@ impl<'a> Asked<'a> {
                 }
                 "accept-encoding" => {
                     asked.accept_encoding.push(value);
+                    continue;
+                }
+                "authorization" => {
+                    asked.authorization.push(value);
                     continue;
                 }
                 "origin" => &mut asked.origin,

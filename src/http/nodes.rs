@@ -143,9 +143,7 @@ impl NodePages {
         let given = request.headers().get(header::AUTHORIZATION).and_then(bearer).unwrap_or_default();
         if !is_one_of(given, tokens) {
             let detail = "this path asks for Authorization: Bearer, and one of nodes.public_token";
-            let mut response = problem::response(&Error::new(Code::Unauthorized, detail), request_id, None);
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return Some(response);
+            return Some(problem::response(&Error::new(Code::Unauthorized, detail), request_id, None));
         }
         Some(page(self, query).map_or_else(|error| problem::response(&error, request_id, None), document))
     }

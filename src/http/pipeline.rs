@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::header::HeaderValue;
+use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Method, Response};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use super::client::Client;
 use super::failover::Starting;
 use super::fill::{Fill, Produced, beside};
 use super::forward::Incoming;
-use super::headers::Asked;
+use super::headers::{Asked, X_ORIGIN_VERIFY};
 use super::hot::Hot;
 use super::middleware::Next;
 use super::nodes::NodePages;
@@ -24,6 +24,7 @@ use super::rate_limit::Rates;
 use super::respond::{self, CacheStatus};
 use super::shadow::Shadows;
 use super::surface::Endpoint;
+use crate::auth::Auth;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::fence::Standing;
@@ -36,8 +37,10 @@ use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
 use crate::database::write::in_doubt;
 use crate::error::{Code, Error};
+use crate::identity::Identity;
 use crate::mode::Capabilities;
 use crate::nodes::queue::Priority;
+use crate::source::handler::{Call, Caller};
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -50,7 +53,9 @@ pub struct Passage {
     pub params: Params,
     /// Whether a shared answer may do.
     pub plan: Plan,
-    /// Who asks, where that is counted.
+    /// Who asks, where the answer is for them alone.
+    pub identity: Option<Arc<Identity>>,
+    /// Where they ask from, where that is counted.
     pub client: Option<Client>,
     /// Its id.
     pub request_id: HeaderValue,
@@ -92,6 +97,8 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     /// How many sources may run.
     pub admission: Admission,
+    /// What checks credentials.
+    pub auth: Arc<Auth>,
     /// How often clients may ask.
     pub rates: Rates,
     /// What is told of nodes.
@@ -111,7 +118,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Answers a request that L1 did not.
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
-        let Passage { endpoint, params, plan, request_id, started, .. } = passage;
+        let Passage { endpoint, params, plan, identity, request_id, started, .. } = passage;
         let upstream = endpoint.producer.upstream();
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
@@ -133,10 +140,11 @@ impl Pipeline {
                             self.forward(request, source, &endpoint, &params, body, &request_id, started).await
                         }
                         (None, body) => {
-                            let body = body.whole();
-                            let response =
-                                self.respond_direct(request, &endpoint, params, body, consistency, &request_id, started);
-                            HttpResponse::from(response.await).map_into_boxed_body()
+                            let method = request.method().as_str();
+                            let call = self.call(params, method, body.whole(), consistency, None);
+                            let call = call.of(Arc::new(caller(request, identity)));
+                            let response = self.respond_direct(request, &endpoint, call, &request_id, started).await;
+                            HttpResponse::from(response).map_into_boxed_body()
                         }
                     }
                 };
@@ -236,14 +244,11 @@ impl Pipeline {
         Ok(response)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     async fn respond_direct(
         self: &Arc<Self>,
         request: &HttpRequest,
         endpoint: &Arc<Endpoint>,
-        params: Params,
-        body: Bytes,
-        consistency: Consistency,
+        call: Call,
         request_id: &HeaderValue,
         started: Instant,
     ) -> Response<Bytes> {
@@ -252,13 +257,14 @@ impl Pipeline {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
-        let (pipeline, at, method) = (Arc::clone(self), Arc::clone(endpoint), request.method().clone());
+        let (pipeline, at) = (Arc::clone(self), Arc::clone(endpoint));
         let work = async move {
-            let produced = pipeline.produce(&at, params, method.as_str(), body, consistency, None).await;
+            let produced = pipeline.produce(&at, call).await;
             pass.measured(&at.route.path, &produced.answer);
             produced
         };
-        let produced = if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
+        let produced =
+            if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
         let Produced { answer, detail, took, .. } = produced;
         let mut response = match answer {
             Ok(answer) => {
@@ -305,6 +311,14 @@ impl Pipeline {
             Freshness::Gone => None,
         }
     }
+}
+
+/// Who asks, with what was sent along, but for what only this server must know.
+fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>) -> Caller {
+    let is_secret = |name: &HeaderName| *name == header::AUTHORIZATION || *name == X_ORIGIN_VERIFY;
+    let headers = request.headers().iter().filter(|(name, _)| !is_secret(name));
+    let headers = headers.map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect();
+    Caller { identity, headers }
 }
 
 /// Runs what may write to its end, or to its deadline, also where its client goes away. A transaction that is dropped is rolled

@@ -5,6 +5,7 @@ use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::headers;
 use crate::error::{Code, Error};
 
 /// Seconds after which a retry makes sense: breakers and samplers have looked again by then.
@@ -31,6 +32,24 @@ struct Problem<'a> {
     routes: Option<&'a [String]>,
 }
 
+/// What is asked for where the credential was the matter (RFC 6750, section 3). Of an error speaks only what a credential was
+/// shown to; the scopes are those that would do.
+pub fn challenge(error: &Error, scopes: &[String]) -> Option<HeaderValue> {
+    const REALM: &str = "Bearer realm=\"mainstay\"";
+    // What may stand between quotes as it is (RFC 6750, section 3); details are sentences of this program, and quote others.
+    let is_plain = |c: &char| matches!(c, ' '..='~') && !matches!(c, '"' | '\\');
+    let said = || error.detail.chars().filter(is_plain).collect::<String>();
+    let text = match error.code {
+        Code::Unauthorized => REALM.to_owned(),
+        Code::CredentialsInvalid | Code::CredentialsExpired => {
+            format!("{REALM}, error=\"invalid_token\", error_description=\"{}\"", said())
+        }
+        Code::ScopeMissing => format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")),
+        _ => return None,
+    };
+    Some(headers::value(text))
+}
+
 /// The response of an error; `routes` are the public routes, for an unknown path.
 pub fn response(error: &Error, request_id: &HeaderValue, routes: Option<&[String]>) -> Response<Bytes> {
     let info = error.code.info();
@@ -54,6 +73,9 @@ pub fn response(error: &Error, request_id: &HeaderValue, routes: Option<&[String
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(challenge) = challenge(error, &[]) {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
     if matches!(info.status, 429 | 503) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after(error.code)));
     }

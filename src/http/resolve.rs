@@ -34,7 +34,7 @@ impl Surface {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let path = target::canonical_path(path)?;
         let (found, endpoint) = self.cached(&path)?;
-        let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), query)?;
+        let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), query, None)?;
         let canonical = written(&arguments, endpoint);
         Ok(Resolved {
             endpoint: Arc::clone(endpoint),
@@ -53,7 +53,7 @@ impl Surface {
         let path = target::canonical_path(path)?;
         let found = self.find(&path, "GET").and_then(|found| Some((found.pattern.endpoint("GET")?, found)));
         let (endpoint, found) = found.ok_or_else(|| Error::new(Code::RouteNotFound, "no route has this path"))?;
-        let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), query)?;
+        let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), query, None)?;
         Ok((Arc::clone(endpoint), arguments.into_params(&endpoint.route)))
     }
 

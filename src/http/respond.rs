@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use actix_http::header::{self, HeaderValue};
+use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 
@@ -15,6 +15,7 @@ use crate::cache::entry::Entry;
 use crate::cache::variants::Encoding;
 use crate::error::{Code, Error};
 use crate::source::Answer;
+use crate::source::upstream::headers::is_of_one_hop;
 
 /// How the cache took part in an answer: the `Cache-Status` header (RFC 9211).
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +112,7 @@ pub fn from_entry(
     let is_absence = entry.absence.is_some();
     let mut response = if let Some(sentence) = &entry.absence {
         let mut response = problem::response(&Error::new(Code::NotFound, sentence.clone()), request_id, None);
-        let max_age = format!("public, max-age={}", entry.limits.fresh.as_secs());
+        let max_age = format!("{}, max-age={}", endpoint.route.audience(), entry.limits.fresh.as_secs());
         response.headers_mut().insert(header::CACHE_CONTROL, headers::value(max_age));
         response
     } else {
@@ -121,22 +122,23 @@ pub fn from_entry(
     if !is_absence {
         head.insert(header::CACHE_CONTROL, endpoint.cache_control.clone());
     }
-    head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    head.insert(header::VARY, vary(endpoint));
     head.insert(headers::CACHE_STATUS, status.header(entry.detail));
     // What was purged, or may have been, is not old by its age: caches outside must not take it for fresh.
     let is_marked_stale = matches!(status, CacheStatus::Stale(_) | CacheStatus::StaleIfError { .. });
     if is_marked_stale && age < entry.limits.fresh {
-        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=0"));
+        let stale = if endpoint.route.private { "private, max-age=0" } else { "public, max-age=0" };
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static(stale));
     }
     if let CacheStatus::Reissued { .. } = status {
         // It has no age, and is good for as long as the route's header says here. What is not there may come at any time.
         if is_absence {
-            head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            head.insert(header::CACHE_CONTROL, uncached(endpoint));
         }
     } else if status.is_hit() {
         head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
     } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
-        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        head.insert(header::CACHE_CONTROL, uncached(endpoint));
     }
     response
 }
@@ -179,14 +181,28 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
     let (encoding, body) = encoded;
     let mut response = Response::with_body(status_of(answer.status), body);
     let head = response.headers_mut();
+    // First, so that none of them takes the place of what follows.
+    append_own(&answer.headers, head);
     head.insert(header::CONTENT_TYPE, media_type(answer));
     if let Some(name) = encoding.name() {
         head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
-    head.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    head.insert(header::VARY, vary(endpoint));
     head.insert(header::CACHE_CONTROL, uncached(endpoint));
     head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(detail));
     response
+}
+
+/// Adds a handler's own headers, but for those that are the connection's.
+fn append_own(own: &[(&'static str, String)], head: &mut HeaderMap) {
+    for (name, value) in own {
+        let (parsed, value) = (HeaderName::try_from(*name), HeaderValue::try_from(value));
+        let is_framing = matches!(*name, "content-length") || is_of_one_hop(name, std::iter::empty());
+        match (parsed, value) {
+            (Ok(parsed), Ok(value)) if !is_framing => head.append(parsed, value),
+            _ => log::error!("a handler's header {name:?} is left out: it cannot stand in an answer"),
+        }
+    }
 }
 
 /// The media type of an answer; one that cannot stand in a header is none.
@@ -223,7 +239,18 @@ pub fn from_error(
         other => other.header(""),
     };
     head.insert(headers::CACHE_STATUS, status);
+    let scopes = endpoint.route.access.as_ref().map_or(&[][..], |access| &access.scopes);
+    if let Some(challenge) = problem::challenge(error, scopes) {
+        head.insert(header::WWW_AUTHENTICATE, challenge);
+    }
     response
+}
+
+/// What an answer depends on, of all that a request says: the encoding, and on a route with `auth` who asks, although all who
+/// are let in may get the same.
+fn vary(endpoint: &Endpoint) -> HeaderValue {
+    let has_auth = endpoint.route.access.is_some();
+    HeaderValue::from_static(if has_auth { "Accept-Encoding, Authorization" } else { "Accept-Encoding" })
 }
 
 /// `Cache-Control` of what must not be kept: strong reads of public routes, errors, and all of a private route.

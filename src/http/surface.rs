@@ -7,6 +7,7 @@ use actix_http::header::HeaderValue;
 
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
+use super::openapi::Documents;
 use super::rate_limit::RouteLimits;
 use super::shadow::Twin;
 use crate::cache::key::KeyMaker;
@@ -32,6 +33,8 @@ pub struct Surface {
     patterns: Vec<Pattern>,
     /// `GET /public/rates`, …: the routes that anyone may know of.
     pub public_routes: Vec<String>,
+    /// What is told of them, where it is.
+    pub documents: Option<Arc<Documents>>,
 }
 
 /// The routes that share a path pattern.
@@ -109,6 +112,7 @@ impl Surface {
             catch_alls: matchit::Router::new(),
             patterns: Vec::new(),
             public_routes: Vec::new(),
+            documents: settings.openapi.enabled.then(|| Arc::new(Documents::new(manifest, registry, settings))),
         };
         for route in &manifest.routes {
             let Some(producer) = producer(route, registry, upstreams, settings) else {
@@ -206,7 +210,7 @@ impl Surface {
 /// What is issued anew is good for as long as the origin that stands in says, whatever was left of it.
 fn cache_control(route: &Route, settings: &Settings) -> String {
     if settings.capabilities().issues_anew {
-        format!("public, max-age={}", settings.failover.max_age.0.as_secs())
+        format!("{}, max-age={}", route.audience(), settings.failover.max_age.0.as_secs())
     } else {
         route.cache_control()
     }

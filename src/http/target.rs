@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
 
 use crate::config::manifest::{Route, UnknownParams};
@@ -80,14 +81,15 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// Reads the captures of the path and the query as the route declares them.
+    /// Reads the captures of the path, the query and the caller's claims as the route declares them.
     ///
     /// # Errors
-    /// `param_…` or `uri_invalid`, naming the parameter.
+    /// `param_…` or `uri_invalid`, naming the parameter; `claim_invalid`, naming the claim.
     pub fn read(
         route: &Route,
         capture: impl Fn(&str) -> Option<&'a str>,
         query: Option<&'a str>,
+        claims: Option<&Map<String, Json>>,
     ) -> Result<Self, Error> {
         let query = query.unwrap_or_default();
         let is_taken_whole = route.params.last().is_some_and(|param| param.place == Place::WholeQuery);
@@ -98,7 +100,7 @@ impl<'a> Arguments<'a> {
             let mut texts = given.iter().filter(|(at, _)| *at == index).map(|(_, text)| text.clone());
             let value = match param.place {
                 Place::Path => path_value(param, &capture),
-                Place::Claim => Ok(absent(param)?),
+                Place::Claim => Ok(claim_value(param, claims.and_then(|claims| claims.get(param.claim_name())))?),
                 Place::WholeQuery if query.is_empty() => Ok(Value::Null),
                 Place::WholeQuery => Ok(Value::One(Cow::Borrowed(query))),
                 Place::Query if param.array && is_given => param.array_value(texts),
@@ -179,6 +181,37 @@ impl<'a> Arguments<'a> {
 fn path_value<'a>(param: &Param, capture: impl Fn(&str) -> Option<&'a str>) -> Result<Value<'a>, String> {
     let text = Cow::Borrowed(capture(&param.name).unwrap_or_default());
     if param.array { param.array_value(std::iter::once(text)) } else { param.scalar_value(text) }
+}
+
+/// What a credential says of its bearer. Where that will not do it is the credential that is at fault, and not the request.
+fn claim_value(param: &Param, claim: Option<&Json>) -> Result<Value<'static>, Error> {
+    let wrong = |what: &str| {
+        let detail = format!("the claim {} of the credential must be {what}", param.claim_name());
+        Error::new(Code::ClaimInvalid, detail)
+    };
+    let text = |claim: &Json| match claim {
+        Json::String(text) => Ok(Cow::Owned(text.clone())),
+        Json::Number(number) => Ok(Cow::Owned(number.to_string())),
+        Json::Bool(value) => Ok(Cow::Owned(value.to_string())),
+        Json::Null | Json::Array(_) | Json::Object(_) => {
+            Err(wrong("a text, a number or a boolean, or an array of them"))
+        }
+    };
+    let value = match claim {
+        None | Some(Json::Null) => {
+            return absent(param).map_err(|_| {
+                Error::new(Code::ClaimInvalid, format!("the credential has no claim {}", param.claim_name()))
+            });
+        }
+        // Each item is one: a comma in it is part of it, or a list of tenants could be made longer from within.
+        Some(Json::Array(items)) if param.array => {
+            let texts = items.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+            param.list_value(texts.into_iter())
+        }
+        Some(claim) if param.array => param.list_value(std::iter::once(text(claim)?)),
+        Some(claim) => param.scalar_value(text(claim)?),
+    };
+    value.map_err(|what| wrong(&what))
 }
 
 fn invalid(param: &Param, what: String) -> Error {

@@ -219,7 +219,11 @@ impl Metrics {
                 &["peer", "reason"],
             )?,
             peer_pull_age_seconds,
-            jwks_fetches: counters("jwks_fetches_total", "Times the key set of tokens was read, by result.", &["result"])?,
+            jwks_fetches: counters(
+                "jwks_fetches_total",
+                "Times the key set of tokens was read, by result.",
+                &["result"],
+            )?,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })

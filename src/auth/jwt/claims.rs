@@ -44,7 +44,8 @@ impl Rules {
             return Err(invalid("the token's aud is not for this API"));
         }
         let sub = claims.get("sub").and_then(Value::as_str).filter(|sub| is_subject(sub));
-        let sub = sub.ok_or_else(|| invalid("the token's sub is missing, or not a text of 1 to 255 plain characters"))?;
+        let sub =
+            sub.ok_or_else(|| invalid("the token's sub is missing, or not a text of 1 to 255 plain characters"))?;
         let subject: Arc<str> = format!("jwt:{}|{sub}", self.issuer).into();
         let scopes = scopes(&claims)?;
         let left = self.time_left(&claims, now)?;
@@ -64,13 +65,13 @@ impl Rules {
     fn time_left(&self, claims: &Map<String, Value>, now: Duration) -> Result<Duration, Error> {
         let (exp, nbf, iat) = (time(claims, "exp")?, time(claims, "nbf")?, time(claims, "iat")?);
         let exp = exp.ok_or_else(|| invalid("the token has no exp"))?;
-        if nbf.is_some_and(|nbf| nbf > now + self.leeway) {
+        if nbf.is_some_and(|nbf| nbf > now.saturating_add(self.leeway)) {
             return Err(invalid("the token does not count yet (nbf)"));
         }
-        if iat.is_some_and(|iat| iat > now + self.leeway) {
+        if iat.is_some_and(|iat| iat > now.saturating_add(self.leeway)) {
             return Err(invalid("the token was issued in the future (iat)"));
         }
-        let left = (exp + self.leeway).saturating_sub(now);
+        let left = exp.saturating_add(self.leeway).saturating_sub(now);
         if left.is_zero() {
             return Err(Error::new(Code::CredentialsExpired, "the token has expired"));
         }

@@ -197,7 +197,8 @@ impl Remote {
 
     async fn read_all(&self) -> Result<Vec<u8>, Failure> {
         let broken = |error| Failure::Unreachable(reason(error));
-        let request = self.client.get(self.url.clone()).header(header::ACCEPT, "application/jwk-set+json, application/json");
+        let request =
+            self.client.get(self.url.clone()).header(header::ACCEPT, "application/jwk-set+json, application/json");
         let mut response = request.send().await.map_err(broken)?;
         if response.status() != StatusCode::OK {
             return Err(Failure::Status(response.status()));

@@ -71,13 +71,7 @@ impl<'a> Jws<'a> {
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
         let header = json::object(&header).map_err(|_| invalid("the token's header is not a JSON object"))?;
-        Ok(Self {
-            algorithm: algorithm(&header)?,
-            kid: kid(&header)?,
-            signed: signed.as_bytes(),
-            signature,
-            payload,
-        })
+        Ok(Self { algorithm: algorithm(&header)?, kid: kid(&header)?, signed: signed.as_bytes(), signature, payload })
     }
 }
 

@@ -101,7 +101,9 @@ impl Keyring {
             fetches,
         };
         if let Source::File(file) = &keyring.source {
-            let fail = |why: &dyn std::fmt::Display| ConfigError::new(format!("auth.jwks_file: {}: {why}", settings.jwks_file));
+            let fail = |why: &dyn std::fmt::Display| {
+                ConfigError::new(format!("auth.jwks_file: {}: {why}", settings.jwks_file))
+            };
             let bytes = file.read().map_err(|failure| fail(&failure))?;
             let (set, left_out) = KeySet::read(&bytes).map_err(|why| fail(&why))?;
             if set.is_empty() {
@@ -143,7 +145,10 @@ impl Keyring {
         let is_failed = self.rounds.borrow().is_failed || round.is_some_and(|round| self.rounds.borrow().ended < round);
         match self.current() {
             Some(current) if !is_failed => Ok(current),
-            _ => Err(Error::new(Code::AuthUnavailable, "the token's key is not known yet, and the issuer's keys cannot be had")),
+            _ => Err(Error::new(
+                Code::AuthUnavailable,
+                "the token's key is not known yet, and the issuer's keys cannot be had",
+            )),
         }
     }
 
@@ -194,7 +199,7 @@ impl Keyring {
         }
         match set.len() {
             0 => log::error!("key set {name} has no key that is of use: no token can be checked"),
-            keys => log::info!("key set {name}: {keys} keys"),
+            keys => log::info!("key set {name}: keys in use: {keys}"),
         }
         let generation = last.map_or(0, |last| last.generation) + 1;
         self.current.store(Some(Arc::new(Current { set, generation })));

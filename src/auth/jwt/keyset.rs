@@ -28,7 +28,8 @@ const RSA_EXPONENT_BYTES_MAX: usize = 5;
 const CURVE_BYTES: usize = 32;
 
 const SYMMETRIC: &str = "it is symmetric: whoever has read it can make tokens; replace it by a public one";
-const PRIVATE: &str = "it is private: whoever has read it can make tokens; replace it by a new one, of which the set has the public part";
+const PRIVATE: &str =
+    "it is private: whoever has read it can make tokens; replace it by a new one, of which the set has the public part";
 
 /// The keys of a set that tokens can be compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -76,9 +76,7 @@ impl Check {
         let expires = left.map(|left_ms| at + Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)));
         let verdict = match row {
             None => Err(Error::new(Code::CredentialsInvalid, "there is no such API key")),
-            Some(Row { is_revoked: true, .. }) => {
-                Err(Error::new(Code::CredentialsInvalid, "this API key was revoked"))
-            }
+            Some(Row { is_revoked: true, .. }) => Err(Error::new(Code::CredentialsInvalid, "this API key was revoked")),
             Some(row) => Ok(Arc::new(identity(row))),
         };
         // Keys that nobody made are not worth remembering for long.

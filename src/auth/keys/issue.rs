@@ -242,9 +242,8 @@ fn may(conn: &mut MaintenanceConnection, privilege: &str, verb: &'static str) ->
 /// What is wrong with a key that is to be made.
 fn check(key: &NewKey) -> Result<(), String> {
     let NewKey { name, owner, scopes, claims, lifetime, .. } = key;
-    let is_name = |text: &str| {
-        !text.trim().is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
-    };
+    let is_name =
+        |text: &str| !text.trim().is_empty() && text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control);
     if !is_name(name) {
         return Err(format!("name: a text of at most {NAME_BYTES_MAX} bytes without control characters"));
     }

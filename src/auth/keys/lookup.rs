@@ -139,7 +139,9 @@ struct Find<'a>(&'a [String]);
 
 impl QueryFragment<Pg> for Find<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT prefix, hash, owner, scopes, claims, rate, left_ms, is_revoked FROM mainstay.find_api_keys(");
+        out.push_sql(
+            "SELECT prefix, hash, owner, scopes, claims, rate, left_ms, is_revoked FROM mainstay.find_api_keys(",
+        );
         out.push_bind_param::<Array<Text>, [String]>(self.0)?;
         out.push_sql(")");
         Ok(())

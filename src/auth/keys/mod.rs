@@ -33,7 +33,7 @@ use crate::identity::Identity;
 use crate::telemetry::metrics::{AuthResult, Metrics};
 use crate::telemetry::striped::Striped;
 
-pub use issue::{Issued, IssueError, Listed, NewKey, Revoked, create, list, revoke};
+pub use issue::{IssueError, Issued, Listed, NewKey, Revoked, create, list, revoke};
 
 /// How long a request waits for a check where an earlier one still counts.
 const STALE_PATIENCE: Duration = Duration::from_millis(250);

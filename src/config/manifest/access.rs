@@ -1,9 +1,13 @@
 //! Who may ask a route: `auth`, `scopes`, `shared`, and parameters that come from the caller's identity.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
-use super::Watch;
+use super::{Manifest, Problem, Route, Watch};
 use crate::config::param::{Param, Place};
+use crate::config::settings::Settings;
+use crate::mode::Mode;
 
 /// Why a route of one caller each cannot have a cache policy.
 pub(super) const NOT_SHARED: &str = "[route.cache]: answers of a route with auth are each caller's own; shared = true says that all callers get the same";
@@ -44,6 +48,32 @@ impl AuthMethod {
     }
 }
 
+impl Manifest {
+    /// Whether an instance with these settings can check what its routes ask for.
+    ///
+    /// # Errors
+    /// The routes of which nobody could ever be let in, each with the setting that is missing.
+    pub fn check_auth(&self, settings: &Settings, dir: &Path) -> Result<(), Vec<Problem>> {
+        let file = dir.join("routes.toml");
+        let unchecked = |route: &Route| {
+            let reason = match route.access.as_ref()?.method {
+                // A failover origin without databases may know keys all the same, from when it had one; else it says 503.
+                AuthMethod::Key if settings.mode == Mode::Regional && !settings.database.is_set() => {
+                    "auth = \"key\" needs a database that has the keys; set DATABASE_URL"
+                }
+                AuthMethod::Jwt if settings.auth.jwks_url.is_empty() && settings.auth.jwks_file.is_empty() => {
+                    "auth = \"jwt\" needs the keys that sign tokens; set auth.jwks_url or auth.jwks_file"
+                }
+                _ => return None,
+            };
+            let reason = format!("route {}: {reason}", route.path);
+            Some(Problem { file: file.clone(), line: route.line, reason })
+        };
+        let problems: Vec<Problem> = self.routes.iter().filter_map(|route| unchecked(route)).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
 impl Access {
     /// The table whose changes end what was found out about callers.
     pub fn watch(&self) -> Option<Watch> {
@@ -71,8 +101,6 @@ pub(super) fn access(auth: RawAuth, scopes: Vec<String>, shared: bool) -> Result
         RawAuth::Key => AuthMethod::Key,
         RawAuth::Jwt => AuthMethod::Jwt,
     };
-    return Err(format!("auth = {:?} is not part of this version", method.as_str()));
-    #[expect(unreachable_code, reason = "until the front asks for credentials")]
     match scopes.iter().find(|scope| !is_scope(scope)) {
         Some(scope) => Err(format!(
             "scope {scope:?}: printable characters without spaces, quotes, backslashes and commas, at most {SCOPE_BYTES_MAX}"
@@ -86,6 +114,16 @@ pub fn is_scope(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= SCOPE_BYTES_MAX
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte))
+}
+
+/// Browsers ask beforehand what they may send, and show no credential with that.
+pub(super) fn check_preflight(access: Option<&Access>, methods: &[String]) -> Result<(), String> {
+    match access {
+        Some(_) if methods.iter().any(|method| method == "OPTIONS") => {
+            Err("OPTIONS comes without credentials, so a route with auth has it answered here; leave it out".to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A claim is known of a caller who was checked, and makes an answer that caller's own.

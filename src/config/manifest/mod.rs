@@ -2,6 +2,7 @@
 //!
 //! [`Manifest::load`] reads it and proves what can be proved without a database; `mainstay check` proves the rest.
 
+pub mod about;
 pub mod access;
 mod raw;
 mod source;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use super::overload::RouteRates;
 use super::param::{Param, Place};
+use about::About;
 use access::Access;
 use statement::Statement;
 use upstream::{Shadow, Upstream};
@@ -55,6 +57,8 @@ pub struct Route {
     pub cache: Option<CachePolicy>,
     /// Whether responses belong to one caller (`no-store, private`).
     pub private: bool,
+    /// What it says of itself to readers.
+    pub about: About,
     /// Hash of everything that gives a cached answer its meaning: part of every key, so that a deploy which changes a
     /// route never serves the old meaning.
     pub fingerprint: [u8; 16],
@@ -196,14 +200,22 @@ impl Route {
         upstream::captures(&self.path).any(|(_, is_rest)| is_rest)
     }
 
+    /// Whether its answers are for one caller each. What is shared is the same for all, past the cache as well.
+    pub fn is_one_callers(&self) -> bool {
+        self.access.as_ref().is_some_and(|access| !access.shared)
+    }
+
+    /// Who may keep an answer, as `Cache-Control` says it: what only some may see is no CDN's to keep, whoever it is the same for.
+    pub const fn audience(&self) -> &'static str {
+        if self.private { "private" } else { "public" }
+    }
+
     /// What `Cache-Control` says on answers that are good to keep, or on all answers of a route without a policy.
     pub fn cache_control(&self) -> String {
         let Some(policy) = &self.cache else {
             return if self.private { "no-store, private" } else { "no-store" }.to_owned();
         };
-        // What only some may see is no CDN's to keep, whoever it is the same for.
-        let audience = if self.private { "private" } else { "public" };
-        let mut text = format!("{audience}, max-age={}", policy.browser_ttl.as_secs());
+        let mut text = format!("{}, max-age={}", self.audience(), policy.browser_ttl.as_secs());
         if let Some(edge) = policy.edge_ttl.filter(|_| !self.private) {
             text.push_str(&format!(", s-maxage={}", edge.as_secs()));
         }

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-use super::access::{NOT_SHARED, RawAuth, access, check_claims};
+use super::about::about;
+use super::access::{NOT_SHARED, RawAuth, access, check_claims, check_preflight};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
 use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch};
@@ -87,6 +88,11 @@ pub(super) struct RawRoute {
     #[serde(default)]
     rate_limit: RouteRates,
     cache: Option<RawCache>,
+    pub(super) summary: Option<String>,
+    pub(super) description: Option<String>,
+    #[serde(default)]
+    pub(super) deprecated: bool,
+    pub(super) schema_file: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +111,8 @@ struct RawParam {
     optional: bool,
     #[serde(default)]
     set: bool,
+    claim: Option<String>,
+    description: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +141,13 @@ enum RawWatch {
 struct TaggedWatch {
     table: String,
     tag: Option<String>,
+}
+
+impl RawRoute {
+    /// Whether its answers are for one caller each.
+    pub(super) fn is_one_callers(&self) -> bool {
+        !matches!(self.auth, RawAuth::None) && !self.shared
+    }
 }
 
 fn get_only() -> Vec<String> {
@@ -254,7 +269,7 @@ fn validate(
     check_path(&raw.path, is_upstream)?;
     check_methods(&raw.methods, is_upstream)?;
     let access = access(raw.auth, raw.scopes.clone(), raw.shared)?;
-    let is_one_callers = access.as_ref().is_some_and(|access| !access.shared);
+    let is_one_callers = raw.is_one_callers();
     if let Some(unknown) = raw.middlewares.iter().find(|name| !known.middlewares.contains(&name.as_str())) {
         return Err(format!("no middleware is called {unknown:?}; there are: {}", known.middlewares.join(", ")));
     }
@@ -264,7 +279,9 @@ fn validate(
     }
     check_params(&raw.path, &params)?;
     check_claims(&params, access.as_ref())?;
+    check_preflight(access.as_ref(), &raw.methods)?;
     let source = source(&raw, file, known, &params, upstreams)?;
+    let about = about(&raw, file)?;
     let prefix = prefix_of(&raw.path);
     let consistency = raw.consistency.unwrap_or(match prefix {
         Prefix::Private => Consistency::Strong,
@@ -314,6 +331,7 @@ fn validate(
         unknown_params: raw.unknown_params.unwrap_or(UnknownParams::Refuse),
         rates: raw.rate_limit,
         cache,
+        about,
         fingerprint: [0; 16],
         line,
     };
@@ -403,6 +421,9 @@ fn param(raw: &RawParam) -> Result<Param, String> {
     if raw.optional && (raw.default.is_some() || place == Place::Path || array) {
         return Err(wrong("optional = true is for scalars of the query or of claims without a default".to_owned()));
     }
+    if raw.claim.is_some() && place != Place::Claim {
+        return Err(wrong("claim is for parameters in = \"claim\"".to_owned()));
+    }
     let pattern =
         raw.pattern.as_deref().map(Regex::new).transpose().map_err(|error| wrong(format!("pattern: {error}")))?;
     let mut param = Param {
@@ -416,6 +437,8 @@ fn param(raw: &RawParam) -> Result<Param, String> {
         max: raw.max,
         default: None,
         optional: raw.optional,
+        claim: raw.claim.clone(),
+        description: raw.description.clone(),
     };
     if let Some(default) = &raw.default {
         if place == Place::Path {

@@ -168,6 +168,8 @@ pub(super) fn complete(path: &str, params: &mut Vec<Param>, takes_query: bool) {
         max: None,
         default: None,
         optional: place != Place::Path,
+        claim: None,
+        description: None,
     };
     let takes_query = takes_query && params.is_empty();
     for (name, _) in captures(path) {

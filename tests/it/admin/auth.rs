@@ -27,7 +27,7 @@ fn without_the_token_nothing_is_done_or_said() {
     {
         let reply = ask_as(&instance, *wrong, method, path, "");
         assert_eq!((reply.status, reply.problem()), (401, "unauthorized".to_owned()), "{path}");
-        assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(reply.header("www-authenticate"), Some("Bearer realm=\"mainstay\""));
     }
     let reply = ask_as(&instance, None, "GET", "/admin/what-is-not-there", "");
     assert_eq!(reply.status, 401, "what there is, is not said either");

@@ -81,7 +81,7 @@ impl Api {
         let found = self.0.find(&path, "GET").ok_or(404_u16)?;
         let endpoint = found.pattern.endpoint("GET").unwrap();
         let route = &endpoint.route;
-        let arguments = Arguments::read(route, |name| found.capture(name), query).map_err(status)?;
+        let arguments = Arguments::read(route, |name| found.capture(name), query, None).map_err(status)?;
         let mut canonical = smallvec::SmallVec::new();
         arguments.write(route, &mut canonical);
         let key = KeyMaker::new("test", &route.fingerprint).key(&canonical).0;

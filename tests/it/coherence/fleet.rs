@@ -168,12 +168,10 @@ impl Fleet {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
         let manifest = Parts::default().manifest(dir.path()).unwrap();
-        let policies = manifest.routes.iter().filter_map(|route| route.cache.as_ref());
-        let watches: Vec<_> = policies.flat_map(|policy| policy.watch.iter().flatten().cloned()).collect();
         let settings = settings(&self.primary.url("postgres", &self.database), "", &[]);
         let mut conn = MaintenancePool::open(&settings.database).unwrap().get().unwrap();
         schema::migrate(&mut conn).unwrap();
-        let plan = install::plan(&mut conn, &watches, false).unwrap();
+        let plan = install::plan(&mut conn, &manifest.watches(), false).unwrap();
         install::apply(&mut conn, &plan).unwrap();
         drop(conn);
         self.catch_up();

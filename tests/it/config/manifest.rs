@@ -21,6 +21,8 @@ fn route(path: &str, more: &str) -> String {
 #[test]
 fn each_breach_is_named() {
     let param = |text: &str| route("/x", &format!("params = [{{ name = \"p\", in = \"query\", {text} }}]"));
+    let claim =
+        |rest: &str| route("/x", &format!("params = [{{ name = \"p\", in = \"claim\", type = \"text\" }}]\n{rest}"));
     let sql = |text: &str| format!("[[route]]\npath = \"/x\"\nsql = '''{text}'''\n");
     for (text, says) in [
         (route("x", ""), "must start with /"),
@@ -35,7 +37,15 @@ fn each_breach_is_named() {
         (route("/x", "methods = [\"get\"]"), "one of GET"),
         (route("/x", "methods = []"), "at least one"),
         (route("/x", "middlewares = [\"n\"]"), "no middleware is called \"n\""),
-        (route("/x", "auth = \"jwt\""), "not part of this version"),
+        (route("/x", "auth = \"token\""), "unknown variant `token`"),
+        (route("/x", "shared = true"), "shared = true is for routes with auth"),
+        (route("/x", "scopes = [\"a\"]"), "scopes are for routes with auth"),
+        (route("/x", "auth = \"key\"\nscopes = [\"a b\"]"), "scope \"a b\": printable characters"),
+        (route("/x", "auth = \"key\"\nshared = true"), "add [route.cache]"),
+        (route("/x", "auth = \"key\"\n[route.cache]\nttl = \"1m\""), "each caller's own"),
+        (claim(""), "in = \"claim\" needs auth"),
+        (claim("auth = \"key\"\nshared = true\n[route.cache]\nttl = \"1m\""), "not be the same for all"),
+        (param("type = \"text\", claim = \"sub\""), "claim is for parameters in = \"claim\""),
         (route("/x", "consistency = \"weak\""), "routes.toml:4"),
         (route("/x", "consistency = \"strong\"\n[route.cache]\nttl = \"1m\""), "needs consistency = \"eventual\""),
         (route("/x", "methods = [\"POST\"]\n[route.cache]\nttl = \"1m\""), "GET alone"),
@@ -138,6 +148,11 @@ fn each_breach_of_an_upstream_is_named() {
         (upstream("", "/x", "methods = [\"CONNECT\"]"), "one of GET"),
         (route("/{*rest}", ""), "catch-all segments are for upstream routes"),
         (route("/x", "methods = [\"OPTIONS\"]"), "follows from GET"),
+        (upstream("", "/x", "methods = [\"OPTIONS\"]\nauth = \"key\""), "OPTIONS comes without credentials"),
+        (
+            upstream("", "/x", "auth = \"key\"\n[route.shadow]\nsql = \"SELECT 1\"\nsample = 0.1"),
+            "answers each caller by itself",
+        ),
         (route("/x", "[route.shadow]\nsql = \"SELECT 1\"\nsample = 0.1"), "shadow is for upstream routes"),
         (shadow("sample = 0.1"), "exactly one of sql, sql_file"),
         (shadow("sql = \"SELECT 1\"\nsample = 0.0"), "a share above 0"),

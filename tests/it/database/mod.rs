@@ -8,3 +8,4 @@ mod pgbouncer;
 mod read;
 mod seen;
 mod tls;
+mod write;

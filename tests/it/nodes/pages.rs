@@ -117,7 +117,7 @@ fn without_a_token_nobody_learns_of_nodes() {
         assert!(reply.json().is_array());
         for headers in [&[verified][..], &[verified, ("Authorization", "Bearer for-operators")]] {
             let reply = open.get_with(target, headers);
-            assert_eq!((reply.status, reply.said("www-authenticate")), (401, "Bearer"), "{reply:?}");
+            assert_eq!((reply.status, reply.said("www-authenticate")), (401, "Bearer realm=\"mainstay\""), "{reply:?}");
         }
         let reply = open.get_with(target, &[("Authorization", "Bearer for-clients")]);
         assert_eq!(reply.problem(), "origin_forbidden", "the origin's secret is asked for, as everywhere");

@@ -3,5 +3,5 @@
 mod handler;
 mod schema;
 mod sql;
-mod upstream;
+pub mod upstream;
 mod writes;

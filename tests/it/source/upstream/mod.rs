@@ -3,10 +3,10 @@
 mod caching;
 mod passing;
 mod retries;
-mod server;
+pub mod server;
 mod shadow;
 mod streaming;
-mod tls;
+pub mod tls;
 
 use crate::instance::Plan;
 use server::Service;

@@ -13,7 +13,7 @@ use super::CATCH_ALL;
 use crate::instance::Plan;
 
 /// A certificate for localhost, the key, and the root that vouches for it, in PEM.
-fn server() -> (ServerConfig, String) {
+pub fn server() -> (ServerConfig, String) {
     let root_key = KeyPair::generate().unwrap();
     let mut root = CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -30,7 +30,8 @@ fn server() -> (ServerConfig, String) {
     (config, root_pem)
 }
 
-fn listen(config: ServerConfig) -> SocketAddr {
+/// A server that answers every request with this body.
+pub fn listen(config: ServerConfig, body: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, config) = (listener.local_addr().unwrap(), Arc::new(config));
     thread::spawn(move || {
@@ -39,8 +40,8 @@ fn listen(config: ServerConfig) -> SocketAddr {
             let mut stream = StreamOwned::new(connection, stream.unwrap());
             let mut buffer = [0; 4096];
             if stream.read(&mut buffer).is_ok_and(|length| length > 0) {
-                let _gone =
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nsecret");
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _gone = stream.write_all(&[head.as_bytes(), body.as_bytes()].concat());
                 stream.conn.send_close_notify();
                 let _gone = stream.flush();
             }
@@ -52,7 +53,7 @@ fn listen(config: ServerConfig) -> SocketAddr {
 #[test]
 fn an_endpoint_is_believed_by_its_certificate_alone() {
     let (config, root) = server();
-    let address = listen(config);
+    let address = listen(config, "secret");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("root.pem");
     std::fs::write(&file, root).unwrap();

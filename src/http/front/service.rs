@@ -1,0 +1,194 @@
+//! The front as a service around the Actix application.
+
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_http::body::{BoxBody, EitherBody};
+use actix_http::{ConnectionType, HttpMessage, Payload, Request, Response};
+use actix_service::{Service, ServiceFactory};
+use actix_web::dev::{AppConfig, ServiceResponse};
+use arc_swap::{ArcSwap, Cache};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
+
+use super::{BACKSTOP, Front, Step, Trace, refuse};
+use crate::error::{Code, Error};
+use crate::http::connections::Connection;
+use crate::http::gate::Check;
+use crate::http::pipeline::Passage;
+use crate::http::surface::{Endpoint, Surface};
+
+type Answered = Response<EitherBody<Bytes, BoxBody>>;
+
+/// Makes a [`FrontService`] for each worker.
+pub struct FrontFactory<F> {
+    /// The front, shared by all workers.
+    pub front: Arc<Front>,
+    /// The Actix application behind it.
+    pub app: F,
+}
+
+/// The front as a service around the Actix application.
+pub struct FrontService<S> {
+    front: Arc<Front>,
+    /// The surface in force, looked at anew for each request and fetched anew only when it was swapped.
+    surface: RefCell<Cache<Arc<ArcSwap<Surface>>, Arc<Surface>>>,
+    app: Rc<S>,
+}
+
+impl<F> ServiceFactory<Request> for FrontFactory<F>
+where
+    F: ServiceFactory<
+            Request,
+            Config = AppConfig,
+            Response = ServiceResponse<BoxBody>,
+            Error = actix_web::Error,
+            InitError = (),
+        >,
+    F::Future: 'static,
+    F::Service: 'static,
+{
+    type Response = Answered;
+    type Error = actix_web::Error;
+    type Config = AppConfig;
+    type Service = FrontService<F::Service>;
+    type InitError = ();
+    type Future = LocalBoxFuture<'static, Result<Self::Service, ()>>;
+
+    fn new_service(&self, config: AppConfig) -> Self::Future {
+        let front = Arc::clone(&self.front);
+        let app = self.app.new_service(config);
+        let surface = RefCell::new(Cache::new(Arc::clone(&front.surface)));
+        async move { Ok(FrontService { front, surface, app: Rc::new(app.await?) }) }.boxed_local()
+    }
+}
+
+impl<S> Service<Request> for FrontService<S>
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error> + 'static,
+    S::Future: 'static,
+{
+    type Response = Answered;
+    type Error = actix_web::Error;
+    type Future =
+        Either<Ready<Result<Answered, actix_web::Error>>, LocalBoxFuture<'static, Result<Answered, actix_web::Error>>>;
+
+    actix_service::forward_ready!(app);
+
+    fn call(&self, mut request: Request) -> Self::Future {
+        let has_payload = !matches!(request.payload(), Payload::None);
+        let mut surface = self.surface.borrow_mut();
+        let surface = surface.load();
+        let (step, trace) = self.front.answer(surface, &request, has_payload, None);
+        match step {
+            Step::Answer(response) => Either::Left(ready(Ok(answered(response, &request, has_payload, &trace)))),
+            Step::Pass(passage) => {
+                let passed = pass(Arc::clone(&self.front), &*self.app, request, passage, trace);
+                Either::Right(async move { Ok(passed.await) }.boxed_local())
+            }
+            Step::Ask(check) => {
+                let (front, app, surface) = (Arc::clone(&self.front), Rc::clone(&self.app), Arc::clone(surface));
+                let asked = async move { Ok(ask(front, &*app, &surface, request, check, trace).await) };
+                Either::Right(asked.boxed_local())
+            }
+        }
+    }
+}
+
+/// An answer that is there at once.
+fn answered(mut response: Response<Bytes>, request: &Request, has_payload: bool, trace: &Trace) -> Answered {
+    if let Some(connection) = request.conn_data::<Arc<Connection>>() {
+        connection.heard(trace.started);
+    }
+    if has_payload {
+        // What is left, or what an `Upgrade` announced, must not be read as the next request.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response.map_body(|_, body| EitherBody::left(body))
+}
+
+/// Goes on into the application.
+fn pass<S>(
+    front: Arc<Front>,
+    app: &S,
+    request: Request,
+    passage: Box<Passage>,
+    trace: Trace,
+) -> impl Future<Output = Answered> + use<S>
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
+    S::Future: 'static,
+{
+    let endpoint = Arc::clone(&passage.endpoint);
+    request.extensions_mut().insert(passage);
+    let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
+    let work = app.call(request);
+    async move {
+        let _working = working;
+        front.wait(work, &endpoint, trace).await
+    }
+}
+
+/// Waits for the check of a credential, and takes the request from the start again: by the same surface, so that it comes to
+/// the same gate. Who has been checked is answered by what answers everybody.
+async fn ask<S>(
+    front: Arc<Front>,
+    app: &S,
+    surface: &Surface,
+    mut request: Request,
+    check: Check,
+    trace: Trace,
+) -> Answered
+where
+    S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
+    S::Future: 'static,
+{
+    let has_payload = !matches!(request.payload(), Payload::None);
+    let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
+    let checked = front.pipeline.check(check, trace.began).await;
+    drop(working);
+    let (step, trace) = front.answer(surface, &request, has_payload, Some(&checked));
+    match step {
+        Step::Answer(response) => answered(response, &request, has_payload, &trace),
+        Step::Pass(passage) => pass(front, app, request, passage, trace).await,
+        Step::Ask(_) => {
+            log::error!("a credential that was checked is still unknown");
+            let error = Error::new(Code::Internal, "the request failed; the log says why");
+            answered(refuse(&error, None, &trace), &request, has_payload, &trace)
+        }
+    }
+}
+
+impl Front {
+    /// Waits for the application. A panic in it, or work without an end, is answered like other errors.
+    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, mut trace: Trace) -> Answered
+    where
+        F: Future<Output = Result<ServiceResponse<BoxBody>, actix_web::Error>>,
+    {
+        let limits = &self.settings.limits;
+        let longest = limits.request_timeout.0 + limits.body_timeout.0 + BACKSTOP;
+        let failed = |log_line: &str, code: Code| {
+            if let Some(kept_back) = endpoint.said.may_say(Instant::now(), code) {
+                log::error!(kept_back; "{}: {log_line}", endpoint.route.path);
+            }
+            let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &trace);
+            response.map_body(|_, body| EitherBody::left(body))
+        };
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let mut response = match actix_rt::time::timeout(longest, work).await {
+            Ok(Ok(Ok(response))) => Response::from(response).map_body(|_, body| EitherBody::right(body)),
+            Ok(Ok(Err(error))) => failed(&format!("the application failed: {error}"), Code::Internal),
+            Ok(Err(_)) => failed("a middleware panicked", Code::Internal),
+            Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
+        };
+        self.finish(&mut response, Some(endpoint), &mut trace);
+        let outcome = if response.status().is_server_error() { "error" } else { "ok" };
+        let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
+        seconds.observe(trace.began.elapsed().as_secs_f64());
+        response
+    }
+}

@@ -1,0 +1,151 @@
+//! The gate: whom a route with `auth` lets in.
+//!
+//! It looks before it asks. What is known of a credential is known at once, and such a request is answered like any other, out
+//! of L1 where its route is shared. Only a credential that nobody here has seen lately is asked for; its request waits outside,
+//! and then begins anew. Whoever is not let in learns nothing of parameters, nor of what there is.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_http::header::HeaderValue;
+use futures_util::FutureExt;
+
+use super::headers::{self, Asked};
+use super::pipeline::Pipeline;
+use crate::auth::{Auth, Look};
+use crate::config::manifest::access::{Access, AuthMethod};
+use crate::error::{Code, Error};
+use crate::identity::Identity;
+
+/// How long a credential may be.
+const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
+
+/// What the gate says of a request.
+pub enum Door {
+    /// Who asks has all that the route wants.
+    Open(Arc<Identity>),
+    /// The credential must be asked for first.
+    Unknown(Check),
+}
+
+/// A credential that is to be asked for.
+pub struct Check {
+    method: AuthMethod,
+    credential: Box<[u8]>,
+}
+
+/// What came of it.
+pub struct Checked {
+    /// When the request came.
+    pub began: Instant,
+    outcome: Result<Arc<Identity>, Error>,
+}
+
+/// Looks at what a request shows, and at what came of asking for it, where that was done.
+///
+/// # Errors
+/// `unauthorized`, `credentials_invalid`, `credentials_expired`, `scope_missing`, `auth_unavailable`.
+pub fn look(auth: &Auth, access: &Access, asked: &Asked<'_>, checked: Option<&Checked>) -> Result<Door, Error> {
+    let credential = credential(&asked.authorization)?;
+    let identity = match checked {
+        Some(checked) => checked.outcome.clone()?,
+        None => match auth.look(access.method, credential, Instant::now()) {
+            Look::Known(known) => known?,
+            Look::Unknown => {
+                return Ok(Door::Unknown(Check { method: access.method, credential: credential.into() }));
+            }
+        },
+    };
+    if !identity.has_scopes(&access.scopes) {
+        return Err(Error::new(Code::ScopeMissing, format!("this route asks for: {}", access.scopes.join(" "))));
+    }
+    Ok(Door::Open(identity))
+}
+
+/// The one credential of a request (RFC 6750, section 2.1). In the query or in a body it is none: those are logged and kept.
+fn credential<'a>(authorization: &[&'a HeaderValue]) -> Result<&'a [u8], Error> {
+    let wrong = |detail: &'static str| Err(Error::new(Code::CredentialsInvalid, detail));
+    let line = match authorization {
+        [] => return Err(Error::new(Code::Unauthorized, "this path asks for Authorization: Bearer, and a credential")),
+        [line] => line,
+        _ => return wrong("Authorization stands there more than once"),
+    };
+    if line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"Bearer") {
+        return wrong("nothing follows Authorization: Bearer");
+    }
+    let Some(credential) = headers::bearer(line) else {
+        return wrong("Authorization must be Bearer, a space, and a credential");
+    };
+    if credential.len() > CREDENTIAL_BYTES_MAX {
+        return wrong("the credential is longer than 8192 bytes");
+    }
+    let is_of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    if credential.is_empty() || !credential.iter().all(is_of_token) {
+        return wrong("the credential has characters that none has");
+    }
+    Ok(credential)
+}
+
+impl Pipeline {
+    /// Has a credential checked, for a request that came then. It waits no longer than the request may, and only so many wait.
+    pub(super) async fn check(&self, check: Check, began: Instant) -> Checked {
+        let Some(_place) = self.admission.waiters.take(1) else {
+            let error = Error::new(Code::Overloaded, "as many requests as may are waiting");
+            return Checked { began, outcome: Err(error) };
+        };
+        let deadline = began + self.settings.limits.request_timeout.0;
+        let asking = AssertUnwindSafe(self.auth.ask(check.method, &check.credential, deadline)).catch_unwind();
+        let outcome = match tokio::time::timeout_at(deadline.into(), asking).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => {
+                log::error!("the check of a credential panicked");
+                Err(Error::new(Code::Internal, "the request failed; the log says why"))
+            }
+            Err(_) => Err(Error::new(Code::AuthUnavailable, "the credential could not be checked in time")),
+        };
+        Checked { began, outcome }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&'static str]) -> Result<String, (Code, String)> {
+        let lines: Vec<_> = lines.iter().map(|line| HeaderValue::from_static(line)).collect();
+        let lines: Vec<_> = lines.iter().collect();
+        let credential = credential(&lines).map_err(|error| (error.code, error.detail.into_owned()))?;
+        Ok(String::from_utf8(credential.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_credential_is_what_follows_bearer_in_the_only_line() {
+        for line in ["Bearer ms_abc.DEF-0~+/==", "bearer ms_abc.DEF-0~+/==", "BEARER   ms_abc.DEF-0~+/== "] {
+            assert_eq!(read(&[line]).as_deref(), Ok("ms_abc.DEF-0~+/=="), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_else_is_sent_is_told_what_is_wrong_with_it() {
+        let long: &'static str = format!("Bearer {}", "a".repeat(CREDENTIAL_BYTES_MAX + 1)).leak();
+        assert_eq!(read(&[]).unwrap_err().0, Code::Unauthorized);
+        for (lines, says) in [
+            (&["Bearer a", "Bearer a"][..], "more than once"),
+            (&["Basic YTpi"], "must be Bearer"),
+            (&["Bearer"], "nothing follows"),
+            (&["bearer  "], "nothing follows"),
+            (&[""], "must be Bearer"),
+            (&["Bearera"], "must be Bearer"),
+            (&["a"], "must be Bearer"),
+            (&["Bearer a b"], "characters"),
+            (&["Bearer a,b"], "characters"),
+            (&["Bearer \"a\""], "characters"),
+            (&[long], "longer than 8192"),
+        ] {
+            let (code, detail) = read(lines).unwrap_err();
+            assert_eq!(code, Code::CredentialsInvalid, "{lines:?}");
+            assert!(detail.contains(says), "{lines:?}: {detail}");
+        }
+    }
+}

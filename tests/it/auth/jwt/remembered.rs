@@ -1,0 +1,60 @@
+//! Checks that are remembered: for how long, and how many.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mainstay::auth::Look;
+use mainstay::auth::jwt::Tokens;
+use serde_json::json;
+
+use super::issuer::{Signer, claims, set};
+use super::tokens;
+use crate::support::{PATIENCE, wait_for};
+
+/// Tokens of one signer, whose keys are in a file.
+fn of(signer: &Signer, more: &[(&str, &str)]) -> Tokens {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.json");
+    std::fs::write(&path, set(&[signer.public()])).unwrap();
+    tokens(&[&[("jwks_file", path.to_str().unwrap())], more].concat()).0
+}
+
+/// Whether a check is remembered so long from now.
+fn is_remembered(tokens: &Tokens, token: &str, after: Duration) -> bool {
+    matches!(tokens.look(token.as_bytes(), Instant::now() + after), Look::Known(Ok(_)))
+}
+
+#[actix_rt::test]
+async fn a_check_counts_no_longer_than_its_token_and_no_longer_than_is_set() {
+    let signer = Signer::new("EdDSA", "a");
+    let tokens = of(&signer, &[("check_ttl", "60s"), ("leeway", "0s")]);
+    let now = claims(json!({}))["iat"].as_u64().unwrap();
+    let (short, long) = (signer.token(&claims(json!({ "exp": now + 30 }))), signer.token(&claims(json!({}))));
+    for token in [&short, &long] {
+        assert!(!is_remembered(&tokens, token, Duration::ZERO));
+        let asked = tokens.ask(token.as_bytes(), Instant::now() + PATIENCE).await.unwrap();
+        let Look::Known(Ok(known)) = tokens.look(token.as_bytes(), Instant::now()) else { panic!("not remembered") };
+        assert!(Arc::ptr_eq(&asked, &known));
+    }
+    assert!(!is_remembered(&tokens, &short, Duration::from_secs(30)));
+    assert!(!is_remembered(&tokens, &long, Duration::from_secs(60)));
+    // However slow the machine is, within the next few seconds.
+    assert!(is_remembered(&tokens, &long, Duration::from_secs(31)));
+    assert!(!is_remembered(&tokens, &format!("{long} "), Duration::ZERO));
+}
+
+#[actix_rt::test]
+async fn only_so_many_checks_are_remembered_and_none_of_what_was_refused() {
+    let signer = Signer::new("EdDSA", "a");
+    let tokens = of(&signer, &[("checked_max", "10")]);
+    let right: Vec<String> =
+        (0..40).map(|number| signer.token(&claims(json!({ "sub": number.to_string() })))).collect();
+    for token in &right {
+        tokens.ask(token.as_bytes(), Instant::now() + PATIENCE).await.unwrap();
+    }
+    let wrong = Signer::new("EdDSA", "a").token(&claims(json!({})));
+    tokens.ask(wrong.as_bytes(), Instant::now() + PATIENCE).await.unwrap_err();
+    assert!(!is_remembered(&tokens, &wrong, Duration::ZERO));
+    let remembered = || right.iter().filter(|token| is_remembered(&tokens, token, Duration::ZERO)).count();
+    wait_for("most to be forgotten", || (1..=10).contains(&remembered())).await;
+}

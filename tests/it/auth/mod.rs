@@ -1,0 +1,5 @@
+//! Who is let in, and that nobody sees what is another's.
+
+mod instances;
+mod jwt;
+mod keys;
