@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
-use crate::config::manifest::Source;
 use crate::database::maintenance::MaintenancePool;
 use crate::ramp;
 
@@ -45,7 +44,6 @@ impl Core {
 
     fn moves_money(&self) -> bool {
         let surface = self.surface.load();
-        let moves_money = |source: &Source| matches!(source, Source::Handler(name) if ramp::MONEY_HANDLERS.contains(&&**name));
-        surface.endpoints().any(|endpoint| moves_money(&endpoint.route.source))
+        surface.endpoints().any(|endpoint| ramp::moves_money(&endpoint.route.source))
     }
 }

@@ -31,6 +31,8 @@ const REPLAYED: &str = "idempotency-replayed";
 const KEY_BYTES_MAX: usize = 255;
 /// Statements of one pruning, each of which takes thousands of keys. What is left waits for the next.
 const PRUNE_ROUNDS_MAX: u32 = 100;
+/// The codes of [`once`].
+pub(super) const CODES: [Code; 3] = [Code::IdempotencyKeyMissing, Code::IdempotencyMismatch, Code::IdempotencyInFlight];
 /// The refusals that are an outcome.
 const REFUSALS: [Code; 3] = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound];
 

@@ -21,6 +21,7 @@ pub use migrations::{migrate, revert};
 
 use serde::de::DeserializeOwned;
 
+use crate::config::manifest::Source;
 use crate::error::{Code, Error};
 use crate::source::handler::{Call, Registry};
 
@@ -28,7 +29,12 @@ use crate::source::handler::{Call, Registry};
 const EURO: &str = "EUR";
 
 /// The handlers that move money, and keep what came of it by idempotency keys.
-pub const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
+const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
+
+/// Whether a route's source is one of those that move money.
+pub fn moves_money(source: &Source) -> bool {
+    matches!(source, Source::Handler(name) if MONEY_HANDLERS.contains(&&**name))
+}
 
 /// Adds the handlers of the reference application.
 pub fn register(registry: &mut Registry) {
@@ -39,7 +45,9 @@ pub fn register(registry: &mut Registry) {
     registry.add("ramp.fees.quote", fees::quote);
     registry.describe("ramp.fees.quote", fees::describe_quote());
     registry.add("ramp.transfers.create", transfers::create);
+    registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
+    registry.describe("ramp.transfers.get", transfers::describe_get());
 }
 
 /// The text of a parameter that a handler cannot do without.

@@ -5,6 +5,7 @@ use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::ledger::{self, Posting};
@@ -13,6 +14,7 @@ use super::{accounts, body, fees, idempotency, required};
 use crate::database::write::Abort;
 use crate::error::{Code, Error};
 use crate::source::Answer;
+use crate::source::description::{Description, Header, Response};
 use crate::source::handler::Call;
 
 /// What is asked for.
@@ -107,4 +109,64 @@ pub(super) async fn get(call: Call) -> Result<Answer, Error> {
     let found = call.read(async |conn| row.first::<(Transfer, bool)>(conn).await.optional()).await?;
     let (transfer, is_reversed) = found.ok_or_else(absent)?;
     Answer::json(&Shown { status: if is_reversed { "reversed" } else { "completed" }, transfer })
+}
+
+/// What [`create`] takes and gives.
+pub(super) fn describe_create() -> Description {
+    let request = json!({
+        "type": "object",
+        "required": ["to_account_id", "amount", "currency"],
+        "additionalProperties": false,
+        "properties": {
+            "to_account_id": { "type": "string", "format": "uuid", "description": "Who receives it." },
+            "amount": { "type": "integer", "format": "int64", "minimum": 1, "description": "What arrives, in minor units." },
+            "currency": { "type": "string", "description": "As /account/balances names it." },
+        },
+    });
+    let replayed = Header {
+        name: "Idempotency-Replayed",
+        summary: "true: this is the answer of the first request with this key.",
+        required: false,
+        schema: json!({ "const": "true" }),
+    };
+    let created = Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
+    let own = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound, Code::BodyInvalid, Code::ClaimInvalid];
+    Description {
+        summary: "Send money to another account",
+        details: "At once. The fee of the schedule `transfer` comes on top of the amount. A key that was refused stays refused: \
+                  who wants to try again later takes a new one.",
+        request: Some(request),
+        request_headers: vec![Header::idempotency_key(true)],
+        responses: vec![created],
+        codes: own.into_iter().chain(idempotency::CODES).collect(),
+    }
+}
+
+/// What [`get`] takes and gives.
+pub(super) fn describe_get() -> Description {
+    Description {
+        summary: "A transfer that the caller has sent or received",
+        responses: vec![Response::ok("The transfer.", schema())],
+        codes: vec![Code::NotFound, Code::ClaimInvalid],
+        ..Description::default()
+    }
+}
+
+fn schema() -> Value {
+    let id = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
+    let units = |description: &str| json!({ "type": "integer", "format": "int64", "description": description });
+    json!({
+        "type": "object",
+        "required": ["status", "id", "from_account_id", "to_account_id", "currency", "amount", "fee", "created_at"],
+        "properties": {
+            "status": { "enum": ["completed", "reversed"] },
+            "id": id("Its id."),
+            "from_account_id": id("Who has sent it."),
+            "to_account_id": id("Who has received it."),
+            "currency": { "type": "string" },
+            "amount": units("What has arrived, in minor units."),
+            "fee": units("What the sender has paid on top of it."),
+            "created_at": { "type": "string", "format": "date-time" },
+        },
+    })
 }
