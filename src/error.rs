@@ -185,13 +185,13 @@ pub struct Error {
     /// A sentence for the caller.
     pub detail: Cow<'static, str>,
     /// Headers of the response, beside those that the code brings.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Box<[(&'static str, String)]>,
 }
 
 impl Error {
     /// An error with a sentence for the caller.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), headers: Vec::new() }
+        Self { code, detail: detail.into(), headers: Box::default() }
     }
 }
 

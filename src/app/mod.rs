@@ -187,7 +187,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
-        let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
             nodes: NodePages::new(database.clone(), &settings.nodes),

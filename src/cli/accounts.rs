@@ -98,7 +98,13 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         return Ok(());
     }
     for account in accounts {
-        put(&format!("{}  {}  tier {}  {}", account.id, account.created_at.format("%F %TZ"), account.kyc_tier, account.name));
+        put(&format!(
+            "{}  {}  tier {}  {}",
+            account.id,
+            account.created_at.format("%F %TZ"),
+            account.kyc_tier,
+            account.name
+        ));
     }
     Ok(())
 }
@@ -107,7 +113,8 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
 fn connection(folder: &FolderArgs) -> Result<Pooled, Failure> {
     let mut conn = maintenance_connection(&folder.settings(Vec::new())?)?;
     if !accounts::are_there(&mut conn).map_err(Failure::new)? {
-        let sentence = "this database has no accounts yet: run `mainstay migrate` with a manifest that uses the built-in API";
+        let sentence =
+            "this database has no accounts yet: run `mainstay migrate` with a manifest that uses the built-in API";
         return Err(Failure::new(sentence));
     }
     Ok(conn)

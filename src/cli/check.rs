@@ -91,7 +91,10 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         && manifest.routes.iter().any(|route| ramp::moves_money(&route.source))
         && let Some(grants) = ramp::grants::grants(conn, &watches::unquoted(role)).map_err(Failure::new)?
     {
-        println!("{}: error: accounts and ledger: {role} may not use them; run `mainstay migrate`, or {grants}", file.display());
+        println!(
+            "{}: error: accounts and ledger: {role} may not use them; run `mainstay migrate`, or {grants}",
+            file.display()
+        );
         errors += 1;
     }
     summary(&manifest, errors, warnings);

@@ -1,4 +1,4 @@
-//! How callers prove who they are, what their session has seen, and where what needs the primary is sent.
+//! How callers prove who they are, and what their session has seen.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -113,14 +113,6 @@ pub struct ConsistencySettings {
     pub token_secret: Secret,
     pub token_ttl: Span,
     pub session_wait: Span,
-}
-
-/// `[forward]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
-pub struct ForwardSettings {
-    pub primary_origin: String,
 }
 
 /// `[openapi]`

@@ -21,9 +21,9 @@ pub struct RampSettings {
 impl RampSettings {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         match self.idempotency_retention.0 {
-            retention if retention < IDEMPOTENCY_RETENTION_MIN => {
-                Err(ConfigError::new("ramp.idempotency_retention: at least 24h, for as long clients may repeat a request"))
-            }
+            retention if retention < IDEMPOTENCY_RETENTION_MIN => Err(ConfigError::new(
+                "ramp.idempotency_retention: at least 24h, for as long clients may repeat a request",
+            )),
             _ => Ok(()),
         }
     }

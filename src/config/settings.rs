@@ -10,8 +10,9 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::auth::{AuthSettings, ConsistencySettings, ForwardSettings, OpenApiSettings};
+use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
 use super::failover::FailoverSettings;
+use super::forward::ForwardSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::ramp::RampSettings;
 use super::units::{Secret, Span, list};
@@ -521,6 +522,7 @@ impl Settings {
             None => self.nodes.check(&self.server.admin_token).and_then(|()| self.check_pace()),
         }?;
         self.overload.check()?;
+        self.forward.check(&self.limits)?;
         self.rate_limit.check()?;
         self.ramp.check()?;
         self.auth.check_tokens()

@@ -120,6 +120,7 @@ impl Pipeline {
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
         let Passage { endpoint, params, plan, identity, request_id, started, .. } = passage;
         let upstream = endpoint.producer.upstream();
+        let primary_origin = self.primary_origin_of(request, &endpoint, &plan);
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
             return HttpResponse::from(response).map_into_boxed_body();
@@ -135,16 +136,26 @@ impl Pipeline {
             }
             (Plan::Direct(consistency), upstream) => {
                 let work = async {
-                    match (upstream, body) {
-                        (Some(source), body) => {
+                    match (upstream, primary_origin) {
+                        (Some(source), _) => {
                             self.forward(request, source, &endpoint, &params, body, &request_id, started).await
                         }
-                        (None, body) => {
+                        (None, primary_origin) => {
                             let method = request.method().as_str();
-                            let call = self.call(params, method, body.whole(), consistency, None);
-                            let call = call.of(Arc::new(caller(request, identity)));
-                            let response = self.respond_direct(request, &endpoint, call, &request_id, started).await;
-                            HttpResponse::from(response).map_into_boxed_body()
+                            let call = self.call(params, method, Bytes::new(), consistency, None);
+                            let mut call = call.of(Arc::new(caller(request, identity)));
+                            match primary_origin {
+                                Some(group) => {
+                                    self.forward_strong(request, group, &endpoint, call, body, &request_id, started)
+                                        .await
+                                }
+                                None => {
+                                    call.body = body.whole();
+                                    let response =
+                                        self.respond_direct(request, &endpoint, call, &request_id, started).await;
+                                    HttpResponse::from(response).map_into_boxed_body()
+                                }
+                            }
                         }
                     }
                 };
@@ -244,7 +255,7 @@ impl Pipeline {
         Ok(response)
     }
 
-    async fn respond_direct(
+    pub(super) async fn respond_direct(
         self: &Arc<Self>,
         request: &HttpRequest,
         endpoint: &Arc<Endpoint>,

@@ -121,7 +121,7 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
         response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
         return response;
     }
-    match incoming(&request, payload, &passage, &pipeline.settings, &mut held).await {
+    match incoming(&request, payload, &passage, &pipeline, &mut held).await {
         Ok(body) => {
             let is_shared = matches!(passage.plan, Plan::Shared(_));
             let mut response = pipeline.into_inner().respond(&request, body, *passage).await;
@@ -158,14 +158,16 @@ async fn incoming(
     request: &HttpRequest,
     payload: web::Payload,
     passage: &Passage,
-    settings: &Settings,
+    pipeline: &Pipeline,
     held: &mut Share,
 ) -> Result<Incoming, Error> {
-    let is_passed_on = passage.endpoint.producer.upstream().is_some();
-    if is_passed_on && Incoming::streams(request, &settings.limits)? {
+    let Passage { endpoint, plan, .. } = passage;
+    let is_passed_on =
+        endpoint.producer.upstream().is_some() || pipeline.primary_origin_of(request, endpoint, plan).is_some();
+    if is_passed_on && Incoming::streams(request, &pipeline.settings.limits)? {
         return Ok(Incoming::Stream(payload));
     }
-    read_body(request, payload, settings, held).await.map(Incoming::Whole)
+    read_body(request, payload, &pipeline.settings, held).await.map(Incoming::Whole)
 }
 
 /// The whole body, inside the limits of length and time, and of what all bodies together may take up.

@@ -88,7 +88,9 @@ pub(super) async fn spend(conn: &mut AsyncPgConnection, id: Uuid, currency: &str
         None => return Ok(()),
         Some("per_transaction") => "more than the account may send at once",
         Some("per_day") => "more than the account may still send today (UTC)",
-        Some(_) => return Err(refused(format!("the account may not send {currency}; GET /account/kyc lists what it may"))),
+        Some(_) => {
+            return Err(refused(format!("the account may not send {currency}; GET /account/kyc lists what it may")));
+        }
     };
     Err(refused(format!("{amount} minor units of {currency} are {limit}; GET /account/kyc tells how much that is")))
 }

@@ -38,7 +38,9 @@ pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Optio
         TABLES.iter().map(|table| format!("has_table_privilege(oid, to_regclass('{table}'), 'SELECT')")).collect();
     wanted.push("has_table_privilege(oid, to_regclass('ramp.transfers'), 'INSERT')".to_owned());
     wanted.push("has_schema_privilege(oid, to_regnamespace('ramp')::oid, 'USAGE')".to_owned());
-    wanted.extend(FUNCTIONS.iter().map(|name| format!("has_function_privilege(oid, to_regprocedure('{name}')::oid, 'EXECUTE')")));
+    wanted.extend(
+        FUNCTIONS.iter().map(|name| format!("has_function_privilege(oid, to_regprocedure('{name}')::oid, 'EXECUTE')")),
+    );
     // Of what is not there, nothing is known, and all is missing.
     let lacking = format!(
         "SELECT quote_ident(rolname) AS name FROM pg_roles WHERE rolname = $1 AND NOT coalesce({}, false)",

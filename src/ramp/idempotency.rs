@@ -154,7 +154,8 @@ fn hash(request: &impl Serialize) -> Result<[u8; 32], Error> {
 impl Request<'_> {
     /// Claims the key, or finds what came of it. In flight is refused at once: who waited would hold a connection.
     async fn claim(&self, conn: &mut AsyncPgConnection) -> Result<Option<Outcome>, Abort> {
-        let in_flight = || Error::new(Code::IdempotencyInFlight, "a request with this Idempotency-Key is being worked on");
+        let in_flight =
+            || Error::new(Code::IdempotencyInFlight, "a request with this Idempotency-Key is being worked on");
         let claim = sql::claim(self.account_id, self.operation, self.key, self.hash.as_slice());
         let claim = diesel::select(claim).get_result::<String>(conn).await.map_err(|error| match error {
             QueryError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _) => accounts::nobody().into(),
@@ -180,7 +181,7 @@ impl Request<'_> {
         let headers = vec![(REPLAYED, "true".to_owned())];
         let outcome = match (outcome.parse(), REFUSALS.into_iter().find(|code| code.as_str() == outcome)) {
             (Ok(status), _) => Ok(Answer { status, headers, ..Answer::json_bytes(body) }),
-            (_, Some(code)) => Err(Error { headers, ..Error::new(code, String::from_utf8_lossy(&body).into_owned()) }),
+            (_, Some(code)) => Err(Error { headers: headers.into(), ..Error::new(code, String::from_utf8_lossy(&body).into_owned()) }),
             (_, None) => {
                 log::error!("an outcome is kept that this version does not know: {outcome}");
                 return Err(Error::new(Code::Internal, "what came of the first request cannot be read").into());

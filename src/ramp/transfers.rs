@@ -69,7 +69,9 @@ async fn send(conn: &mut AsyncPgConnection, sender: Uuid, wanted: &Wanted) -> Re
     let schedule = fees::find(conn, "transfer", currency).await?;
     let fee = schedule.map_or(Some(0), |schedule| schedule.fee(amount));
     let (Some(fee), Some(total)) = (fee, fee.and_then(|fee| amount.checked_add(fee))) else {
-        return Err(Error::new(Code::BodyInvalid, "amount is too large: with its fee it does not fit in 64 bits").into());
+        return Err(
+            Error::new(Code::BodyInvalid, "amount is too large: with its fee it does not fit in 64 bits").into()
+        );
     };
     let posting = |holder: String, amount| Posting { holder, currency, amount };
     let mut postings = vec![posting(sender.to_string(), -total), posting(to_account_id.to_string(), amount)];
@@ -129,7 +131,8 @@ pub(super) fn describe_create() -> Description {
         required: false,
         schema: json!({ "const": "true" }),
     };
-    let created = Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
+    let created =
+        Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
     let own = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound, Code::BodyInvalid, Code::ClaimInvalid];
     Description {
         summary: "Send money to another account",

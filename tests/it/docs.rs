@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
     "docs/decisions.md",
     "docs/errors.md",
     "docs/failover.md",
+    "docs/forwarding.md",
     "docs/ledger.md",
     "docs/manifest.md",
     "docs/operating.md",

@@ -10,6 +10,7 @@ mod database;
 mod docs;
 mod failover;
 mod failures;
+mod forward;
 mod http;
 mod instance;
 mod nodes;

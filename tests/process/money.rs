@@ -103,7 +103,8 @@ fn accounts_have_keys_balances_limits_and_transfers() {
     let site = Site::migrated(&cluster.primary, cluster.database(""));
     let (ada, bob, eve) = (site.customer("Ada"), site.customer("Bob"), site.customer("Eve"));
     site.fund(&ada, "AFRI", 5_000_000);
-    let check = mainstay(&["check", "--config", repository("config").to_str().unwrap()], &[("DATABASE_URL", &site.serving)]);
+    let check =
+        mainstay(&["check", "--config", repository("config").to_str().unwrap()], &[("DATABASE_URL", &site.serving)]);
     assert_eq!(check.code, Some(0), "{check:?}");
     let origin = site.serve();
 
@@ -153,7 +154,10 @@ fn accounts_are_made_with_their_keys_or_not_at_all() {
     let cluster = Cluster::shared();
     let bare = cluster.database("");
     let create = |name: &str, database: &str| {
-        mainstay(&["accounts", "create", "--name", name, "--json"], &[("DATABASE_URL", &cluster.primary.url("postgres", database))])
+        mainstay(
+            &["accounts", "create", "--name", name, "--json"],
+            &[("DATABASE_URL", &cluster.primary.url("postgres", database))],
+        )
     };
     let refused = create("Ada", &bare);
     assert_eq!((refused.code, refused.stderr.contains("mainstay migrate")), (Some(1), true), "{refused:?}");
@@ -233,7 +237,9 @@ fn whoever_is_killed_in_the_middle_each_key_has_one_effect() {
     });
     site.assert_sound();
     let told = told.into_inner().unwrap();
-    let outcomes = site.sql("SELECT key || '|' || outcome || '|' || coalesce(convert_from(body, 'UTF8'), '') FROM ramp.idempotency_keys");
+    let outcomes = site.sql(
+        "SELECT key || '|' || outcome || '|' || coalesce(convert_from(body, 'UTF8'), '') FROM ramp.idempotency_keys",
+    );
     assert_eq!(outcomes.lines().count(), told.len());
     let transfers = site.sql("SELECT id || '|' || amount FROM ramp.transfers");
     let transfers: HashMap<&str, &str> = transfers.lines().map(|line| line.split_once('|').unwrap()).collect();
