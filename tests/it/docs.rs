@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "README.md",
+    "docs/auth.md",
     "docs/caching.md",
     "docs/coherence.md",
     "docs/decisions.md",
