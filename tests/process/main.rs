@@ -29,3 +29,4 @@ mod serve;
 mod shadow;
 mod snapshot;
 mod support;
+mod tokens;
