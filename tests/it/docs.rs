@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
 const PAGES: [&str; 13] = [
@@ -55,7 +56,12 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn every_manifest_in_the_documents_is_one() {
     let text = read("docs/manifest.md");
     let handlers = ["ramp.fees.quote", "notes.create"];
-    let known = Known { handlers: &handlers, middlewares: &["cors", "demand-key"], version: "1" };
+    let known = Known {
+        handlers: &handlers,
+        middlewares: &["cors", "demand-key"],
+        version: "1",
+        account_reads: AccountReads::Strong,
+    };
     let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 6);
     for example in examples {
