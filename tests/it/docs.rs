@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
@@ -15,6 +15,7 @@ const PAGES: [&str; 12] = [
     "docs/failover.md",
     "docs/forwarding.md",
     "docs/manifest.md",
+    "docs/openapi.md",
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",

@@ -22,6 +22,7 @@ mod foreign;
 mod keys;
 mod load;
 mod local;
+mod openapi;
 mod operators;
 mod own_handlers;
 mod readme;

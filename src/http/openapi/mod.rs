@@ -76,12 +76,12 @@ impl Facts {
 
     /// Whether a caller may ask a route for a strong read that does not read so by itself.
     fn may_ask_strong(&self, route: &Route) -> bool {
-        route.consistency != Consistency::Strong
-            && match self.strong_header {
-                StrongHeader::Anyone => true,
-                StrongHeader::Authenticated => route.access.is_some(),
-                StrongHeader::Off => false,
-            }
+        route.consistency != Consistency::Strong && self.strong_header != StrongHeader::Off
+    }
+
+    /// Whether who asks for one shows a credential, on a route that asks for none.
+    fn asks_for_credentials(&self, route: &Route) -> bool {
+        route.access.is_none() && self.strong_header == StrongHeader::Authenticated && self.may_ask_strong(route)
     }
 }
 
