@@ -258,7 +258,12 @@ fn with_schema(schema: &[u8]) -> Result<mainstay::config::manifest::Manifest, St
     std::fs::write(dir.path().join("schemas/it.json"), schema).unwrap();
     let routes = "\n[[route]]\npath = \"/it\"\nhandler = \"h\"\nschema_file = \"schemas/it.json\"\n";
     std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
-    let known = mainstay::config::manifest::Known { handlers: &["h"], middlewares: &[], version: "1" };
+    let known = mainstay::config::manifest::Known {
+        handlers: &["h"],
+        middlewares: &[],
+        version: "1",
+        account_reads: mainstay::config::auth::AccountReads::Strong,
+    };
     let load = mainstay::config::manifest::Manifest::load(dir.path(), &known);
     load.map_err(|problems| problems[0].to_string().replace(dir.path().to_str().unwrap(), "DIR"))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest, Source};
 use mainstay::ramp;
 use mainstay::source::handler::Registry;
@@ -14,7 +15,12 @@ use super::{LOADED, PRIMARY};
 fn manifest() -> Manifest {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
-    let known = Known { handlers: &registry.names(), middlewares: &["cors"], version: "1" };
+    let known = Known {
+        handlers: &registry.names(),
+        middlewares: &["cors"],
+        version: "1",
+        account_reads: AccountReads::Strong,
+    };
     Manifest::load(Path::new("config"), &known).unwrap()
 }
 
