@@ -91,15 +91,11 @@ fn article(html: &mut Html, operation: &Operation<'_>) {
     if its.get("deprecated").is_some() {
         html.raw("<p><span class=\"badge\">deprecated</span> Look for another one.</p>\n");
     }
-    html.prose(text(its, "/summary")).prose(text(its, "/description"));
-    for (scheme, scopes) in list(its, "/security").flat_map(|requirement| members(requirement, "")) {
+    html.raw("<div class=\"summary\">").prose(text(its, "/summary")).raw("</div>\n").prose(text(its, "/description"));
+    for (scheme, _) in list(its, "/security").flat_map(|requirement| members(requirement, "")) {
         let credential = if scheme == "jwt" { "a signed token" } else { "an API key" };
         html.raw("<p><span class=\"badge\">authentication</span> <code>Authorization: Bearer</code> and ");
         html.text(credential);
-        let scopes: Vec<&str> = list(scopes, "").filter_map(Value::as_str).collect();
-        if !scopes.is_empty() {
-            html.raw(" with the scope <code>").text(&scopes.join(" ")).raw("</code>");
-        }
         html.raw(".</p>\n");
     }
     parameters(html, its);

@@ -5,7 +5,7 @@ mod gate;
 mod instances;
 mod jwt;
 mod keys;
-mod people;
+pub mod people;
 mod rates;
 mod rows;
 mod strong;
