@@ -6,7 +6,7 @@ mod instances;
 mod jwt;
 mod keys;
 mod leaks;
-mod people;
+pub mod people;
 mod rates;
 mod rows;
 mod strong;
