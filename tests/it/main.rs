@@ -15,5 +15,6 @@ mod instance;
 mod nodes;
 mod ramp;
 mod rooms;
+mod session;
 mod source;
 mod support;
