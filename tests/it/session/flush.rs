@@ -64,20 +64,21 @@ async fn a_commit_at_the_end_of_a_page_has_a_position_that_a_standby_comes_to() 
         })
         .await
     };
-    let mut ended = padded(64).await;
-    // What a transaction takes beside its padding, as the last one has shown.
-    let mut beside = 0;
+    // Long enough for the long form of a record's header, whose length depends on the padding's.
+    const PADDING_MIN: u64 = 512;
+    let mut ended = padded(PADDING_MIN).await;
+    // What a transaction takes beside its padding, as the last one within a page has shown.
+    let mut beside = None;
     for _ in 0..200 {
         let left = PAGE_BYTES - ended.lsn.0 % PAGE_BYTES;
-        let padding = left.checked_sub(beside).filter(|_| beside > 0).unwrap_or(64);
-        let before = ended;
+        let fits = beside.and_then(|beside| left.checked_sub(beside)).filter(|padding| *padding >= PADDING_MIN);
+        let (before, padding) = (ended, fits.unwrap_or(PADDING_MIN));
         ended = padded(padding).await;
         if ended.lsn.0 % PAGE_BYTES == 0 {
             break;
         }
-        let took = ended.lsn.0 - before.lsn.0;
-        let crossed = before.lsn.0 / PAGE_BYTES != ended.lsn.0 / PAGE_BYTES;
-        beside = if crossed { 0 } else { took.saturating_sub(padding) / 8 * 8 };
+        let is_within = before.lsn.0 / PAGE_BYTES == ended.lsn.0 / PAGE_BYTES;
+        beside = is_within.then(|| ended.lsn.0 - before.lsn.0 - padding);
     }
     assert_eq!(ended.lsn.0 % PAGE_BYTES, 0, "no commit ended with its page, so the test proves nothing");
     let insert = cluster.primary.psql(&name, "SELECT pg_current_wal_insert_lsn()").unwrap();
