@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "README.md",
     "docs/caching.md",
     "docs/coherence.md",
@@ -18,6 +18,7 @@ const PAGES: [&str; 11] = [
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",
+    "docs/sessions.md",
     "docs/upstream.md",
 ];
 
