@@ -60,13 +60,26 @@ impl Client {
         }
     }
 
-    /// An answer with whatever status.
-    pub async fn ask(&mut self, path: &str) -> Outcome<(u16, Reply)> {
-        timeout(PATIENCE, self.exchange(path)).await.map_err(|_| format!("GET {path} is not answered"))?
+    /// A request without a body that writes.
+    pub async fn post(&mut self, path: &str) -> Outcome<Reply> {
+        match self.in_time("POST", path).await? {
+            (200, reply) => Ok(reply),
+            (status, Reply { body, .. }) => Err(format!("POST {path}: {status} {body}").into()),
+        }
     }
 
-    async fn exchange(&mut self, path: &str) -> Outcome<(u16, Reply)> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+    /// An answer with whatever status.
+    pub async fn ask(&mut self, path: &str) -> Outcome<(u16, Reply)> {
+        self.in_time("GET", path).await
+    }
+
+    async fn in_time(&mut self, method: &str, path: &str) -> Outcome<(u16, Reply)> {
+        let exchange = timeout(PATIENCE, self.exchange(method, path)).await;
+        exchange.map_err(|_| format!("{method} {path} is not answered"))?
+    }
+
+    async fn exchange(&mut self, method: &str, path: &str) -> Outcome<(u16, Reply)> {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         let status = self.line().await?.split(' ').nth(1).unwrap_or_default().parse()?;
         let (mut cache_status, mut body_bytes) = (String::new(), 0);

@@ -1,5 +1,6 @@
 //! The throwaway Postgres behind Mainstay with its replica, and pgbench, which shows how fast it can be read.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use mainstay::local::{Postgres, PostgresOptions, ReplicaOptions, Scratch};
@@ -35,6 +36,11 @@ impl Database {
             INSERT INTO counters VALUES (1, 0)";
         database.postgres.psql("postgres", counters)?;
         Ok(database)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.postgres.server.port()).into()
     }
 
     /// A streaming replica, for as long as it is kept, and its URL.

@@ -23,6 +23,7 @@ mod database;
 mod failover;
 mod fetch;
 mod fleet;
+mod forward;
 mod hits;
 mod load;
 mod overload;
@@ -99,6 +100,7 @@ enum Part {
     Purge,
     Overload,
     Failover,
+    Forward,
 }
 
 impl Arguments {
@@ -118,6 +120,9 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os(forward::ROLE).is_some() {
+        return forward::serve();
+    }
     let arguments = Arguments::parse();
     let outcome = match &arguments.role {
         Some(Role::BareActix { port, answer }) => bare::serve(*port, answer).map(|()| ExitCode::SUCCESS),
@@ -155,7 +160,8 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     let purge = measure_part(arguments, Part::Purge, &mut report, || purge::measure(arguments, &work, &mainstay));
     let failover =
         measure_part(arguments, Part::Failover, &mut report, || failover::measure(arguments, &work, &mainstay));
-    report.facts = [fleet, purge, failover].concat();
+    let forward = measure_part(arguments, Part::Forward, &mut report, || forward::measure(arguments, &work, &database));
+    report.facts = [fleet, purge, failover, forward].concat();
     report.overload =
         measure_part(arguments, Part::Overload, &mut report, || overload::measure(arguments, &work, &mainstay));
 

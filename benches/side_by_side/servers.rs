@@ -172,10 +172,11 @@ pub fn tool(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// How `mainstay` is run: the binary, and what stands in its environment.
+/// How `mainstay` is run: the binary, its manifest, and what stands in its environment.
 #[derive(Clone)]
 pub struct Mainstay {
     binary: PathBuf,
+    routes: &'static str,
     environment: Vec<(&'static str, String)>,
 }
 
@@ -184,7 +185,12 @@ impl Mainstay {
     pub fn new(binary: &Path, database_url: &str) -> Self {
         let environment = [("DATABASE_URL", database_url), ("REGION", "bench"), ("ADMIN_TOKEN", ADMIN_TOKEN)];
         let environment = environment.map(|(name, value)| (name, value.to_owned())).into();
-        Self { binary: binary.to_owned(), environment }
+        Self { binary: binary.to_owned(), routes: ROUTES, environment }
+    }
+
+    /// With another manifest.
+    pub fn with_routes(self, routes: &'static str) -> Self {
+        Self { routes, ..self }
     }
 
     /// With one more setting.
@@ -214,7 +220,7 @@ impl Mainstay {
     }
 
     fn subcommand(&self, name: &str, site: &Site, runner: &[String]) -> Outcome<Command> {
-        site.write("routes.toml", ROUTES)?;
+        site.write("routes.toml", self.routes)?;
         let mut command = under(runner, &self.binary);
         // Settings in the caller's shell must not change what is measured.
         for (name, _) in env::vars_os() {

@@ -12,6 +12,7 @@ use crate::database::read::Role;
 use crate::database::status::NodeStatus;
 use crate::database::steps::Step;
 use crate::error::Error;
+use crate::nodes::node::{Node as Measured, Totals};
 
 /// Tells of the peers as of now.
 pub type Peers = Arc<dyn Fn() -> Vec<PeerStatus> + Send + Sync>;
@@ -45,6 +46,8 @@ struct Status<'a> {
     nodes: Vec<Node>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     peers: Vec<PeerStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary_origin: Option<PrimaryOrigin>,
     routes: usize,
     cache: Figures,
     bus: Bus,
@@ -78,6 +81,16 @@ struct Node {
     reads_failed: u64,
     connections: usize,
     connections_idle: usize,
+}
+
+/// Where strong requests are sent.
+#[derive(Serialize)]
+struct PrimaryOrigin {
+    endpoint: String,
+    breaker: &'static str,
+    latency_ms: Option<f64>,
+    answered: u64,
+    failed: u64,
 }
 
 /// What this instance has been told of changes.
@@ -123,6 +136,11 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
         },
         nodes: nodes.iter().map(node).collect(),
         peers: (desk.parts.peers)(),
+        primary_origin: pipeline
+            .upstreams
+            .primary_origin()
+            .and_then(|group| group.nodes().next())
+            .map(|node| primary_origin(node, now)),
         routes: desk.parts.surface.load().endpoints().count(),
         cache: figures(desk),
         bus: Bus {
@@ -154,6 +172,17 @@ fn node(node: &NodeStatus) -> Node {
         reads_failed: node.counts.failed,
         connections: node.pool.open,
         connections_idle: node.pool.idle,
+    }
+}
+
+fn primary_origin(node: &Measured, now: Instant) -> PrimaryOrigin {
+    let Totals { served, failed } = node.totals();
+    PrimaryOrigin {
+        endpoint: node.identity().endpoint.clone(),
+        breaker: node.breaker_state(now).as_str(),
+        latency_ms: node.latency().map(|latency| latency.as_secs_f64() * 1000.0),
+        answered: served,
+        failed,
     }
 }
 

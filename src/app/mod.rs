@@ -8,6 +8,7 @@ mod lead;
 mod listeners;
 mod outlook;
 mod peers;
+mod prune;
 mod purge;
 mod shutdown;
 mod snapshots;
@@ -188,7 +189,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
-        let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
             nodes: NodePages::new(database.clone(), &settings.nodes),
@@ -277,6 +278,9 @@ impl Server {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }
         core.complete_documents();
+        if core.pipeline.database.is_some() && capabilities.tells {
+            keep_running(&core, "the pruning of idempotency keys", Core::prune);
+        }
         Ok(Self {
             public_addr,
             admin_addr,

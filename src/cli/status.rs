@@ -55,6 +55,16 @@ fn print(status: &Value) {
             get("/reads_failed"),
         );
     }
+    if status.pointer("/primary_origin").is_some() {
+        println!(
+            "primary origin at {}: breaker {}, latency {} ms, {} answered, {} failed",
+            get("/primary_origin/endpoint"),
+            get("/primary_origin/breaker"),
+            rounded(status, "/primary_origin/latency_ms"),
+            get("/primary_origin/answered"),
+            get("/primary_origin/failed"),
+        );
+    }
     println!(
         "cache   {} entries, {} of {} bytes, {} fills under way, {} of {} tags",
         get("/cache/entries"),

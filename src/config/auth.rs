@@ -1,4 +1,4 @@
-//! How callers prove who they are, what their session has seen, and where what needs the primary is sent.
+//! How callers prove who they are, and what their session has seen.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,6 +27,45 @@ pub struct AuthSettings {
     pub issuer: String,
     #[serde(deserialize_with = "list")]
     pub audience: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub claims_settings: Vec<ClaimSetting>,
+}
+
+/// A setting of Postgres that says something of the caller, written `"app.account_id=sub"`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ClaimSetting {
+    /// The setting.
+    pub name: String,
+    /// The claim that is its value.
+    pub claim: String,
+}
+
+impl TryFrom<String> for ClaimSetting {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_word = |word: &str| {
+            word.starts_with(|c: char| c.is_ascii_lowercase())
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        };
+        // Postgres has no setting of its own with a dot; with these before it, extensions and procedural languages have.
+        let is_own =
+            |class: &str| !class.starts_with("pg_") && !matches!(class, "plpgsql" | "auto_explain" | "mainstay");
+        let split = text
+            .split_once('=')
+            .and_then(|(name, claim)| Some((name.trim(), name.trim().split_once('.')?, claim.trim())));
+        match split {
+            Some((name, (class, word), claim))
+                if is_word(class) && is_own(class) && is_word(word) && !claim.is_empty() =>
+            {
+                Ok(Self { name: name.to_owned(), claim: claim.to_owned() })
+            }
+            _ => Err(format!(
+                "{text:?} is not like \"app.account_id=sub\": a setting of your own, in lower case and with one dot, and a claim"
+            )),
+        }
+    }
 }
 
 /// The most that clocks may differ by. With more, `exp` would mean little.
@@ -145,14 +184,6 @@ impl ConsistencySettings {
         }
         Ok(())
     }
-}
-
-/// `[forward]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
-pub struct ForwardSettings {
-    pub primary_origin: String,
 }
 
 /// `[openapi]`

@@ -5,9 +5,11 @@
 
 pub mod auth;
 pub mod failover;
+pub mod forward;
 pub mod manifest;
 pub mod overload;
 pub mod param;
+pub mod ramp;
 pub mod settings;
 pub mod units;
 

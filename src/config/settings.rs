@@ -11,9 +11,11 @@ use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::auth::{AuthSettings, ConsistencySettings, ForwardSettings, OpenApiSettings};
+use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
 use super::failover::FailoverSettings;
+use super::forward::ForwardSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
+use super::ramp::RampSettings;
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
@@ -86,6 +88,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
+    /// The reference application.
+    pub ramp: RampSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -526,11 +530,13 @@ impl Settings {
             None => self.nodes.check(&self.server.admin_token).and_then(|()| self.check_pace()),
         }?;
         self.overload.check()?;
+        self.forward.check(&self.limits)?;
         self.rate_limit.check()?;
         self.auth.check_tokens()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
-        self.consistency.check(freshness, self.limits.request_timeout.0)
+        self.consistency.check(freshness, self.limits.request_timeout.0)?;
+        self.ramp.check()
     }
 
     /// Times that only mean something beside each other.

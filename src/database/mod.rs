@@ -21,6 +21,7 @@ pub mod node;
 pub mod pools;
 pub mod proof;
 pub mod read;
+pub mod row_settings;
 pub mod sampler;
 pub mod served;
 pub mod session;

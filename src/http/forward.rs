@@ -27,7 +27,7 @@ use crate::config::settings::{LimitSettings, Settings};
 use crate::error::{Code, Error};
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::body::{Body, Upload, Uploader};
-use crate::source::upstream::group::{Ask, Reply};
+use crate::source::upstream::group::{Ask, Group, Reply, Unanswered};
 use crate::source::upstream::headers::{is_loop, is_of_one_hop};
 
 /// A body up to this length is read before it is passed on, so that it can be sent again.
@@ -85,7 +85,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Passes a request on and answers with what comes back. A client that goes away takes its request to the upstream along.
+    /// Passes a request on to an upstream and answers with what comes back. A client that goes away takes its request along.
     #[expect(clippy::too_many_arguments, reason = "the parts of one request, each used once")]
     pub(super) async fn forward(
         &self,
@@ -97,46 +97,67 @@ impl Pipeline {
         request_id: &HeaderValue,
         started: Instant,
     ) -> HttpResponse {
-        let limits = &self.settings.limits;
-        let connection = request.conn_data::<Arc<Connection>>().cloned();
-        let (body, upload) = outgoing(incoming, request, limits);
-        // It streams through at the client's pace and the upstream's, so that it is no measure of how many may run, and must
-        // not keep others from the database. It only counts among those who wait.
-        let Some(_place) = self.admission.waiters.take(1) else {
-            let error = Error::new(Code::Overloaded, "too many requests are waiting");
-            let response = respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
-            return HttpResponse::from(response).map_into_boxed_body();
-        };
+        let (group, limits) = (source.group(), &self.settings.limits);
         let ask = Ask {
-            method: Method::from_bytes(request.method().as_str().as_bytes()).unwrap_or(Method::GET),
-            target: source.target(params),
-            headers: self.headers_for(source, request, request_id),
-            host: Some(request).filter(|_| source.group().config().forward_host).and_then(host),
-            body,
+            host: Some(request).filter(|_| group.config().forward_host).and_then(host),
             deadline: Instant::now() + limits.request_timeout.0,
-            upload_time: if upload.is_some() { limits.body_timeout.0 } else { Duration::ZERO },
+            ..self.onward(group, source.target(params), request, incoming, request_id)
         };
-        let outcome = tokio::select! {
-            outcome = source.group().ask(&ask) => outcome,
-            () = gone(connection.as_deref()) => Err(Error::new(Code::ClientGone, "the client has gone")),
-        };
+        let outcome = self.pass_on(group, &ask, request).await;
         let took = started.elapsed();
         let mut response = match outcome {
-            Ok(reply) => relay(reply, request, endpoint, source.group().config().idle_timeout, connection),
-            Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass)
-                .map_body(|_, body| BoxBody::new(body)),
+            Ok(reply) => {
+                let mut response = relay(reply, request, group.config().idle_timeout);
+                respond::mark_forwarded(&mut response, endpoint);
+                response
+            }
+            Err(unanswered) => refused(&unanswered.into(), endpoint, request_id),
         };
-        if upload.is_some_and(|upload| !upload.is_whole()) {
-            // The rest of the body must not be read as the next request.
-            response.head_mut().set_connection_type(ConnectionType::Close);
-        }
+        end_with_body(&mut response, &ask.body);
         respond::add_timing(&mut response, Some(took), started.elapsed());
         HttpResponse::from(response)
     }
 
+    /// A request as it goes on to one of a group, within the time for one try.
+    pub(super) fn onward(
+        &self,
+        group: &Group,
+        target: String,
+        request: &HttpRequest,
+        incoming: Incoming,
+        request_id: &HeaderValue,
+    ) -> Ask {
+        let limits = &self.settings.limits;
+        let body = outgoing(incoming, request, limits);
+        Ask {
+            method: Method::from_bytes(request.method().as_str().as_bytes()).unwrap_or(Method::GET),
+            target,
+            headers: self.headers_for(group, request, request_id),
+            host: None,
+            deadline: Instant::now() + group.config().try_timeout,
+            upload_time: if matches!(body, Body::Stream(_)) { limits.body_timeout.0 } else { Duration::ZERO },
+            body,
+        }
+    }
+
+    /// Passes a request on until its client has gone.
+    pub(super) async fn pass_on(&self, group: &Group, ask: &Ask, request: &HttpRequest) -> Result<Reply, Unanswered> {
+        // It streams through at the client's pace and the upstream's, so that it is no measure of how many may run, and must
+        // not keep others from the database. It only counts among those who wait.
+        let Some(_place) = self.admission.waiters.take(1) else {
+            return Err(Unanswered::Own(Error::new(Code::Overloaded, "too many requests are waiting")));
+        };
+        tokio::select! {
+            outcome = group.ask(ask) => outcome,
+            () = gone(request.conn_data::<Arc<Connection>>()) => {
+                Err(Unanswered::Own(Error::new(Code::ClientGone, "the client has gone")))
+            }
+        }
+    }
+
     /// The client's headers as the upstream gets them: without those of the connection, and with our word on where it comes
     /// from. What the client itself says of that is believed only where it has shown the origin secret.
-    fn headers_for(&self, source: &UpstreamSource, request: &HttpRequest, request_id: &HeaderValue) -> Head {
+    fn headers_for(&self, group: &Group, request: &HttpRequest, request_id: &HeaderValue) -> Head {
         let settings = &self.settings;
         let is_trusted = !settings.server.origin_secret.is_empty();
         let connection = || request.headers().get_all(header::CONNECTION).map(HeaderValue::as_bytes);
@@ -166,7 +187,7 @@ impl Pipeline {
         say(&X_FORWARDED_HOST, request.headers().get(header::HOST).map(HeaderValue::as_bytes));
         head.remove(X_REQUEST_ID.as_str());
         append(&mut head, X_REQUEST_ID.as_str(), request_id.as_bytes());
-        append(&mut head, header::VIA.as_str(), source.group().via().as_bytes());
+        append(&mut head, header::VIA.as_str(), group.via().as_bytes());
         head
     }
 }
@@ -189,13 +210,13 @@ fn append(head: &mut Head, name: &str, value: &[u8]) {
 
 /// The body for the upstream. One that streams is brought by a task of its own, which ends when the upstream has it or wants
 /// no more of it.
-fn outgoing(incoming: Incoming, request: &HttpRequest, limits: &LimitSettings) -> (Body, Option<Arc<Upload>>) {
+fn outgoing(incoming: Incoming, request: &HttpRequest, limits: &LimitSettings) -> Body {
     match incoming {
-        Incoming::Whole(bytes) => (Body::Whole(bytes), None),
+        Incoming::Whole(bytes) => Body::Whole(bytes),
         Incoming::Stream(payload) => {
             let (upload, uploader) = Upload::new(announced(request));
             actix_rt::spawn(bring(payload, uploader, limits.clone()));
-            (Body::Stream(Arc::clone(&upload)), Some(upload))
+            Body::Stream(upload)
         }
     }
 }
@@ -226,21 +247,31 @@ async fn bring(mut payload: web::Payload, uploader: Uploader, limits: LimitSetti
 }
 
 /// Waits until the client has closed its side.
-async fn gone(connection: Option<&Connection>) {
+async fn gone(connection: Option<&Arc<Connection>>) {
     match connection {
         Some(connection) => connection.gone().await,
         None => std::future::pending().await,
     }
 }
 
-/// The response of an upstream's answer.
-fn relay(
-    reply: Reply,
-    request: &HttpRequest,
-    endpoint: &Endpoint,
-    idle_timeout: Duration,
-    connection: Option<Arc<Connection>>,
-) -> Response<BoxBody> {
+/// The response of an error before anything was answered.
+pub(super) fn refused(error: &Error, endpoint: &Endpoint, request_id: &HeaderValue) -> Response<BoxBody> {
+    let response = respond::from_error(error, endpoint, request_id, CacheStatus::Bypass);
+    response.map_body(|_, body| BoxBody::new(body))
+}
+
+/// Ends the connection after an answer to a request whose body has not all come: the rest must not be read as the next request.
+pub(super) fn end_with_body(response: &mut Response<BoxBody>, body: &Body) {
+    if let Body::Stream(upload) = body
+        && !upload.is_whole()
+    {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+}
+
+/// The response of an answer that was waited for.
+pub(super) fn relay(reply: Reply, request: &HttpRequest, idle_timeout: Duration) -> Response<BoxBody> {
+    let connection = request.conn_data::<Arc<Connection>>().cloned();
     let status = StatusCode::from_u16(reply.response.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let head = reply.response.headers().clone();
     // A length beside chunks says nothing (RFC 9112, section 6.3).
@@ -267,7 +298,6 @@ fn relay(
             response.headers_mut().append(name, value);
         }
     }
-    respond::mark_forwarded(&mut response, endpoint);
     response
 }
 

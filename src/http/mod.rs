@@ -17,6 +17,7 @@ pub mod middleware;
 pub mod nodes;
 pub mod openapi;
 pub mod pipeline;
+pub mod primary_origin;
 pub mod problem;
 pub mod rate_limit;
 pub mod resolve;

@@ -20,7 +20,7 @@ use super::headers::{Asked, X_ORIGIN_VERIFY};
 use super::hot::Hot;
 use super::middleware::Next;
 use super::nodes::NodePages;
-use super::rate_limit::Rates;
+use super::rate_limit::{Rated, Rates};
 use super::respond::{self, CacheStatus};
 use super::session::{Session, Sessions};
 use super::shadow::Shadows;
@@ -36,6 +36,7 @@ use crate::cache::variants::Encoding;
 use crate::config::param::Params;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
+use crate::database::row_settings::RowSettings;
 use crate::database::write::in_doubt;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
@@ -56,8 +57,12 @@ pub struct Passage {
     pub plan: Plan,
     /// Who asks, where the answer is for them alone.
     pub identity: Option<Arc<Identity>>,
-    /// Where they ask from, where that is counted.
+    /// What is said of them to the database.
+    pub rows: RowSettings,
+    /// Where they ask from, where that is still to be counted.
     pub client: Option<Client>,
+    /// What was counted already.
+    pub rated: Rated,
     /// Its id.
     pub request_id: HeaderValue,
     /// When its header was read.
@@ -121,8 +126,9 @@ pub struct Pipeline {
 impl Pipeline {
     /// Answers a request that L1 did not.
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
-        let Passage { endpoint, params, plan, identity, request_id, started, .. } = passage;
+        let Passage { endpoint, params, plan, identity, rows, request_id, started, .. } = passage;
         let upstream = endpoint.producer.upstream();
+        let primary_origin = self.primary_origin_of(request, &endpoint, &plan);
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
             let response = respond::from_error(&error, &endpoint, &request_id, CacheStatus::Bypass);
             return HttpResponse::from(response).map_into_boxed_body();
@@ -138,18 +144,36 @@ impl Pipeline {
             }
             (Plan::Direct(consistency), upstream) => {
                 let work = async {
-                    match (upstream, body) {
-                        (Some(source), body) => {
+                    match (upstream, primary_origin) {
+                        (Some(source), _) => {
                             self.forward(request, source, &endpoint, &params, body, &request_id, started).await
                         }
-                        (None, body) => {
+                        (None, primary_origin) => {
                             let method = request.method().as_str();
                             let session = self.sessions.of(request, consistency, identity.as_ref());
-                            let call = self.call(params, method, body.whole(), consistency, session.seen);
-                            let call = call.of(Arc::new(caller(request, identity)));
-                            let response =
-                                self.respond_direct(request, &endpoint, call, &session, &request_id, started).await;
-                            HttpResponse::from(response).map_into_boxed_body()
+                            let call = self.call(params, method, Bytes::new(), consistency, session.seen);
+                            let mut call = call.of(Arc::new(caller(request, identity, rows)));
+                            match primary_origin {
+                                Some(group) => {
+                                    let forward = self.forward_strong(
+                                        request,
+                                        group,
+                                        &endpoint,
+                                        call,
+                                        &session,
+                                        body,
+                                        &request_id,
+                                        started,
+                                    );
+                                    forward.await
+                                }
+                                None => {
+                                    call.body = body.whole();
+                                    let response =
+                                        self.respond_direct(request, &endpoint, call, &session, &request_id, started);
+                                    HttpResponse::from(response.await).map_into_boxed_body()
+                                }
+                            }
                         }
                     }
                 };
@@ -249,7 +273,7 @@ impl Pipeline {
         Ok(response)
     }
 
-    async fn respond_direct(
+    pub(super) async fn respond_direct(
         self: &Arc<Self>,
         request: &HttpRequest,
         endpoint: &Arc<Endpoint>,
@@ -332,11 +356,11 @@ impl Pipeline {
 }
 
 /// Who asks, with what was sent along, but for what only this server must know.
-fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>) -> Caller {
+fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>, rows: RowSettings) -> Caller {
     let is_secret = |name: &HeaderName| *name == header::AUTHORIZATION || *name == X_ORIGIN_VERIFY;
     let headers = request.headers().iter().filter(|(name, _)| !is_secret(name));
     let headers = headers.map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect();
-    Caller { identity, headers }
+    Caller { identity, headers, rows }
 }
 
 /// Runs what may write to its end, or to its deadline, also where its client goes away. A transaction that is dropped is rolled

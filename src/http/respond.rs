@@ -223,6 +223,17 @@ pub fn mark_forwarded<B>(response: &mut Response<B>, endpoint: &Endpoint) {
     head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(endpoint.producer.detail()));
 }
 
+/// Says of the answer of the primary's region who has passed it on, and that nobody keeps it. What its own cache had to do with
+/// it, it has said itself.
+pub fn mark_strong_forwarded<B>(response: &mut Response<B>, endpoint: &Endpoint, via: HeaderValue) {
+    let head = response.headers_mut();
+    head.insert(header::CACHE_CONTROL, uncached(endpoint));
+    head.append(header::VIA, via);
+    if !head.contains_key(headers::CACHE_STATUS) {
+        head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(""));
+    }
+}
+
 /// The response of an error on a known route.
 pub fn from_error(
     error: &Error,
@@ -260,10 +271,20 @@ fn uncached(endpoint: &Endpoint) -> HeaderValue {
 
 /// Adds where the time went.
 pub fn add_timing<B>(response: &mut Response<B>, source: Option<Duration>, total: Duration) {
-    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
     let text = match source {
         Some(source) => format!("source;dur={:.1}, total;dur={:.1}", ms(source), ms(total)),
         None => format!("total;dur={:.1}", ms(total)),
     };
     response.headers_mut().append(headers::SERVER_TIMING, headers::value(text));
+}
+
+/// Adds how long the primary's region was waited for, by the region that did. Where the time went there, it has said itself.
+pub fn add_forward_timing<B>(response: &mut Response<B>, region: &str, waited: Duration, total: Duration) {
+    // A quoted string of HTTP escapes what one of Rust does, in printable ASCII, which a region's name is.
+    let text = format!("forward;desc={region:?};dur={:.1}, total;dur={:.1}", ms(waited), ms(total));
+    response.headers_mut().append(headers::SERVER_TIMING, headers::value(text));
+}
+
+fn ms(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
 }

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub upstream_retries: IntCounterVec,
     /// 1 while every endpoint of an upstream has failed.
     pub upstream_out: IntGaugeVec,
+    /// Strong requests that were to be sent to the primary's region.
+    pub forwarded: IntCounterVec,
     /// Credentials that were looked at.
     pub auth_checks: IntCounterVec,
     /// Answers of upstreams that were compared with the query which is to take their place.
@@ -172,6 +174,11 @@ impl Metrics {
                 &["upstream", "outcome"],
             )?,
             upstream_out: gauges("upstream_out", "1 while every endpoint of the upstream has failed.", &["upstream"])?,
+            forwarded: counters(
+                "forwarded_total",
+                "Strong requests for the primary's region, by what became of them: answered, run_here, failed.",
+                &["outcome"],
+            )?,
             auth_checks: counters(
                 "auth_checks_total",
                 "Credentials looked at, by result: remembered, accepted, refused, stale, unavailable.",

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 15] = [
     "README.md",
+    "docs/auth.md",
     "docs/caching.md",
     "docs/coherence.md",
     "docs/decisions.md",
     "docs/errors.md",
     "docs/failover.md",
+    "docs/forwarding.md",
+    "docs/ledger.md",
     "docs/manifest.md",
     "docs/operating.md",
     "docs/overload.md",

@@ -41,6 +41,12 @@ fn a_configuration_that_cannot_be_run_with_is_64_and_names_its_key() {
         ("", &[("DATABASE_URL", "mysql://u@h/d")], &["database.url"]),
         ("[server]\ntls_cert_file = \"/c.pem\"\n", &[], &["server.tls_cert_file", "server.tls_key_file"]),
         ("[server]\ntls_cert_file = \"/c.pem\"\ntls_key_file = \"/k.pem\"\n", &[], &["server.tls_cert_file", "/c.pem"]),
+        ("", &[("PRIMARY_ORIGIN", "origin.example:443")], &["forward.primary_origin", "http or https"]),
+        (
+            "[forward]\ntls_ca_file = \"/r.pem\"\n",
+            &[("PRIMARY_ORIGIN", "https://origin.example")],
+            &["forward.tls_ca_file", "/r.pem"],
+        ),
         ("[failover]\nmax_age = \"300s\"\n", &[("MODE", "failover")], &["failover.max_age", "300s"]),
         ("[failover]\nmax_age = \"300900ms\"\n", &[("MODE", "failover")], &["failover.max_age"]),
         ("", &[("MODE", "failover"), ("FAILOVER_SOURCE", "writes")], &["failover.source"]),

@@ -34,8 +34,8 @@ pub(super) struct Region {
     pub origin: Origin,
     pub redis: Option<Redis>,
     pub replica: Postgres,
-    /// The way to the primary, where it is far.
-    _far: Option<Proxy>,
+    /// The ways to the primary and to the origin there, where they are far.
+    _far: [Option<Proxy>; 2],
 }
 
 /// A region's databases, before its origin runs.
@@ -61,9 +61,10 @@ impl World {
         let program = std::env::current_exe().map_err(Failure::new)?;
         let config = std::path::absolute(&args.folder.dir).map_err(Failure::new)?;
         let site = Site { dir, args, settings: &settings, program, config };
-        let regions = names.into_iter().enumerate();
-        let regions: Vec<Region> =
-            regions.map(|(index, name)| site.region(&primary, name, index)).collect::<Result<_, _>>()?;
+        let mut regions: Vec<Region> = Vec::new();
+        for (index, name) in names.into_iter().enumerate() {
+            regions.push(site.region(&primary, name, index, regions.first())?);
+        }
         let failover = site.failover(&regions)?;
         let edges = if args.edge { regions.iter().enumerate() } else { [].iter().enumerate() };
         let edges = edges.map(|(index, region)| site.edge(region, &failover, index)).collect::<Result<_, _>>()?;
@@ -103,10 +104,17 @@ impl Site<'_> {
         if self.args.regions.is_empty() { self.dir.join(server) } else { self.dir.join(region).join(server) }
     }
 
-    fn region(&self, primary: &Postgres, name: String, index: usize) -> Result<Region, Failure> {
+    /// A region that is far from the first one, where that is another.
+    fn region(
+        &self,
+        primary: &Postgres,
+        name: String,
+        index: usize,
+        first: Option<&Region>,
+    ) -> Result<Region, Failure> {
         let said = if self.args.regions.is_empty() { String::new() } else { format!(" in {name}") };
         step(&format!("starting a streaming replica{said}"));
-        let Stores { redis, replica, far } = self.stores(primary, &name, index > 0)?;
+        let Stores { redis, replica, far } = self.stores(primary, &name, first.is_some())?;
         if redis.is_none() {
             step("redis-server is not installed: there is no shared cache");
         }
@@ -115,22 +123,22 @@ impl Site<'_> {
         if let Some(far) = &far {
             primary_url = format!("postgres://{ROLE}@{}/{DATABASE}", far.address());
         }
+        let far_origin = first.map(|first| distant(first.origin.public)).transpose()?;
+        let primary_origin = far_origin.as_ref().map(|far| format!("http://{}", far.address())).unwrap_or_default();
         let options = self
             .origin(&self.place(&name, "origin"), near(self.args.bind, index), near(self.args.admin, index))
             .env("REGION", &name)
             .env("DATABASE_URL", &primary_url)
             .env("DATABASE_READ_REPLICA_URL", &replica.url(ROLE, DATABASE))
+            .env("PRIMARY_ORIGIN", &primary_origin)
             .env("REDIS_URL", &redis.as_ref().map(Redis::url).unwrap_or_default());
         let origin = Origin::start(&options).map_err(Failure::new)?;
-        Ok(Region { name, origin, redis, replica, _far: far })
+        Ok(Region { name, origin, redis, replica, _far: [far, far_origin] })
     }
 
     fn stores(&self, primary: &Postgres, region: &str, is_far: bool) -> Result<Stores, Failure> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, primary.server.port()));
-        let far = is_far.then(|| Proxy::start(address)).transpose().map_err(Failure::new)?;
-        if let Some(far) = &far {
-            far.set_delay(DISTANCE);
-        }
+        let far = is_far.then(|| distant(address)).transpose()?;
         let options = ReplicaOptions {
             upstream: far.as_ref().map(Proxy::address),
             application_name: Some(region.to_owned()),
@@ -181,10 +189,11 @@ impl Site<'_> {
 
     /// An origin with the environment of this process, as far as that does not name databases.
     fn origin(&self, dir: &Path, bind: SocketAddr, admin: SocketAddr) -> OriginOptions {
-        const OURS: [&str; 8] = [
+        const OURS: [&str; 9] = [
             "DATABASE_URL",
             "DATABASE_READ_REPLICA_URL",
             "DATABASE_DIRECT_URL",
+            "PRIMARY_ORIGIN",
             "REDIS_URL",
             "REGION",
             "MODE",
@@ -211,6 +220,13 @@ impl Site<'_> {
         let tokens = self.settings.server.admin_token.list();
         tokens.first().map_or_else(|| ADMIN_TOKEN.to_owned(), |token| token.expose().to_owned())
     }
+}
+
+/// The way to an address that is an ocean away.
+fn distant(address: SocketAddr) -> Result<Proxy, Failure> {
+    let way = Proxy::start(address).map_err(Failure::new)?;
+    way.set_delay(DISTANCE);
+    Ok(way)
 }
 
 /// Names of regions are names of directories, too.

@@ -278,6 +278,9 @@ fn validate(
     check_methods(&raw.methods, is_upstream)?;
     let access = access(raw.auth, raw.scopes.clone(), raw.shared)?;
     let is_one_callers = raw.is_one_callers();
+    if raw.rate_limit.per_key.is_some() && !matches!(raw.auth, RawAuth::Key) {
+        return Err("rate_limit.per_key is for routes with auth = \"key\"".to_owned());
+    }
     if let Some(unknown) = raw.middlewares.iter().find(|name| !known.middlewares.contains(&name.as_str())) {
         return Err(format!("no middleware is called {unknown:?}; there are: {}", known.middlewares.join(", ")));
     }

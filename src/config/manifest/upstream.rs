@@ -15,6 +15,13 @@ use crate::config::units::Span;
 const ENDPOINTS_MAX: usize = 32;
 /// More retries than could help: each is within the request's deadline.
 const RETRIES_MAX: u32 = 5;
+/// How long an idle connection is kept: less than common servers keep theirs (5 s), so that no request is written into a
+/// connection that is just being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// The longest pause within the body of an answer, where nothing else is said.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the origin in the primary's region is called among upstreams.
+pub const PRIMARY_ORIGIN: &str = "primary-origin";
 /// The parameter that is the whole query. No declared one can be called so.
 pub const WHOLE_QUERY: &str = "?";
 
@@ -35,6 +42,8 @@ pub struct Upstream {
     pub retries: u32,
     /// Retries as a share of requests, so that an upstream in trouble does not get a multiple of its load.
     pub retry_budget: f64,
+    /// How long an idle connection to an endpoint is kept.
+    pub keep_alive: Duration,
     /// Whether the upstream sees the client's `Host`; else its endpoint's own.
     pub forward_host: bool,
     /// Bytes of an answer that is kept whole; `None`: `limits.response_bytes_max`.
@@ -82,10 +91,14 @@ pub(super) struct RawShadow {
 
 impl Upstream {
     pub(super) fn new(name: String, raw: RawUpstream, manifest: &Path, line: usize) -> Result<Self, String> {
+        if name == PRIMARY_ORIGIN {
+            return Err("that is what PRIMARY_ORIGIN is called; give it another name".to_owned());
+        }
         if raw.endpoints.is_empty() || raw.endpoints.len() > ENDPOINTS_MAX {
             return Err(format!("endpoints: 1 to {ENDPOINTS_MAX} URLs"));
         }
-        let endpoints = raw.endpoints.iter().map(|url| endpoint(url)).collect::<Result<Vec<_>, _>>()?;
+        let endpoints = raw.endpoints.iter().map(|url| base_url(url)).collect::<Result<Vec<_>, _>>();
+        let endpoints = endpoints.map_err(|reason| format!("endpoint {reason}"))?;
         if let Some((at, twice)) =
             endpoints.iter().enumerate().find(|(at, url)| endpoints.iter().take(*at).any(|other| other == *url))
         {
@@ -108,9 +121,10 @@ impl Upstream {
             endpoints,
             connect_timeout: span("connect_timeout", raw.connect_timeout, Duration::from_secs(1))?,
             try_timeout: span("try_timeout", raw.try_timeout, Duration::from_secs(5))?,
-            idle_timeout: span("idle_timeout", raw.idle_timeout, Duration::from_secs(10))?,
+            idle_timeout: span("idle_timeout", raw.idle_timeout, IDLE_TIMEOUT)?,
             retries,
             retry_budget,
+            keep_alive: KEEP_ALIVE,
             forward_host: raw.forward_host,
             response_bytes_max: raw.response_bytes_max,
             tls_ca_file: raw.tls_ca_file.map(|file| beside(manifest, &file)),
@@ -119,19 +133,22 @@ impl Upstream {
     }
 }
 
-/// An endpoint's URL. Its path stands before a route's, so it has no slash at its end.
-fn endpoint(text: &str) -> Result<Url, String> {
-    let wrong = |what: &str| format!("endpoint {text:?}: {what}");
+/// The URL of a server. Its path stands before that of each request, so it has no slash at its end.
+///
+/// # Errors
+/// The URL and what is wrong with it.
+pub fn base_url(text: &str) -> Result<Url, String> {
+    let wrong = |what: &str| format!("{text:?}: {what}");
     let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("http or https"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         // It would stand in logs and in metrics.
-        return Err(format!("endpoint of {}: a URL has no place for a password", url.host_str().unwrap_or_default()));
+        return Err(format!("{}: a URL has no place for a password", url.host_str().unwrap_or_default()));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("a URL without ? and #, since the route's path and query follow"));
+        return Err(wrong("a URL without ? and #, since path and query of the request follow"));
     }
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);

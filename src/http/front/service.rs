@@ -21,6 +21,7 @@ use crate::http::connections::Connection;
 use crate::http::gate::Check;
 use crate::http::pipeline::Passage;
 use crate::http::surface::{Endpoint, Surface};
+use crate::http::{headers, primary_origin};
 
 type Answered = Response<EitherBody<Bytes, BoxBody>>;
 
@@ -185,7 +186,11 @@ impl Front {
             Ok(Err(_)) => failed("a middleware panicked", Code::Internal),
             Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
         };
+        let answered_by = primary_origin::answered_by(&mut response);
         self.finish(&mut response, Some(endpoint), &mut trace);
+        if let Some(region) = answered_by {
+            response.headers_mut().insert(headers::X_REGION, region);
+        }
         let outcome = if response.status().is_server_error() { "error" } else { "ok" };
         let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
         seconds.observe(trace.began.elapsed().as_secs_f64());

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 /// Chunks that wait for the upstream to take them; the client is not read meanwhile.
 const WAITING_MAX: usize = 2;
@@ -18,6 +18,38 @@ pub enum Body {
     Whole(Bytes),
     /// What its [`Uploader`] brings, once.
     Stream(Arc<Upload>),
+}
+
+impl Body {
+    /// Whether all of it is still to be had: it is kept, or nothing of it was sent.
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(upload) => !upload.has_begun(),
+        }
+    }
+
+    /// All of it, where nothing of it was sent. `grow` says whether so many more bytes may be held.
+    ///
+    /// # Errors
+    /// `overloaded`, or why it did not come. Cancelling loses it.
+    pub async fn take_back(&self, mut grow: impl FnMut(usize) -> bool) -> Result<Bytes, Error> {
+        let upload = match self {
+            Self::Whole(bytes) => return Ok(bytes.clone()),
+            Self::Stream(upload) => upload,
+        };
+        let (mut chunks, mut body) = (upload.chunks.lock().await, BytesMut::new());
+        while let Some(chunk) = chunks.recv().await {
+            if !grow(chunk.len()) {
+                return Err(Error::new(Code::Overloaded, "as many bodies as may are being read"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        match upload.trouble() {
+            None if upload.is_whole() => Ok(body.freeze()),
+            trouble => Err(trouble.unwrap_or_else(|| Error::new(Code::BodyIncomplete, "the body broke off"))),
+        }
+    }
 }
 
 /// A body on its way.

@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::error::Error as _;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,18 +12,17 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, retry};
 use rustls::ClientConfig;
 
+use crate::config::manifest::upstream::Upstream;
 use crate::database::target::TlsMode;
 use crate::database::tls;
 
-/// How long an idle connection is kept: less than common servers keep theirs (5 s), so that no request is written into a
-/// connection that is just being closed.
-const IDLE_TIME: Duration = Duration::from_secs(4);
 /// Idle connections to one endpoint that a worker keeps.
 const IDLE_MAX: usize = 64;
 
 /// What clients of one upstream have in common.
 pub(super) struct Shape {
     connect_timeout: Duration,
+    keep_alive: Duration,
     tls: ClientConfig,
 }
 
@@ -33,13 +31,16 @@ thread_local! {
 }
 
 impl Shape {
-    /// The shape of clients that trust these roots, or the system's.
+    /// The shape of clients for an upstream's endpoints.
     ///
     /// # Errors
     /// What is wrong with the roots, in a sentence.
-    pub(super) fn new(connect_timeout: Duration, has_tls: bool, roots_file: Option<&Path>) -> Result<Self, String> {
-        let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots_file)? } else { tls::no_roots()? };
-        Ok(Self { connect_timeout, tls })
+    pub(super) fn new(config: &Upstream) -> Result<Self, String> {
+        let Upstream { endpoints, connect_timeout, keep_alive, tls_ca_file, .. } = config;
+        let has_tls = endpoints.iter().any(|url| url.scheme() == "https");
+        let tls =
+            if has_tls { tls::client_config(TlsMode::VerifyFull, tls_ca_file.as_deref())? } else { tls::no_roots()? };
+        Ok(Self { connect_timeout: *connect_timeout, keep_alive: *keep_alive, tls })
     }
 
     /// The client of this thread.
@@ -64,7 +65,7 @@ impl Shape {
         Client::builder()
             .tls_backend_preconfigured(self.tls.clone())
             .connect_timeout(self.connect_timeout)
-            .pool_idle_timeout(IDLE_TIME)
+            .pool_idle_timeout(self.keep_alive)
             .pool_max_idle_per_host(IDLE_MAX)
             .redirect(Policy::none())
             .retry(retry::never())

@@ -14,8 +14,10 @@ use super::body::Body;
 use super::budget::Budget;
 use super::client::{Shape, reason};
 use super::headers::VIA_NAME;
+use super::role::Role;
+use crate::config::ConfigError;
 use crate::config::manifest::upstream::Upstream;
-use crate::config::settings::NodeSettings;
+use crate::config::settings::{NodeSettings, Settings};
 use crate::error::{Code, Error};
 use crate::nodes::minutes::Calendar;
 use crate::nodes::node::{Identity, Kind, Node};
@@ -28,6 +30,8 @@ const EXPLORED_ONE_IN: u32 = 64;
 /// All upstreams of an instance. What was measured outlives a reload.
 pub struct Upstreams {
     groups: Mutex<HashMap<String, Arc<Group>>>,
+    /// The origin in the primary's region. No manifest names it, so that no reload forgets it.
+    primary_origin: Option<Arc<Group>>,
     settings: NodeSettings,
     calendar: Calendar,
     metrics: Arc<Metrics>,
@@ -37,6 +41,7 @@ pub struct Upstreams {
 /// The endpoints of one upstream.
 pub struct Group {
     config: Arc<Upstream>,
+    role: Role,
     endpoints: Vec<Endpoint>,
     shape: Result<Arc<Shape>, String>,
     pick: Mutex<Pick>,
@@ -79,6 +84,31 @@ pub struct Reply {
     pub node: Arc<Node>,
 }
 
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub enum Unanswered {
+    /// Nobody was reached, so nothing was sent.
+    NotSent,
+    /// The connection broke after something was sent.
+    Broken,
+    /// No answer in time.
+    Timeout,
+    /// Not the doing of who was asked.
+    Own(Error),
+}
+
+impl From<Unanswered> for Error {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::NotSent | Unanswered::Broken => {
+                Self::new(Code::UpstreamUnavailable, "the upstream cannot be reached")
+            }
+            Unanswered::Timeout => Self::new(Code::SourceTimeout, "the upstream did not answer in time"),
+            Unanswered::Own(error) => error,
+        }
+    }
+}
+
 /// Why a try is not the answer.
 enum Trouble {
     /// No connection: nothing was sent.
@@ -94,16 +124,36 @@ enum Trouble {
 }
 
 impl Upstreams {
-    /// No upstreams yet.
-    pub fn new(settings: &NodeSettings, metrics: &Arc<Metrics>) -> Self {
+    /// No upstreams of a manifest yet.
+    ///
+    /// # Errors
+    /// A sentence on what is wrong with the settings of the origin in the primary's region.
+    pub fn new(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Self, ConfigError> {
         let via = HeaderValue::from_str(&format!("1.1 {VIA_NAME}{:016x}", fastrand::u64(..)));
-        Self {
+        let mut upstreams = Self {
             groups: Mutex::default(),
-            settings: settings.clone(),
+            primary_origin: None,
+            settings: settings.nodes.clone(),
             calendar: Calendar::of_this_machine(),
             metrics: Arc::clone(metrics),
             via: via.unwrap_or(HeaderValue::from_static("1.1 mainstay-")),
+        };
+        // Who answers nothing that needs the primary has nothing to send there either.
+        let is_used = settings.capabilities().answers_alone;
+        if let Some(config) = settings.forward.upstream(&settings.limits)?.filter(|_| is_used) {
+            let role = Role::PrimaryOrigin { has_other_way: !settings.database.url.is_empty() };
+            let group = upstreams.make(&Arc::new(config), role, None);
+            if let Err(reason) = &group.shape {
+                return Err(ConfigError::new(format!("forward.tls_ca_file: {reason}")));
+            }
+            upstreams.primary_origin = Some(Arc::new(group));
         }
+        Ok(upstreams)
+    }
+
+    /// The origin in the primary's region, where strong requests are sent there.
+    pub const fn primary_origin(&self) -> Option<&Arc<Group>> {
+        self.primary_origin.as_ref()
     }
 
     /// The endpoints of an upstream: those in use, unless it is new or has changed.
@@ -113,30 +163,33 @@ impl Upstreams {
         if let Some(old) = old.filter(|old| Upstream { line: config.line, ..(*old.config).clone() } == **config) {
             return Arc::clone(old);
         }
-        let measured = |url: &Url| {
-            let known = old.and_then(|old| old.endpoints.iter().find(|endpoint| endpoint.url == *url));
-            known.map_or_else(|| Arc::new(self.node(&config.name, url)), |known| Arc::clone(&known.node))
-        };
-        let endpoints = config.endpoints.iter().map(|url| Endpoint { node: measured(url), url: url.clone() }).collect();
-        let has_tls = config.endpoints.iter().any(|url| url.scheme() == "https");
-        let shape = Shape::new(config.connect_timeout, has_tls, config.tls_ca_file.as_deref()).map(Arc::new);
-        if let Err(reason) = &shape {
+        let group = Arc::new(self.make(config, Role::Service, old.map(|old| &**old)));
+        if let Err(reason) = &group.shape {
             log::error!("upstream {} cannot be asked: {reason}", config.name);
         }
-        let group = Arc::new(Group {
+        groups.insert(config.name.clone(), Arc::clone(&group));
+        group
+    }
+
+    /// A group that takes over what was measured of the endpoints that it had before.
+    fn make(&self, config: &Arc<Upstream>, role: Role, old: Option<&Group>) -> Group {
+        let measured = |url: &Url| {
+            let known = old.and_then(|old| old.endpoints.iter().find(|endpoint| endpoint.url == *url));
+            known.map_or_else(|| Arc::new(self.node(&config.name, url, role)), |known| Arc::clone(&known.node))
+        };
+        self.metrics.upstream_out.with_label_values(&[config.name.as_str()]).set(0);
+        Group {
             config: Arc::clone(config),
-            endpoints,
-            shape,
+            role,
+            endpoints: config.endpoints.iter().map(|url| Endpoint { node: measured(url), url: url.clone() }).collect(),
+            shape: Shape::new(config).map(Arc::new),
             pick: Mutex::default(),
             budget: Mutex::new(Budget::new(config.retry_budget, Instant::now())),
             is_out: AtomicBool::new(false),
             settings: self.settings.clone(),
             metrics: Arc::clone(&self.metrics),
             via: self.via.clone(),
-        });
-        self.metrics.upstream_out.with_label_values(&[config.name.as_str()]).set(0);
-        groups.insert(config.name.clone(), Arc::clone(&group));
-        group
+        }
     }
 
     /// Forgets all upstreams but these.
@@ -153,22 +206,21 @@ impl Upstreams {
     /// All endpoints, as nodes.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         let groups = self.groups.lock();
-        let mut nodes: Vec<Arc<Node>> =
-            groups.values().flat_map(|group| &group.endpoints).map(|endpoint| Arc::clone(&endpoint.node)).collect();
+        let groups = groups.values().chain(&self.primary_origin);
+        let mut nodes: Vec<Arc<Node>> = groups.flat_map(|group| group.nodes()).map(Arc::clone).collect();
         nodes.sort_by(|one, other| one.identity().id.cmp(&other.identity().id));
         nodes
     }
 
-    fn node(&self, upstream: &str, url: &Url) -> Node {
+    fn node(&self, upstream: &str, url: &Url, role: Role) -> Node {
         let host = url.host_str().unwrap_or_default();
         let endpoint = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
-        let identity = Identity {
-            id: format!("{upstream}/{endpoint}{}", url.path().trim_end_matches('/')).into(),
-            kind: Kind::Upstream,
-            endpoint,
-            region: None,
+        let id = match role {
+            Role::Service => format!("{upstream}/{endpoint}{}", url.path().trim_end_matches('/')),
+            Role::PrimaryOrigin { .. } => upstream.to_owned(),
         };
-        Node::new(identity, &self.settings, self.calendar)
+        let region = self.settings.region(&id).map(str::to_owned);
+        Node::new(Identity { id: id.into(), kind: Kind::Upstream, endpoint, region }, &self.settings, self.calendar)
     }
 }
 
@@ -183,18 +235,23 @@ impl Group {
         &self.via
     }
 
+    /// Its endpoints.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.endpoints.iter().map(|endpoint| &endpoint.node)
+    }
+
     /// Asks one endpoint, and others where that did not answer and the request may be repeated, within the retry budget and
     /// the deadline. An answer of any status is an answer. Cancelling gives the connection up, by which the upstream learns
     /// that nobody waits.
     ///
     /// # Errors
-    /// `upstream_unavailable`, `source_timeout`, or what was wrong with the client's body.
-    pub async fn ask(&self, ask: &Ask) -> Result<Reply, Error> {
+    /// Why nobody has answered; what was wrong with the client's body is among it.
+    pub async fn ask(&self, ask: &Ask) -> Result<Reply, Unanswered> {
         let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
         self.budget.lock().deposit(Instant::now());
         loop {
             let Some((index, endpoint)) = self.choose(Instant::now(), &tried, ask) else {
-                return Err(Error::new(Code::UpstreamUnavailable, "the upstream has no endpoints"));
+                return Err(Unanswered::NotSent);
             };
             tried.push(index);
             let trouble = match self.attempt(endpoint, ask, tried.len() == 1).await {
@@ -209,38 +266,37 @@ impl Group {
                     continue;
                 }
             }
-            return match trouble {
-                Trouble::Gateway(response) => Ok(Reply { response, node: Arc::clone(&endpoint.node) }),
-                Trouble::Own(error) => Err(error),
-                Trouble::Timeout => Err(Error::new(Code::SourceTimeout, "the upstream did not answer in time")),
-                Trouble::Connect(_) | Trouble::Broken(_) => {
-                    Err(Error::new(Code::UpstreamUnavailable, "the upstream cannot be reached"))
-                }
-            };
+            return Err(match trouble {
+                Trouble::Gateway(response) => return Ok(Reply { response, node: Arc::clone(&endpoint.node) }),
+                Trouble::Own(error) => Unanswered::Own(error),
+                Trouble::Timeout => Unanswered::Timeout,
+                Trouble::Connect(_) => Unanswered::NotSent,
+                Trouble::Broken(_) => Unanswered::Broken,
+            });
         }
     }
 
-    /// Whether a request may be sent once more: because it changes nothing or says the same twice, or was not sent at all.
+    /// Whether a request may be sent once more, after it was sent: because it changes nothing, or says the same twice.
+    pub fn is_repeatable(&self, ask: &Ask) -> bool {
+        self.role.is_repeatable(ask) && ask.body.is_there()
+    }
+
+    /// Whether it is worth it to send a request once more.
     fn may_repeat(&self, ask: &Ask, trouble: &Trouble, tries: usize) -> bool {
-        let is_idempotent = matches!(ask.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE");
-        let is_there = match &ask.body {
-            Body::Whole(_) => true,
-            Body::Stream(upload) => !upload.has_begun(),
-        };
         let is_allowed = match trouble {
             Trouble::Own(_) => false,
-            Trouble::Connect(_) => true,
+            Trouble::Connect(_) => !self.role.has_other_way() && ask.body.is_there(),
             // What has just answered so, or not at all, would again.
-            Trouble::Timeout | Trouble::Gateway(_) => is_idempotent && tries < self.endpoints.len(),
-            Trouble::Broken(_) => is_idempotent,
+            Trouble::Timeout | Trouble::Gateway(_) => self.is_repeatable(ask) && tries < self.endpoints.len(),
+            Trouble::Broken(_) => self.is_repeatable(ask),
         };
         is_allowed
-            && is_there
             && u32::try_from(tries).is_ok_and(|tries| tries <= self.config.retries)
             && Instant::now() < ask.deadline
     }
 
-    /// The endpoint to ask next: of those that were not tried the picked one, or the least bad where each is let alone.
+    /// The endpoint to ask next: of those that were not tried the picked one. Where each is let alone it is the least bad, or
+    /// none if there is another way.
     fn choose(&self, now: Instant, tried: &[usize], ask: &Ask) -> Option<(usize, &Endpoint)> {
         let at = |index: usize| self.endpoints.get(index).map(|endpoint| (index, endpoint));
         let is_left = |index: &usize| !tried.contains(index) || tried.len() >= self.endpoints.len();
@@ -271,6 +327,9 @@ impl Group {
             self.note_out(now);
         }
         admitted.or_else(|| {
+            if self.role.has_other_way() {
+                return None;
+            }
             let nodes = left.iter().filter_map(|index| at(*index)).map(|(index, endpoint)| (index, &*endpoint.node));
             least_bad_first(nodes).first().copied().and_then(at)
         })
@@ -280,10 +339,11 @@ impl Group {
     fn note_out(&self, now: Instant) {
         let is_out = !self.endpoints.iter().any(|endpoint| endpoint.node.would_admit(now));
         if is_out && !self.is_out.swap(true, Ordering::Relaxed) {
-            log::error!(
-                "every endpoint of upstream {} has failed; the least bad is asked all the same",
-                self.config.name
-            );
+            let instead = match self.role.has_other_way() {
+                true => "what it would answer is run here meanwhile",
+                false => "the least bad is asked all the same",
+            };
+            log::error!("every endpoint of upstream {} has failed; {instead}", self.config.name);
             self.metrics.upstream_out.with_label_values(&[self.config.name.as_str()]).set(1);
         }
     }
@@ -347,7 +407,9 @@ impl Group {
             Ok(Err(error)) if error.is_connect() => Err(Trouble::Connect(reason(error))),
             Ok(Err(error)) => Err(Trouble::Broken(reason(error))),
             Ok(Ok(response)) => match response.status() {
-                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                    if !self.role.speaks_for_itself(response.headers()) =>
+                {
                     Err(Trouble::Gateway(response))
                 }
                 _ => Ok(response),

@@ -35,14 +35,26 @@ fn names(list: &[u8], name: &str) -> bool {
 /// Whether a request has come round in a circle, or through more instances than any sensible set-up has, by its `Via`.
 pub fn is_loop<'a>(via: impl Iterator<Item = &'a [u8]>, own: &HeaderValue) -> bool {
     let mut hops = 0;
-    for member in via.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii) {
+    for member in via_members(via) {
         if member == own.as_bytes() {
             return true;
         }
-        let name = member.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-        hops += usize::from(name.starts_with(VIA_NAME.as_bytes()));
+        hops += usize::from(is_instance(member));
     }
     hops >= HOPS_MAX
+}
+
+/// Whether a request has passed an instance of this server before, by its `Via`.
+pub fn has_passed_one<'a>(via: impl Iterator<Item = &'a [u8]>) -> bool {
+    via_members(via).any(is_instance)
+}
+
+fn via_members<'a>(via: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
+    via.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+fn is_instance(member: &[u8]) -> bool {
+    member.split(|byte| *byte == b' ').nth(1).unwrap_or_default().starts_with(VIA_NAME.as_bytes())
 }
 
 /// Why an answer is for the one who asked, and nobody else. `None`: it may be shared.
@@ -135,5 +147,7 @@ mod tests {
         assert!(!is_loop(&["1.1 cdn", "1.1 mainstay-bb, 1.1 mainstay-cc,1.1 mainstay-dd"]));
         assert!(is_loop(&["1.1 cdn, 1.1 mainstay-aa"]));
         assert!(is_loop(&["1.1 mainstay-b, 1.1 mainstay-c", "1.1 mainstay-d, 1.1 mainstay-e"]));
+        let has_passed_one = |line: &'static str| super::has_passed_one([line.as_bytes()].into_iter());
+        assert!(has_passed_one("1.1 cdn, 1.1 mainstay-bb") && !has_passed_one("1.1 cdn, 1.1 my-mainstay-1"));
     }
 }

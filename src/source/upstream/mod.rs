@@ -9,6 +9,7 @@ mod budget;
 mod client;
 pub mod group;
 pub mod headers;
+mod role;
 mod target;
 
 use std::sync::Arc;

@@ -71,7 +71,7 @@ impl Api {
         let layers = Layers { dir: Path::new("/nonexistent"), env: HashMap::new(), flags: Vec::new() };
         let (settings, metrics) = (Settings::load(layers).unwrap(), Metrics::new().unwrap());
         let metrics = Arc::new(metrics);
-        let upstreams = Upstreams::new(&settings.nodes, &metrics);
+        let upstreams = Upstreams::new(&settings, &metrics).unwrap();
         Self(Surface::new(&manifest, &parts.registry, &parts.middlewares, &upstreams, &settings, &metrics))
     }
 

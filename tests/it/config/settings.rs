@@ -63,6 +63,16 @@ fn what_is_wrong_is_refused_with_its_key() {
         ("", ("MAINSTAY__CONSISTENCY__STRONG_HEADER", "maybe"), "consistency.strong_header"),
         ("", ("DATABASE_READ_REPLICA_URL", "postgres://x/y"), "database.read_replica_urls"),
         ("", ("REGION_FILE", "/nowhere/region"), "REGION_FILE"),
+        ("", ("PRIMARY_ORIGIN", "origin.example"), "forward.primary_origin"),
+        ("", ("PRIMARY_ORIGIN", "ftp://origin.example"), "forward.primary_origin"),
+        ("", ("PRIMARY_ORIGIN", "https://origin.example/?x=1"), "forward.primary_origin"),
+        ("", ("PRIMARY_ORIGIN", "https://a.example,https://b.example"), "forward.primary_origin"),
+        (
+            "",
+            ("PRIMARY_ORIGIN", "https://u:hunter2@origin.example"),
+            "origin.example: a URL has no place for a password",
+        ),
+        ("[forward]\nconnect_timeout = \"0s\"", ("A", ""), "forward.connect_timeout"),
         ("not toml", ("A", ""), "mainstay.toml"),
     ] {
         let error = load(toml, &[env], &[]).err().unwrap_or_else(|| panic!("{toml} {env:?} is taken"));
