@@ -1,5 +1,7 @@
 //! Who answers a read of a session.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mainstay::local::{ProxyMode, wait_until};
@@ -136,4 +138,25 @@ fn sessions_are_capped_on_the_primary() {
     });
     assert_eq!((outcomes, primary_reads(&instance)), (vec![200, 503], before + 1.0), "the write alone");
     assert_eq!(value(&read(&instance, "/notes/1", &token)), 5);
+}
+
+/// Who reads at the same time has not seen the same: each read of a session runs by itself.
+#[test]
+fn reads_of_sessions_join_nobody() {
+    let site = Site::new();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let instance = started(site.plan().handler("get", move |call| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            actix_rt::time::sleep(Duration::from_millis(300)).await;
+            super::get(call).await
+        }
+    }));
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| assert_eq!(instance.get("/handled/1").cache(), "fwd=bypass; detail=replica"));
+        }
+    });
+    assert_eq!(calls.load(Ordering::Relaxed), 5);
 }
