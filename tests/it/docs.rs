@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 15] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -22,6 +22,7 @@ const PAGES: [&str; 14] = [
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",
+    "docs/sessions.md",
     "docs/upstream.md",
 ];
 
