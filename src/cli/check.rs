@@ -23,7 +23,7 @@ pub(super) const HELP: &str = "\
 Connects with DATABASE_URL, as the role that will serve, and changes nothing. Exit code 1 where something is wrong.
 --strict also fails on warnings: tables that a cached route reads and no watch names, and functions whose answer changes by
 itself, like now() and random(). watch = [] says that a route lives by time alone.
-Of upstreams it sees whether the names of their endpoints resolve here, and warns of those that no route names. Without
+Of upstreams, and of PRIMARY_ORIGIN, it sees whether their names resolve here, and warns of those that no route names. Without
 DATABASE_URL a manifest can be checked whose routes are all answered by upstreams.";
 
 #[derive(Args)]
@@ -49,8 +49,8 @@ impl Findings {
 }
 
 pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
     let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     manifest.check_auth(&settings, &args.folder.dir).map_err(problems)?;
     let file = args.folder.dir.join("routes.toml");
     // An instance of upstream routes alone has no database.
@@ -69,6 +69,11 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         let found = upstreams::check(upstream, &manifest);
         count(&found);
         print(&format!("upstream {}", upstream.name), upstream.line, &file, &found);
+    }
+    if let Some(origin) = settings.forward.upstream(&settings.limits)? {
+        let found = Findings { errors: upstreams::unreachable(&origin), ..Findings::default() };
+        count(&found);
+        found.errors.iter().for_each(|reason| println!("forward.primary_origin: error: {reason}"));
     }
     for route in &manifest.routes {
         let found = match &mut database {

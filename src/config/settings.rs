@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
@@ -223,6 +224,13 @@ pub struct ReplicationSettings {
     pub sample_interval: Span,
     pub probe_timeout: Span,
     pub lag_max: Span,
+}
+
+impl ReplicationSettings {
+    /// A probe of a node older than this is overdue.
+    pub fn overdue(&self) -> Duration {
+        self.sample_interval.0 * 2 + self.probe_timeout.0
+    }
 }
 
 /// `[nodes]`
@@ -525,7 +533,10 @@ impl Settings {
         self.forward.check(&self.limits)?;
         self.rate_limit.check()?;
         self.ramp.check()?;
-        self.auth.check_tokens()
+        self.auth.check_tokens()?;
+        let replication = &self.replication;
+        let freshness = replication.lag_max.0 + replication.overdue();
+        self.consistency.check(freshness, self.limits.request_timeout.0)
     }
 
     /// Times that only mean something beside each other.

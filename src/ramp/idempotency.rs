@@ -181,7 +181,9 @@ impl Request<'_> {
         let headers = vec![(REPLAYED, "true".to_owned())];
         let outcome = match (outcome.parse(), REFUSALS.into_iter().find(|code| code.as_str() == outcome)) {
             (Ok(status), _) => Ok(Answer { status, headers, ..Answer::json_bytes(body) }),
-            (_, Some(code)) => Err(Error { headers: headers.into(), ..Error::new(code, String::from_utf8_lossy(&body).into_owned()) }),
+            (_, Some(code)) => {
+                Err(Error { headers: headers.into(), ..Error::new(code, String::from_utf8_lossy(&body).into_owned()) })
+            }
             (_, None) => {
                 log::error!("an outcome is kept that this version does not know: {outcome}");
                 return Err(Error::new(Code::Internal, "what came of the first request cannot be read").into());

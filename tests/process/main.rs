@@ -30,3 +30,4 @@ mod serve;
 mod shadow;
 mod snapshot;
 mod support;
+mod tokens;

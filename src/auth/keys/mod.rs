@@ -9,6 +9,8 @@ mod checks;
 mod credential;
 mod issue;
 mod lookup;
+#[cfg(test)]
+mod testing;
 mod uses;
 
 use std::sync::Arc;

@@ -19,14 +19,14 @@ use crate::support::{Cluster, settings, soon, start, start_eligible, word};
 const POOL_SIZE: usize = 3;
 
 /// A PgBouncer with few server connections, in front of both servers of the shared cluster.
-struct Pooler {
+pub struct Pooler {
     process: Child,
     port: u16,
     _scratch: Scratch,
 }
 
 impl Pooler {
-    fn start(cluster: &Cluster, database: &str) -> Self {
+    pub fn start(cluster: &Cluster, database: &str) -> Self {
         let scratch = Scratch::new("pgbouncer").unwrap();
         let folder = ServerUser::detect().unwrap().directory(&scratch.join("run")).unwrap();
         let port = mainstay::local::free_port().unwrap();
@@ -67,10 +67,14 @@ impl Pooler {
         clients.iter_mut().map(count).sum()
     }
 
+    /// Where it answers for `primary` and `replica`.
+    pub fn url(&self, server: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{server}", self.port)
+    }
+
     fn settings(&self) -> Settings {
-        let url = |database: &str| format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
         let more = [("MAINSTAY__DATABASE__POOLER", "transaction"), ("MAINSTAY__DATABASE__POOL_SIZE", "8")];
-        settings(&url("primary"), &url("replica"), &more)
+        settings(&self.url("primary"), &self.url("replica"), &more)
     }
 }
 

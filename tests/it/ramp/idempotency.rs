@@ -26,7 +26,10 @@ fn a_repeated_request_gets_the_first_answer_byte_for_byte() {
     assert_eq!((again.status, &again.body, &again.content_type), (201, &first.body, &first.content_type));
     assert!(is_replayed(&again.headers));
     // The same request in another spelling is the same request.
-    let spelled = format!("{{ \"currency\": \"AFRI\",\n \"amount\": 100, \"to_account_id\": \"{}\" }}", other.account.to_uppercase());
+    let spelled = format!(
+        "{{ \"currency\": \"AFRI\",\n \"amount\": 100, \"to_account_id\": \"{}\" }}",
+        other.account.to_uppercase()
+    );
     let spelled = one.call("ramp.transfers.create", "", &[("idempotency-key", "first")], &spelled).unwrap();
     assert_eq!((&spelled.body, is_replayed(&spelled.headers)), (&first.body, true));
     assert_eq!((one.available("AFRI"), other.available("AFRI")), (900, 100));

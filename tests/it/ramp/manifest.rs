@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Consistency, Known, Manifest, Source};
 use mainstay::ramp;
 use mainstay::source::handler::Registry;
@@ -18,7 +19,12 @@ const OWN: [&str; 5] =
 fn manifest() -> Manifest {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
-    let known = Known { handlers: &registry.names(), middlewares: &["cors"], version: "1" };
+    let known = Known {
+        handlers: &registry.names(),
+        middlewares: &["cors"],
+        version: "1",
+        account_reads: AccountReads::Strong,
+    };
     Manifest::load(Path::new("config"), &known).unwrap()
 }
 

@@ -31,13 +31,13 @@ use mainstay::source::handler::{Call, Caller, Registry};
 const LAST: &str = "2026-10-30";
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| Scratch::new("ramp").unwrap());
-static PRIMARY: LazyLock<Postgres> = LazyLock::new(|| {
+pub static PRIMARY: LazyLock<Postgres> = LazyLock::new(|| {
     let options = PostgresOptions::new(SCRATCH.join("primary")).setting("fsync", "off");
     Postgres::primary(options).unwrap()
 });
 
 /// A database with all tables and all rates, for tests that only read.
-static LOADED: LazyLock<String> = LazyLock::new(|| {
+pub static LOADED: LazyLock<String> = LazyLock::new(|| {
     let name = empty_database();
     let mut conn = connect(&name);
     ramp::migrate(&mut conn).unwrap();

@@ -43,9 +43,7 @@ fn a_transfer_is_shown_to_both_and_to_nobody_else() {
 fn what_cannot_be_sent_is_refused_by_name() {
     let database = migrated_database();
     let (one, other) = (Customer::new(&database, 1, "USD", 1_000), Customer::new(&database, 1, "USD", 0));
-    let post = |body: &str| {
-        one.call("ramp.transfers.create", "", &[("idempotency-key", body)], body).unwrap_err()
-    };
+    let post = |body: &str| one.call("ramp.transfers.create", "", &[("idempotency-key", body)], body).unwrap_err();
     let to = &other.account;
     let cases = [
         (r#"{"to_account_id":"TO","amount":0,"currency":"USD"}"#, "body_invalid", "amount"),
@@ -59,7 +57,11 @@ fn what_cannot_be_sent_is_refused_by_name() {
         (r#"{"to_account_id":"somebody","amount":1,"currency":"USD"}"#, "body_invalid", "to_account_id"),
         ("{", "body_invalid", "EOF"),
         (r#"{"to_account_id":"ME","amount":1,"currency":"USD"}"#, "body_invalid", "to_account_id"),
-        (r#"{"to_account_id":"00000000-0000-4000-8000-000000000000","amount":1,"currency":"USD"}"#, "not_found", "to_account_id"),
+        (
+            r#"{"to_account_id":"00000000-0000-4000-8000-000000000000","amount":1,"currency":"USD"}"#,
+            "not_found",
+            "to_account_id",
+        ),
         (r#"{"to_account_id":"TO","amount":1,"currency":"XXX"}"#, "limit_exceeded", "XXX"),
         (r#"{"to_account_id":"TO","amount":1,"currency":"JPY"}"#, "limit_exceeded", "JPY"),
         (r#"{"to_account_id":"TO","amount":1,"currency":"USD'; --"}"#, "limit_exceeded", "USD"),
