@@ -399,7 +399,8 @@ fn the_order_of_postings_does_not_matter() {
         open.execute(&pay(first, third), &[]).unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| call(&mut client("postgres", &database), &waiting));
-            let is_waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            let is_waiting =
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
             assert!(mainstay::local::wait_until(PATIENCE, || sql(&database, is_waiting) == "1"), "{waiting}");
             // The third one is locked as well, by who holds the first.
             let free = post(Uuid::new_v4(), false, &[(second, "USD", -1), ("fees", "USD", 1)]);
