@@ -132,7 +132,7 @@ impl Customer {
         let subject = format!("key:{}", self.account).into();
         let identity = Identity { subject, key: None, scopes: Vec::new(), claims };
         let headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().into())).collect();
-        let caller = Arc::new(Caller { identity: Some(Arc::new(identity)), headers });
+        let caller = Arc::new(Caller { identity: Some(Arc::new(identity)), headers, ..Caller::default() });
         let method = if body.is_empty() { "GET" } else { "POST" };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
