@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{Manifest, Problem, Route, Watch};
+use crate::config::overload::RouteRates;
 use crate::config::param::{Param, Place};
 use crate::config::settings::Settings;
 use crate::mode::Mode;
@@ -116,18 +117,31 @@ pub fn is_scope(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte))
 }
 
-/// Browsers ask beforehand what they may send, and show no credential with that.
-pub(super) fn check_preflight(access: Option<&Access>, methods: &[String]) -> Result<(), String> {
-    match access {
-        Some(_) if methods.iter().any(|method| method == "OPTIONS") => {
-            Err("OPTIONS comes without credentials, so a route with auth has it answered here; leave it out".to_owned())
-        }
-        _ => Ok(()),
+/// What a route may not have beside its `auth`, or without one.
+pub(super) fn check(
+    access: Option<&Access>,
+    params: &[Param],
+    methods: &[String],
+    rates: &RouteRates,
+    has_shadow: bool,
+) -> Result<(), String> {
+    let says = |what: &str| Err(what.to_owned());
+    check_claims(params, access)?;
+    if rates.per_key.is_some() && access.is_none_or(|access| access.method != AuthMethod::Key) {
+        return says("rate_limit.per_key is for routes with auth = \"key\"");
     }
+    // Browsers ask beforehand what they may send, and show no credential with that.
+    if access.is_some() && methods.iter().any(|method| method == "OPTIONS") {
+        return says("OPTIONS comes without credentials, so a route with auth has it answered here; leave it out");
+    }
+    if has_shadow && access.is_some_and(|access| !access.shared) {
+        return says("shadow: a comparison is made for nobody, and the route answers each caller by itself");
+    }
+    Ok(())
 }
 
 /// A claim is known of a caller who was checked, and makes an answer that caller's own.
-pub(super) fn check_claims(params: &[Param], access: Option<&Access>) -> Result<(), String> {
+fn check_claims(params: &[Param], access: Option<&Access>) -> Result<(), String> {
     let Some(param) = params.iter().find(|param| param.place == Place::Claim) else { return Ok(()) };
     let name = &param.name;
     match access {

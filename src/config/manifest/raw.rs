@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::about::about;
-use super::access::{NOT_SHARED, RawAuth, access, check_claims, check_preflight};
+use super::access::{self, NOT_SHARED, RawAuth, access};
 use super::prefix::{Prefix, consistency_of, default_policy, prefix_of};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
@@ -147,13 +147,6 @@ struct TaggedWatch {
     tag: Option<String>,
 }
 
-impl RawRoute {
-    /// Whether its answers are for one caller each.
-    pub(super) fn is_one_callers(&self) -> bool {
-        !matches!(self.auth, RawAuth::None) && !self.shared
-    }
-}
-
 fn get_only() -> Vec<String> {
     vec!["GET".to_owned()]
 }
@@ -230,10 +223,7 @@ fn validate(
     check_path(&raw.path, is_upstream)?;
     check_methods(&raw.methods, is_upstream)?;
     let access = access(raw.auth, raw.scopes.clone(), raw.shared)?;
-    let is_one_callers = raw.is_one_callers();
-    if raw.rate_limit.per_key.is_some() && !matches!(raw.auth, RawAuth::Key) {
-        return Err("rate_limit.per_key is for routes with auth = \"key\"".to_owned());
-    }
+    let is_one_callers = access.as_ref().is_some_and(|access| !access.shared);
     if let Some(unknown) = raw.middlewares.iter().find(|name| !known.middlewares.contains(&name.as_str())) {
         return Err(format!("no middleware is called {unknown:?}; there are: {}", known.middlewares.join(", ")));
     }
@@ -242,8 +232,7 @@ fn validate(
         complete(&raw.path, &mut params, raw.unknown_params.is_none());
     }
     check_params(&raw.path, &params)?;
-    check_claims(&params, access.as_ref())?;
-    check_preflight(access.as_ref(), &raw.methods)?;
+    access::check(access.as_ref(), &params, &raw.methods, &raw.rate_limit, raw.shadow.is_some())?;
     let source = source(&raw, file, known, &params, upstreams)?;
     let about = about(&raw, file)?;
     let prefix = prefix_of(&raw.path);

@@ -175,6 +175,7 @@ impl World {
                 .set("cache.snapshot_interval", "20ms")
                 .set("cache.early_refresh_beta", "1")
                 .set("TOKEN_SECRET", "0123456789abcdef0123456789abcdef")
+                .set("consistency.token_ttl", "3h")
                 .set("changes.poll_interval", "5ms")
         };
         let there = plan("there").start();
