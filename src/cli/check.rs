@@ -16,13 +16,14 @@ use crate::config::manifest::{Manifest, Problem, Route, Source};
 use crate::config::param::{Param, Place};
 use crate::config::settings::DatabaseSettings;
 use crate::database::maintenance::{MaintenanceConnection, Pooled};
+use crate::ramp;
 use crate::source::sql::typed_sql;
 
 pub(super) const HELP: &str = "\
 Connects with DATABASE_URL, as the role that will serve, and changes nothing. Exit code 1 where something is wrong.
 --strict also fails on warnings: tables that a cached route reads and no watch names, and functions whose answer changes by
 itself, like now() and random(). watch = [] says that a route lives by time alone.
-Of upstreams it sees whether the names of their endpoints resolve here, and warns of those that no route names. Without
+Of upstreams, and of PRIMARY_ORIGIN, it sees whether their names resolve here, and warns of those that no route names. Without
 DATABASE_URL a manifest can be checked whose routes are all answered by upstreams.";
 
 #[derive(Args)]
@@ -48,8 +49,8 @@ impl Findings {
 }
 
 pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
     let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     manifest.check_auth(&settings, &args.folder.dir).map_err(problems)?;
     let file = args.folder.dir.join("routes.toml");
     // An instance of upstream routes alone has no database.
@@ -69,6 +70,11 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         count(&found);
         print(&format!("upstream {}", upstream.name), upstream.line, &file, &found);
     }
+    if let Some(origin) = settings.forward.upstream(&settings.limits)? {
+        let found = Findings { errors: upstreams::unreachable(&origin), ..Findings::default() };
+        count(&found);
+        found.errors.iter().for_each(|reason| println!("forward.primary_origin: error: {reason}"));
+    }
     for route in &manifest.routes {
         let found = match &mut database {
             Some((role, conn)) => check(route, role, conn),
@@ -84,6 +90,16 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         && let Some(lacking) = watches::lacking(&manifest, role, conn)?
     {
         println!("{}: error: {lacking}", file.display());
+        errors += 1;
+    }
+    if let Some((role, conn)) = &mut database
+        && manifest.routes.iter().any(|route| ramp::moves_money(&route.source))
+        && let Some(grants) = ramp::grants::grants(conn, &watches::unquoted(role)).map_err(Failure::new)?
+    {
+        println!(
+            "{}: error: accounts and ledger: {role} may not use them; run `mainstay migrate`, or {grants}",
+            file.display()
+        );
         errors += 1;
     }
     summary(&manifest, errors, warnings);

@@ -151,7 +151,39 @@ pub struct ConsistencySettings {
     pub account_reads: AccountReads,
     pub token_secret: Secret,
     pub token_ttl: Span,
+    pub token_cookie: bool,
     pub session_wait: Span,
+}
+
+/// A shorter secret can be guessed by whoever has one token.
+const TOKEN_SECRET_BYTES_MIN: usize = 16;
+/// How far the clocks of the instances that share a secret may be apart.
+pub const TOKEN_SKEW_MAX: Duration = Duration::from_secs(10);
+
+impl ConsistencySettings {
+    /// `freshness` is how old what a replica shows may be that is eligible.
+    pub(super) fn check(&self, freshness: Duration, request_timeout: Duration) -> Result<(), ConfigError> {
+        if self.token_secret.is_empty() {
+            return Ok(());
+        }
+        if self.token_secret.list().iter().any(|secret| secret.expose().len() < TOKEN_SECRET_BYTES_MIN) {
+            let sentence =
+                format!("consistency.token_secret: each secret has at least {TOKEN_SECRET_BYTES_MIN} characters");
+            return Err(ConfigError::new(sentence));
+        }
+        if self.token_ttl.0 <= freshness + TOKEN_SKEW_MAX {
+            return Err(ConfigError::new(
+                "consistency.token_ttl: must be longer than replication.lag_max, two samples and the 10s that clocks may differ, or \
+                 a token could end before what it stands for is everywhere",
+            ));
+        }
+        if self.session_wait.0 >= request_timeout {
+            return Err(ConfigError::new(
+                "consistency.session_wait: must be shorter than limits.request_timeout, or no time is left for the primary",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// `[openapi]`

@@ -9,6 +9,7 @@ pub mod forward;
 pub mod manifest;
 pub mod overload;
 pub mod param;
+pub mod ramp;
 pub mod settings;
 pub mod units;
 

@@ -24,6 +24,7 @@ pub mod read;
 pub mod row_settings;
 pub mod sampler;
 pub mod served;
+pub mod session;
 pub mod status;
 pub mod steps;
 pub mod stream;

@@ -377,10 +377,15 @@ impl Front {
             StrongHeader::Authenticated => way.identity.is_some(),
             StrongHeader::Off => false,
         };
-        let is_strong = endpoint.route.consistency != Consistency::Eventual
-            || !is_read(way.request)
-            || (may_ask && way.asked.strong);
-        if is_strong { Consistency::Strong } else { Consistency::Eventual }
+        if !is_read(way.request) || (may_ask && way.asked.strong) {
+            return Consistency::Strong;
+        }
+        // What an upstream has seen nobody knows.
+        let has_sessions = self.pipeline.sessions.are_on() && endpoint.producer.upstream().is_none();
+        match endpoint.route.consistency {
+            Consistency::Session if !has_sessions => Consistency::Strong,
+            consistency => consistency,
+        }
     }
 
     fn check_limits(&self, way: &Way<'_>) -> Result<(), Error> {

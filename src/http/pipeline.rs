@@ -22,6 +22,7 @@ use super::middleware::Next;
 use super::nodes::NodePages;
 use super::rate_limit::{Rated, Rates};
 use super::respond::{self, CacheStatus};
+use super::session::{Session, Sessions};
 use super::shadow::Shadows;
 use super::surface::Endpoint;
 use crate::auth::Auth;
@@ -104,6 +105,8 @@ pub struct Pipeline {
     pub admission: Admission,
     /// What checks credentials.
     pub auth: Arc<Auth>,
+    /// What sessions have seen.
+    pub sessions: Sessions,
     /// How often clients may ask.
     pub rates: Rates,
     /// What is told of nodes.
@@ -147,18 +150,28 @@ impl Pipeline {
                         }
                         (None, primary_origin) => {
                             let method = request.method().as_str();
-                            let call = self.call(params, method, Bytes::new(), consistency, None);
+                            let session = self.sessions.of(request, consistency, identity.as_ref());
+                            let call = self.call(params, method, Bytes::new(), consistency, session.seen);
                             let mut call = call.of(Arc::new(caller(request, identity, rows)));
                             match primary_origin {
                                 Some(group) => {
-                                    self.forward_strong(request, group, &endpoint, call, body, &request_id, started)
-                                        .await
+                                    let forward = self.forward_strong(
+                                        request,
+                                        group,
+                                        &endpoint,
+                                        call,
+                                        &session,
+                                        body,
+                                        &request_id,
+                                        started,
+                                    );
+                                    forward.await
                                 }
                                 None => {
                                     call.body = body.whole();
                                     let response =
-                                        self.respond_direct(request, &endpoint, call, &request_id, started).await;
-                                    HttpResponse::from(response).map_into_boxed_body()
+                                        self.respond_direct(request, &endpoint, call, &session, &request_id, started);
+                                    HttpResponse::from(response.await).map_into_boxed_body()
                                 }
                             }
                         }
@@ -265,6 +278,7 @@ impl Pipeline {
         request: &HttpRequest,
         endpoint: &Arc<Endpoint>,
         call: Call,
+        session: &Session,
         request_id: &HeaderValue,
         started: Instant,
     ) -> Response<Bytes> {
@@ -281,15 +295,15 @@ impl Pipeline {
         };
         let produced =
             if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
-        let Produced { answer, detail, took, .. } = produced;
-        let mut response = match answer {
+        let mut response = match &produced.answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
-                respond::from_answer(&answer, endpoint, encoded, detail)
+                respond::from_answer(answer, endpoint, encoded, produced.detail)
             }
-            Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
+            Err(error) => respond::from_error(error, endpoint, request_id, CacheStatus::Bypass),
         };
-        respond::add_timing(&mut response, Some(took), started.elapsed());
+        self.sessions.tell(session, &produced, self.database.as_deref(), response.headers_mut());
+        respond::add_timing(&mut response, Some(produced.took), started.elapsed());
         response
     }
 

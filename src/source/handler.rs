@@ -175,14 +175,9 @@ impl Call {
         self.consistency == Consistency::Strong && !matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
     }
 
-    /// From where on a standby has all that this call has committed; none where that is nothing.
+    /// From where on a standby has all that this call has committed, or may have; none where that is nothing.
     pub fn committed(&self) -> Option<Position> {
         self.progress.committed()
-    }
-
-    /// Whether this call has written something, or may have.
-    pub fn may_have_written(&self) -> bool {
-        self.progress.is_in_doubt() || self.progress.committed().is_some()
     }
 
     /// The columns of a statement, without running it.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -15,6 +16,7 @@ const PAGES: [&str; 13] = [
     "docs/errors.md",
     "docs/failover.md",
     "docs/forwarding.md",
+    "docs/ledger.md",
     "docs/manifest.md",
     "docs/operating.md",
     "docs/overload.md",
@@ -55,7 +57,12 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 fn every_manifest_in_the_documents_is_one() {
     let text = read("docs/manifest.md");
     let handlers = ["ramp.fees.quote", "notes.create"];
-    let known = Known { handlers: &handlers, middlewares: &["cors", "demand-key"], version: "1" };
+    let known = Known {
+        handlers: &handlers,
+        middlewares: &["cors", "demand-key"],
+        version: "1",
+        account_reads: AccountReads::Strong,
+    };
     let examples: Vec<&str> = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 6);
     for example in examples {

@@ -14,6 +14,7 @@ mod forward;
 mod http;
 mod instance;
 mod nodes;
+mod openapi;
 mod ramp;
 mod rooms;
 mod source;

@@ -22,6 +22,7 @@ mod foreign;
 mod keys;
 mod load;
 mod local;
+mod money;
 mod operators;
 mod own_handlers;
 mod readme;

@@ -69,7 +69,8 @@ pub(super) struct DevArgs {
 
 pub(super) fn run(args: DevArgs, parts: &Parts) -> Result<(), Failure> {
     let began = Instant::now();
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     let dir = std::path::absolute(DIR).map_err(Failure::new)?;
     if args.fresh {
         remove(&dir)?;

@@ -15,6 +15,7 @@ use super::access::{NOT_SHARED, RawAuth, access, check_claims, check_preflight};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
 use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch};
+use crate::config::auth::AccountReads;
 use crate::config::overload::RouteRates;
 use crate::config::param::{Param, Place, Scalar, Value};
 use crate::config::units::{Span, fingerprint_part};
@@ -30,6 +31,8 @@ pub struct Known<'a> {
     pub middlewares: &'a [&'a str],
     /// The version of the program that the handlers are part of: what another version of it has cached is not served.
     pub version: &'a str,
+    /// The consistency of reads of accounts and transactions that say nothing of it.
+    pub account_reads: AccountReads,
 }
 
 /// Something wrong in a manifest, and where.
@@ -183,6 +186,11 @@ fn prefix_of(path: &str) -> Prefix {
     }
 }
 
+/// The paths whose reads a setting makes those of a session; what writes is strong all the same.
+fn is_of_accounts(path: &str) -> bool {
+    path.starts_with("/account/") || path.starts_with("/api/v1/transaction")
+}
+
 fn default_policy() -> CachePolicy {
     let minutes = |minutes: u64| std::time::Duration::from_secs(minutes * 60);
     CachePolicy {
@@ -287,6 +295,9 @@ fn validate(
     let about = about(&raw, file)?;
     let prefix = prefix_of(&raw.path);
     let consistency = raw.consistency.unwrap_or(match prefix {
+        Prefix::Private if known.account_reads == AccountReads::Session && is_of_accounts(&raw.path) => {
+            Consistency::Session
+        }
         Prefix::Private => Consistency::Strong,
         Prefix::Public | Prefix::Other => Consistency::Eventual,
     });

@@ -3,6 +3,7 @@
 //! "There" is the origin in the primary's region, or a service that a test puts in its place; "here" is the one that forwards.
 
 mod effects;
+mod identity;
 mod loops;
 mod passing;
 mod retries;

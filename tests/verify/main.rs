@@ -1,0 +1,81 @@
+//! Schemathesis against the real server: it makes requests out of `/openapi.json`, good ones and bad ones, and holds every answer
+//! to what the document says. `make verify` runs it; it comes from PyPI, so that plain `cargo test` leaves it out.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+#[allow(dead_code, reason = "shared with the tests of single processes, which need more of it")]
+#[path = "../process/support.rs"]
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use support::{Cluster, Folder, Origin, command, mainstay, repository};
+
+/// Requests that are made of each operation, beside those that probe each rule once.
+const EXAMPLES: &str = "50";
+/// What answers are held to.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
+                      response_headers_conformance";
+
+/// A folder with the tools, where `make verify` puts them.
+fn tools() -> PathBuf {
+    let folder = std::env::var_os("VERIFY_TOOLS").expect("VERIFY_TOOLS names the folder; `make verify` installs it");
+    PathBuf::from(folder)
+}
+
+/// Runs a tool and shows what it says.
+fn run(mut tool: Command) {
+    let done = tool.output().unwrap_or_else(|error| panic!("{tool:?}: {error}"));
+    println!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{tool:?}: {}", done.status);
+}
+
+/// Holds a server to its document, which itself is held to OpenAPI's schema.
+fn verify(origin: &Origin, whole: &str, more_checks: &str) {
+    // A query of the document is described once its columns are known.
+    let document = origin.get_until("/openapi.json", |reply| reply.status == 200 && reply.body.contains(whole));
+    let folder = Folder::empty();
+    folder.write("openapi.json", &document.body);
+    let mut validator = command(tools().join("bin/python"));
+    validator.args(["-m", "openapi_spec_validator", "--schema", "3.1"]).arg(folder.join("openapi.json"));
+    run(validator);
+    let seed = std::env::var("VERIFY_SEED").unwrap_or_else(|_| fastrand::u32(..).to_string());
+    println!("verify: again with VERIFY_SEED={seed}");
+    let mut schemathesis = command(tools().join("bin/schemathesis"));
+    schemathesis
+        .args(["run", &format!("{}/openapi.json", origin.base), "--checks", &format!("{CHECKS}{more_checks}")])
+        .args(["--phases", "examples,coverage,fuzzing", "--mode", "all", "--max-examples", EXAMPLES, "--seed", &seed])
+        .args(["--continue-on-failure", "--no-color"])
+        .current_dir(folder.path());
+    run(schemathesis);
+}
+
+#[test]
+#[ignore = "`make verify` runs it"]
+fn the_reference_application_answers_as_it_says() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("");
+    let url = cluster.primary.url("postgres", &database);
+    let config = repository("config");
+    let config = config.to_str().unwrap();
+    let rates = repository("data/eurofxref-hist.csv.gz");
+    let rates = rates.to_str().unwrap();
+    for args in [&["migrate", "--config", config][..], &["import", "rates", rates, "--config", config]] {
+        let done = mainstay(args, &[("DATABASE_URL", &url)]);
+        assert_eq!(done.code, Some(0), "{args:?}: {done:?}");
+    }
+    let origin = Origin::start(&repository("config"), &[("DATABASE_URL", &url)]);
+    verify(&origin, "updated_at", "");
+}
+
+#[test]
+#[ignore = "`make verify` runs it"]
+fn parameters_and_columns_of_every_type_are_as_described() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("CREATE TYPE mood AS ENUM ('sad', 'glad')");
+    let url = cluster.primary.url("postgres", &database);
+    let folder = Folder::new(include_str!("types.toml"));
+    folder.write("counted.json", include_str!("counted.json"));
+    let origin = Origin::start(folder.path(), &[("DATABASE_URL", &url)]);
+    verify(&origin, "glad", ",positive_data_acceptance");
+}
