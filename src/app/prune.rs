@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(10 * 60);
 impl Core {
     /// Prunes idempotency keys as long as routes use handlers of the reference application. Runs until the system ends.
     pub(super) async fn prune(self: Arc<Self>) {
-        let retention = self.pipeline.settings.ramp.idempotency_retention.0;
+        let retention = self.pipeline.settings.idempotency.retention.0;
         let mut pool = None;
         loop {
             // All instances of a fleet prune, and not all at the same time.

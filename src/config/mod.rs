@@ -5,11 +5,11 @@
 
 pub mod auth;
 pub mod failover;
+pub mod idempotency;
 pub mod forward;
 pub mod manifest;
 pub mod overload;
 pub mod param;
-pub mod ramp;
 pub mod settings;
 pub mod units;
 

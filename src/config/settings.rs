@@ -14,8 +14,8 @@ use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
+use super::idempotency::IdempotencySettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
-use super::ramp::RampSettings;
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
@@ -88,8 +88,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
-    /// The reference application.
-    pub ramp: RampSettings,
+    /// What repeated requests are answered from.
+    pub idempotency: IdempotencySettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -536,7 +536,7 @@ impl Settings {
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
-        self.ramp.check()
+        self.idempotency.check()
     }
 
     /// Times that only mean something beside each other.

@@ -18,6 +18,7 @@ const PAGES: [&str; 15] = [
     "docs/forwarding.md",
     "docs/ledger.md",
     "docs/manifest.md",
+    "docs/openapi.md",
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",

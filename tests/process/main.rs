@@ -23,6 +23,7 @@ mod keys;
 mod load;
 mod local;
 mod money;
+mod openapi;
 mod operators;
 mod own_handlers;
 mod readme;

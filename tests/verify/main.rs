@@ -31,7 +31,7 @@ fn run(mut tool: Command) {
 }
 
 /// Holds a server to its document, which itself is held to OpenAPI's schema.
-fn verify(origin: &Origin, whole: &str, more_checks: &str) {
+fn verify(origin: &Origin, whole: &str, more_checks: &str, headers: &[&str]) {
     // A query of the document is described once its columns are known.
     let document = origin.get_until("/openapi.json", |reply| reply.status == 200 && reply.body.contains(whole));
     let folder = Folder::empty();
@@ -46,6 +46,7 @@ fn verify(origin: &Origin, whole: &str, more_checks: &str) {
         .args(["run", &format!("{}/openapi.json", origin.base), "--checks", &format!("{CHECKS}{more_checks}")])
         .args(["--phases", "examples,coverage,fuzzing", "--mode", "all", "--max-examples", EXAMPLES, "--seed", &seed])
         .args(["--continue-on-failure", "--no-color"])
+        .args(headers.iter().flat_map(|header| ["-H", *header]))
         .current_dir(folder.path());
     run(schemathesis);
 }
@@ -65,7 +66,7 @@ fn the_reference_application_answers_as_it_says() {
         assert_eq!(done.code, Some(0), "{args:?}: {done:?}");
     }
     let origin = Origin::start(&repository("config"), &[("DATABASE_URL", &url)]);
-    verify(&origin, "updated_at", "");
+    verify(&origin, "updated_at", "", &[]);
 }
 
 #[test]
@@ -76,6 +77,14 @@ fn parameters_and_columns_of_every_type_are_as_described() {
     let url = cluster.primary.url("postgres", &database);
     let folder = Folder::new(include_str!("types.toml"));
     folder.write("counted.json", include_str!("counted.json"));
-    let origin = Origin::start(folder.path(), &[("DATABASE_URL", &url)]);
-    verify(&origin, "glad", ",positive_data_acceptance");
+    let database = [("DATABASE_URL", url.as_str())];
+    let migrated = mainstay(&["migrate", "--config", folder.text()], &database);
+    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let create = ["keys", "create", "--json", "--name", "verify", "--scope", "things:read", "--claim", "tenant=42"];
+    let created = mainstay(&create, &database);
+    let created: serde_json::Value = serde_json::from_str(&created.stdout).expect("a key");
+    let credential = format!("Authorization: Bearer {}", created["api_key"].as_str().unwrap());
+    let origin = Origin::start(folder.path(), &database);
+    // Here all that a parameter may be is told, so that what is right by the document must be taken.
+    verify(&origin, "glad", ",positive_data_acceptance,ignored_auth", &[&credential]);
 }

@@ -1,5 +1,6 @@
 //! `/openapi.json` and `/docs`: who gets them, what they say of a manifest, and that answers are as they say.
 
+mod access;
 mod answers;
 mod checker;
 mod columns;
