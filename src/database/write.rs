@@ -88,10 +88,6 @@ impl Progress {
     pub fn committed(&self) -> Option<Position> {
         self.committing.get().map(never).or(self.committed.get())
     }
-
-    fn note(&self, position: Position) {
-        self.committed.set(Some(self.committed.get().map_or(position, |before| before.later(position))));
-    }
 }
 
 impl Database {
@@ -143,7 +139,10 @@ impl Shared {
             }
             let failure = match self.try_write(node, writers, is_fresh, deadline, progress, work).await {
                 Ok((value, committed)) => {
-                    progress.note(committed.position(node, deadline).await);
+                    // For whoever does not wait for the position any more.
+                    let before = progress.committed.replace(Some(never(committed.branch)));
+                    let position = committed.position(node, deadline).await;
+                    progress.committed.set(Some(before.map_or(position, |before| before.later(position))));
                     return Ok(value);
                 }
                 Err(failure) => failure,
@@ -168,8 +167,7 @@ impl Shared {
                 // Nothing was committed on the connection that broke; a new one tells how the primary is.
                 Failure::Elsewhere(Meaning::Lost | Meaning::StalePlan, _) if !is_fresh => is_fresh = true,
                 Failure::Elsewhere(Meaning::StalePlan, reason) => {
-                    let Failure::Final(error) = self.query_failed(node, None, &reason) else { return Err(late()) };
-                    return Err(error);
+                    return Err(self.query_failed(node, None, &reason));
                 }
                 Failure::Elsewhere(_, reason) => {
                     log::debug!("a write found no primary: {reason}");

@@ -96,11 +96,11 @@ fn only_what_is_no_read_may_write() {
 #[test]
 fn after_an_outcome_that_is_unknown_the_session_reads_the_primary() {
     let site = Site::new();
-    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$;
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(8); RETURN NULL; END $$;
         CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON notes DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()";
     site.primary.psql(&site.database, slow).unwrap();
     site.catch_up();
-    let instance = started(site.plan().set("limits.request_timeout", "1s"));
+    let instance = started(site.plan().set("limits.request_timeout", "3s"));
     let reply = instance.request("PUT", "/notes/1?value=1", &[]);
     assert_eq!((reply.status, reply.problem().as_str()), (503, "outcome_unknown"));
     let token = reply.said("x-consistency-token");
