@@ -1,6 +1,13 @@
 //! Schemathesis against the real server: it makes requests out of `/openapi.json`, good ones and bad ones, and holds every answer
 //! to what the document says. `make verify` runs it; it comes from PyPI, so that plain `cargo test` leaves it out.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 #[allow(dead_code, reason = "shared with the tests of single processes, which need more of it")]
 #[path = "../process/support.rs"]
