@@ -8,6 +8,7 @@ mod lead;
 mod listeners;
 mod outlook;
 mod peers;
+mod prune;
 mod purge;
 mod shutdown;
 mod snapshots;
@@ -277,6 +278,9 @@ impl Server {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }
         core.complete_documents();
+        if core.pipeline.database.is_some() && capabilities.tells {
+            keep_running(&core, "the pruning of idempotency keys", Core::prune);
+        }
         Ok(Self {
             public_addr,
             admin_addr,

@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod failover;
+pub mod idempotency;
 pub mod forward;
 pub mod manifest;
 pub mod overload;

@@ -14,6 +14,7 @@ use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
+use super::idempotency::IdempotencySettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -87,6 +88,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
+    /// What repeated requests are answered from.
+    pub idempotency: IdempotencySettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -532,7 +535,8 @@ impl Settings {
         self.auth.check_tokens()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
-        self.consistency.check(freshness, self.limits.request_timeout.0)
+        self.consistency.check(freshness, self.limits.request_timeout.0)?;
+        self.idempotency.check()
     }
 
     /// Times that only mean something beside each other.

@@ -193,7 +193,7 @@ impl Shared {
     }
 
     /// What goes wrong with one request goes wrong with the next: the log hears of it now and then.
-    fn say(&self, node: &Node, state: Option<SqlState>, level: log::Level, what: &str, told: &dyn Display) {
+    pub(super) fn say(&self, node: &Node, state: Option<SqlState>, level: log::Level, what: &str, told: &dyn Display) {
         if let Some(kept_back) = self.said.may_say(Instant::now(), (node.name().clone(), state)) {
             log::log!(level, kept_back; "{what}: {told}");
         }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
-use smallvec::SmallVec;
 use tokio::time::{sleep_until, timeout_at};
 
 use super::attempt::{Failure, Others};
@@ -18,6 +17,8 @@ use crate::position::Position;
 
 /// How often those who wait look whether a replica has got there; spread, so that they do not look all at once.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How long it may take to say so.
+const LOOK_TIME_MAX: Duration = Duration::from_millis(50);
 /// How long a replica is not asked again that did not answer how far it is.
 const REST_TIME: Duration = Duration::from_millis(250);
 
@@ -30,7 +31,24 @@ pub struct Looked {
     pub position: Position,
 }
 
+/// Where a position lies, as far as this instance knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Branch {
+    /// On the newest branch.
+    Ours,
+    /// On another one: it proves nothing here, where what was written there may be lost. The primary shows what is left.
+    Other,
+    /// On one that this instance has not met yet: it may know no primary any more.
+    Unknown,
+}
+
 impl Database {
+    /// Waits, `consistency.session_wait` at most, until a replica has read up to a position, where one is on its way: a read that
+    /// begins then need not go to the primary. Waiting takes no connection, and no place among the sources that run.
+    pub async fn catch_up(&self, seen: Position) {
+        self.shared.catch_up(seen).await;
+    }
+
     /// Where the sampler found the primary, while it is one.
     pub fn primary_position(&self) -> Option<Position> {
         let node = self.shared.primary()?;
@@ -40,7 +58,31 @@ impl Database {
 }
 
 impl Shared {
-    /// A read that sees all up to a position; who has seen nothing is served by anybody.
+    async fn catch_up(&self, seen: Position) {
+        let until = Instant::now() + self.session_wait;
+        if seen.lsn.is_never() || self.branch_of(seen) != Branch::Ours {
+            return;
+        }
+        loop {
+            let mut may_come = false;
+            for index in self.order(Instant::now()) {
+                let Some(node) = self.nodes.get(index) else { continue };
+                if self.has_replayed(node, seen, until).await {
+                    return;
+                }
+                may_come |= flows(node);
+            }
+            let now = Instant::now();
+            if !may_come || now >= until {
+                return;
+            }
+            let pause = LOOK_INTERVAL.mul_f64(1.0 + fastrand::f64());
+            sleep_until((now + pause).min(until).into()).await;
+        }
+    }
+
+    /// A read that sees all up to a position, by a replica that is there or else the primary; who has seen nothing is served by
+    /// anybody.
     pub(super) async fn session<T>(
         &self,
         seen: Option<Position>,
@@ -48,56 +90,43 @@ impl Shared {
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
         let Some(seen) = seen else { return self.eventual(None, deadline, query).await };
-        let highest = *self.highest.lock();
-        match highest {
-            Some((system, timeline)) if (system, timeline) == (seen.system, seen.timeline) => {
-                match self.caught_up(seen, deadline, query).await? {
-                    Some(answer) => Ok(answer),
-                    None => self.strong(Some(seen), deadline, query).await,
-                }
-            }
-            // A position on another branch proves nothing on this one, where what was written there may be lost. The primary shows
-            // what is left.
-            Some((system, timeline)) if system != seen.system || timeline > seen.timeline => {
-                self.strong(None, deadline, query).await
-            }
-            // It is from a primary that this instance has not met yet.
-            _ => self.strong(Some(seen), deadline, query).await,
+        match self.branch_of(seen) {
+            Branch::Ours => match self.by_replica(seen, deadline, query).await? {
+                Some(answer) => Ok(answer),
+                None => self.strong(Some(seen), deadline, query).await,
+            },
+            Branch::Other => self.strong(None, deadline, query).await,
+            Branch::Unknown => self.strong(Some(seen), deadline, query).await,
         }
     }
 
-    /// The answer of a replica that is as far, or gets there while it is waited for.
-    async fn caught_up<T>(
+    fn branch_of(&self, seen: Position) -> Branch {
+        match *self.highest.lock() {
+            Some((system, timeline)) if system == seen.system && timeline == seen.timeline => Branch::Ours,
+            Some((system, timeline)) if system != seen.system || timeline > seen.timeline => Branch::Other,
+            _ => Branch::Unknown,
+        }
+    }
+
+    async fn by_replica<T>(
         &self,
         seen: Position,
         deadline: Instant,
         query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<Option<(T, Served)>, Error> {
-        let until = deadline.min(Instant::now() + self.session_wait);
-        let mut failed: SmallVec<[usize; 4]> = SmallVec::new();
-        loop {
-            let mut may_come = false;
-            for index in self.order(Instant::now()) {
-                let Some(node) = self.nodes.get(index).filter(|_| !failed.contains(&index)) else { continue };
-                if !self.has_replayed(node, seen, until).await {
-                    may_come |= flows(node);
-                    continue;
-                }
-                match self.attempt(node, Some(seen), deadline, Others::Left, query).await {
-                    Ok(answer) => return Ok(Some(answer)),
-                    Err(Failure::Final(error)) => return Err(error),
-                    Err(Failure::Late) => return Err(late()),
-                    Err(Failure::Behind) => may_come = true,
-                    Err(Failure::Busy | Failure::Elsewhere(..)) => failed.push(index),
-                }
+        for index in self.order(Instant::now()) {
+            let Some(node) = self.nodes.get(index) else { continue };
+            if !self.has_replayed(node, seen, deadline).await {
+                continue;
             }
-            let now = Instant::now();
-            if !may_come || seen.lsn.is_never() || now >= until {
-                return Ok(None);
+            match self.attempt(node, Some(seen), deadline, Others::Left, query).await {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Late) => return Err(late()),
+                Err(Failure::Behind | Failure::Busy | Failure::Elsewhere(..)) => {}
             }
-            let pause = LOOK_INTERVAL.mul_f64(1.0 + fastrand::f64());
-            sleep_until((now + pause).min(until).into()).await;
         }
+        Ok(None)
     }
 
     /// Whether a replica is known to be at a position, by the sampler or by a look.
@@ -116,6 +145,7 @@ impl Shared {
     /// Asks a replica how far it is. All who want to know share one question: however many wait, it is asked as often as one
     /// would ask.
     async fn look(&self, node: &Node, until: Instant) {
+        let until = until.min(Instant::now() + LOOK_TIME_MAX);
         let Ok(mut not_before) = timeout_at(until.into(), node.looking.lock()).await else { return };
         let asked_at = Instant::now();
         if not_before.is_some_and(|time| asked_at < time) {

@@ -149,6 +149,11 @@ impl Shared {
                 Err(failure) => failure,
             };
             if progress.is_in_doubt() {
+                let reason = match &failure {
+                    Failure::Elsewhere(_, reason) => reason,
+                    _ => "its time was over",
+                };
+                self.say(node, None, log::Level::Warn, "nobody knows whether a write was committed", &reason);
                 return Err(in_doubt());
             }
             match failure {

@@ -282,6 +282,9 @@ impl Pipeline {
         request_id: &HeaderValue,
         started: Instant,
     ) -> Response<Bytes> {
+        if let Err(error) = self.catch_up(session).await {
+            return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
+        }
         let patience = self.admission.patience(false);
         let mut pass = match self.admission.direct.enter(Priority::Foreground, patience).await {
             Ok(pass) => pass,
@@ -305,6 +308,15 @@ impl Pipeline {
         self.sessions.tell(session, &produced, self.database.as_deref(), response.headers_mut());
         respond::add_timing(&mut response, Some(produced.took), started.elapsed());
         response
+    }
+
+    /// Waits for a replica that has seen what the session has.
+    async fn catch_up(&self, session: &Session) -> Result<(), Error> {
+        let Some((seen, database)) = session.seen.zip(self.database.as_ref()) else { return Ok(()) };
+        let full = || Error::new(Code::Overloaded, "as many requests as may are waiting");
+        let _place = self.admission.waiters.take(1).ok_or_else(full)?;
+        database.catch_up(seen).await;
+        Ok(())
     }
 
     /// A body for one client alone, in the encoding that it takes.

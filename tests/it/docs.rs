@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 15] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -16,11 +16,13 @@ const PAGES: [&str; 14] = [
     "docs/errors.md",
     "docs/failover.md",
     "docs/forwarding.md",
+    "docs/ledger.md",
     "docs/manifest.md",
     "docs/openapi.md",
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",
+    "docs/sessions.md",
     "docs/upstream.md",
 ];
 

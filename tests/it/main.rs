@@ -17,5 +17,6 @@ mod nodes;
 mod openapi;
 mod ramp;
 mod rooms;
+mod session;
 mod source;
 mod support;

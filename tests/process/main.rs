@@ -22,6 +22,7 @@ mod foreign;
 mod keys;
 mod load;
 mod local;
+mod money;
 mod openapi;
 mod operators;
 mod own_handlers;

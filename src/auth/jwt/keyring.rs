@@ -120,6 +120,11 @@ impl Keyring {
         self.current.load_full()
     }
 
+    /// Whether this is the number of the key set in use. Takes nothing that other workers write to.
+    pub fn is_current(&self, generation: u64) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.generation == generation)
+    }
+
     /// The key set in use. Until one was read for the first time it is waited for.
     ///
     /// # Errors

@@ -87,9 +87,8 @@ impl Tokens {
 
     /// See [`super::Auth::look`].
     pub fn look(&self, credential: &[u8], now: Instant) -> Look {
-        let generation = self.keyring.current().map(|current| current.generation);
         match self.checked.get(&hash(credential)) {
-            Some(checked) if now < checked.until && Some(checked.generation) == generation => {
+            Some(checked) if now < checked.until && self.keyring.is_current(checked.generation) => {
                 self.remembered.inc();
                 Look::Known(Ok(Arc::clone(&checked.identity)))
             }

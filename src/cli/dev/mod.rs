@@ -32,6 +32,8 @@ const DATABASE: &str = "mainstay";
 const ROLE: &str = "mainstay_reader";
 /// Opens the admin listener where no other token is set.
 const ADMIN_TOKEN: &str = "dev";
+/// Signs what sessions have seen where no other secret is set.
+const TOKEN_SECRET: &str = "for this machine alone";
 
 pub(super) const HELP: &str = "\
 Signals: SIGINT and SIGTERM stop everything, SIGHUP starts again what has ended and has the origins read routes.toml again.

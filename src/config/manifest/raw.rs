@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::about::about;
 use super::access::{NOT_SHARED, RawAuth, access, check_claims, check_preflight};
+use super::prefix::{Prefix, consistency_of, default_policy, prefix_of};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
 use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch};
@@ -157,54 +158,6 @@ fn get_only() -> Vec<String> {
     vec!["GET".to_owned()]
 }
 
-/// What routes of a path prefix do where they do not say.
-enum Prefix {
-    Public,
-    Private,
-    Other,
-}
-
-/// The table of defaults by path. The built-in API relies on it.
-fn prefix_of(path: &str) -> Prefix {
-    const PUBLIC: [&str; 3] = ["/public/", "/api/v1/rates", "/api/v1/fees"];
-    const PRIVATE: [&str; 7] = [
-        "/account/",
-        "/api/v1/onramp",
-        "/api/v1/offramp",
-        "/api/v1/mint",
-        "/api/v1/transaction",
-        "/api/v1/transfer",
-        "/api/v1/redemption",
-    ];
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
-    if starts(&PUBLIC) {
-        Prefix::Public
-    } else if starts(&PRIVATE) {
-        Prefix::Private
-    } else {
-        Prefix::Other
-    }
-}
-
-/// The paths whose reads a setting makes those of a session; what writes is strong all the same.
-fn is_of_accounts(path: &str) -> bool {
-    path.starts_with("/account/") || path.starts_with("/api/v1/transaction")
-}
-
-fn default_policy() -> CachePolicy {
-    let minutes = |minutes: u64| std::time::Duration::from_secs(minutes * 60);
-    CachePolicy {
-        ttl: minutes(5),
-        browser_ttl: minutes(5),
-        edge_ttl: None,
-        stale_while_revalidate: minutes(1),
-        stale_if_error: minutes(24 * 60),
-        tags: Vec::new(),
-        watch: None,
-        on_change: OnChange::Purge,
-    }
-}
-
 /// Upstreams by name.
 pub(super) type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
@@ -294,13 +247,7 @@ fn validate(
     let source = source(&raw, file, known, &params, upstreams)?;
     let about = about(&raw, file)?;
     let prefix = prefix_of(&raw.path);
-    let consistency = raw.consistency.unwrap_or(match prefix {
-        Prefix::Private if known.account_reads == AccountReads::Session && is_of_accounts(&raw.path) => {
-            Consistency::Session
-        }
-        Prefix::Private => Consistency::Strong,
-        Prefix::Public | Prefix::Other => Consistency::Eventual,
-    });
+    let consistency = raw.consistency.unwrap_or_else(|| consistency_of(&raw.path, known.account_reads));
     let reads_only = raw.methods == ["GET"];
     let cache = match (raw.cache, &prefix) {
         (Some(_), _) if !reads_only => return Err("[route.cache] is for routes with GET alone".to_owned()),

@@ -5,6 +5,7 @@ mod gate;
 mod instances;
 mod jwt;
 mod keys;
+mod leaks;
 pub mod people;
 mod rates;
 mod rows;

@@ -4,6 +4,7 @@ use mainstay::auth::keys::NewKey;
 use mainstay::config::overload::Rate;
 
 use super::people::{Issuer, bearer_of, migrate};
+use crate::coherence::fleet::{Member, TOKEN};
 use crate::instance::client::Reply;
 use crate::instance::{Instance, Plan};
 use crate::support::Cluster;
@@ -40,7 +41,8 @@ impl Site {
         let cluster = Cluster::shared();
         let database = cluster.database();
         migrate(cluster, &database);
-        let instance = change(Plan::new(ROUTES).database(cluster, &database)).start();
+        let instance = change(Plan::new(ROUTES).database(cluster, &database).set("ADMIN_TOKEN", TOKEN)).start();
+        instance.wait_hearing("feed");
         Self { instance, database }
     }
 

@@ -107,8 +107,11 @@ fn start() -> Site {
     let plan = issuer.believed(Plan::new(ROUTES)).database_as(cluster, &role, &database);
     let plan = plan.set("database.pool_size", "1").set("database.write_pool_size", "1");
     let plan = plan.set("replication.lag_max", "1h").set("health.lag_max", "1h").set("database.wait_timeout", "30s");
-    let instance =
-        plan.set("auth.claims_settings", "app.owner=sub").handler("twice", twice).handler("note", note).start();
+    let instance = plan
+        .set("auth.claims_settings", "app.owner=sub, app.word=word")
+        .handler("twice", twice)
+        .handler("note", note)
+        .start();
     instance.wait_healthy();
     Site { issuer, instance }
 }
@@ -128,7 +131,7 @@ fn each_caller_sees_the_rows_that_a_policy_shows_them() {
         assert_eq!(get("/shared", who).json(), json!([]), "what is shared is read for nobody");
         assert_eq!(instance.get("/said").json(), json!({ "owner": "" }), "nothing is left on the connection");
     }
-    let reply = instance.get_with("/mine", &[("Authorization", &issuer.claiming("a\0b", json!({})))]);
+    let reply = instance.get_with("/mine", &[("Authorization", &issuer.claiming("alice", json!({ "word": "a\0b" })))]);
     assert_eq!((reply.status, reply.problem().as_str()), (403, "claim_invalid"));
 }
 

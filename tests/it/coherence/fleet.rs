@@ -17,7 +17,7 @@ use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE, settings};
 
 /// The admin token of all instances.
-const TOKEN: &str = "correct-horse";
+pub const TOKEN: &str = "correct-horse";
 
 /// One row, a list by a row's tag, a list of all, and the same held at [`GATE`] after its snapshot was taken.
 pub const ROUTES: &str = r#"
