@@ -21,9 +21,9 @@ pub struct IdempotencySettings {
 impl IdempotencySettings {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         match self.retention.0 {
-            retention if retention < RETENTION_MIN => Err(ConfigError::new(
-                "idempotency.retention: at least 24h, for as long clients may repeat a request",
-            )),
+            retention if retention < RETENTION_MIN => {
+                Err(ConfigError::new("idempotency.retention: at least 24h, for as long clients may repeat a request"))
+            }
             _ => Ok(()),
         }
     }

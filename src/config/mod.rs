@@ -5,8 +5,8 @@
 
 pub mod auth;
 pub mod failover;
-pub mod idempotency;
 pub mod forward;
+pub mod idempotency;
 pub mod manifest;
 pub mod overload;
 pub mod param;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 15] = [
+const PAGES: [&str; 16] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
