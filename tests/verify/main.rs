@@ -1,6 +1,13 @@
 //! Schemathesis against the real server: it makes requests out of `/openapi.json`, good ones and bad ones, and holds every answer
 //! to what the document says. `make verify` runs it; it comes from PyPI, so that plain `cargo test` leaves it out.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 #[allow(dead_code, reason = "shared with the tests of single processes, which need more of it")]
 #[path = "../process/support.rs"]
@@ -51,6 +58,13 @@ fn verify(origin: &Origin, whole: &str, more_checks: &str, headers: &[&str]) {
     run(schemathesis);
 }
 
+/// The `Authorization` of a key that a command makes.
+fn key(create: &[&str], url: &str) -> String {
+    let created = mainstay(create, &[("DATABASE_URL", url)]);
+    let created: serde_json::Value = serde_json::from_str(&created.stdout).unwrap_or_else(|_| panic!("{created:?}"));
+    format!("Authorization: Bearer {}", created["api_key"].as_str().unwrap())
+}
+
 #[test]
 #[ignore = "`make verify` runs it"]
 fn the_reference_application_answers_as_it_says() {
@@ -66,7 +80,8 @@ fn the_reference_application_answers_as_it_says() {
         assert_eq!(done.code, Some(0), "{args:?}: {done:?}");
     }
     let origin = Origin::start(&repository("config"), &[("DATABASE_URL", &url)]);
-    verify(&origin, "updated_at", "", &[]);
+    let credential = key(&["accounts", "create", "--name", "verify", "--json"], &url);
+    verify(&origin, "updated_at", "", &[&credential]);
 }
 
 #[test]
@@ -81,9 +96,7 @@ fn parameters_and_columns_of_every_type_are_as_described() {
     let migrated = mainstay(&["migrate", "--config", folder.text()], &database);
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
     let create = ["keys", "create", "--json", "--name", "verify", "--scope", "things:read", "--claim", "tenant=42"];
-    let created = mainstay(&create, &database);
-    let created: serde_json::Value = serde_json::from_str(&created.stdout).expect("a key");
-    let credential = format!("Authorization: Bearer {}", created["api_key"].as_str().unwrap());
+    let credential = key(&create, &url);
     let origin = Origin::start(folder.path(), &database);
     // Here all that a parameter may be is told, so that what is right by the document must be taken.
     verify(&origin, "glad", ",positive_data_acceptance,ignored_auth", &[&credential]);

@@ -92,7 +92,7 @@ pub fn misfit(document: &Value, schema: &Value, value: &Value) -> Option<String>
         });
     }
     if let Some(items) = value.as_array() {
-        if schema["maxItems"].as_u64().is_some_and(|most| items.len() as u64 > most) {
+        if schema["maxItems"].as_u64().is_some_and(|most| items.len() > usize::try_from(most).unwrap()) {
             return wrong("short enough");
         }
         return members.get("items").and_then(|schema| items.iter().find_map(|item| misfit(document, schema, item)));
