@@ -277,11 +277,13 @@ fn a_list_of_routes_names_none_that_ask_for_credentials() {
 #[test]
 fn routes_that_nobody_could_ask_do_not_start() {
     let of = |auth: &str| format!("[[route]]\npath = \"/x\"\nsql = \"SELECT 1\"\nauth = \"{auth}\"\n");
-    for (auth, says) in [("jwt", "auth.jwks_url or auth.jwks_file"), ("key", "set DATABASE_URL")] {
-        let error = Plan::new(&of(auth)).try_start().err().unwrap();
-        assert!(error.contains("routes.toml:1: route /x: ") && error.contains(says), "{error}");
-    }
-    let instance = Plan::new("").start();
+    let error = Plan::new(&of("jwt")).try_start().err().unwrap();
+    assert!(
+        error.contains("routes.toml:1: route /x: ") && error.contains("auth.jwks_url or auth.jwks_file"),
+        "{error}"
+    );
+    // Keys are where all the data is: without a database both are missing, and the rest of the manifest is served.
+    let instance = Plan::new(&of("key")).start();
     let error = instance.reload(&of("jwt")).unwrap_err();
     assert!(error.contains("auth.jwks_url"), "{error}");
 }
