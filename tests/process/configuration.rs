@@ -129,15 +129,11 @@ fn routes_whose_credentials_nobody_could_check_are_refused_with_the_setting() {
     for command in ["serve", "check"] {
         let outcome = mainstay(&[command, "--config", folder.text()], &[]);
         assert_eq!(outcome.code, Some(64), "{outcome:?}");
-        for says in [
-            ":1: route /a: auth = \"jwt\" needs",
-            "auth.jwks_url",
-            ":7: route /b: auth = \"key\" needs",
-            "DATABASE_URL",
-        ] {
+        for says in [":1: route /a: auth = \"jwt\" needs", "auth.jwks_url"] {
             assert!(outcome.stderr.contains(says), "{command}: {says}: {}", outcome.stderr);
         }
-        assert!(!outcome.stderr.contains("/c"), "{}", outcome.stderr);
+        // Keys are in the database, which may come later.
+        assert!(!outcome.stderr.contains("/b") && !outcome.stderr.contains("/c"), "{}", outcome.stderr);
     }
     let routes = mainstay(&["routes", "--config", folder.text()], &[]);
     let rows: Vec<&str> = routes.stdout.lines().collect();
