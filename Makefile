@@ -6,6 +6,9 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # The user's own cargo-deny, else one below the target directory. A debug build of it takes two minutes, once.
 CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-deny)
 
+# What makes requests out of the document of the API, from PyPI, below the target directory.
+VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5
+
 .DEFAULT_GOAL := help
 .PHONY: help dev test soak chaos bench lint fmt verify
 
@@ -42,8 +45,15 @@ lint: $(CARGO_DENY) ## check format, code, documentation, licences and sources
 fmt: ## format the code
 	cargo fmt
 
-verify: lint test ## lint, test, and the long checks: many more cases of every property
+verify: lint test $(VERIFY_TOOLS)/done ## lint, test, and the long checks: answers against /openapi.json, many more cases of every property
+	VERIFY_TOOLS=$(VERIFY_TOOLS) cargo test --locked --test verify -- --ignored --nocapture --test-threads 1
 	PROPTEST_CASES=20000 cargo test --locked --release
+
+$(VERIFY_TOOLS)/done:
+	@scripts/install-deps verify
+	python3 -m venv $(VERIFY_TOOLS)
+	$(VERIFY_TOOLS)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5 openapi-spec-validator==0.9.0
+	touch $@
 
 $(TARGET_DIR)/tools/bin/cargo-deny:
 	cargo install --locked --debug --quiet --root $(TARGET_DIR)/tools cargo-deny@0.20.2

@@ -11,6 +11,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
+use mainstay::description::{Description, Response};
 use mainstay::{Answer, Builder, Call, Error, Next};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,11 @@ use serde::{Deserialize, Serialize};
 async fn greet(call: Call) -> Result<Answer, Error> {
     let name = call.params.text("name").unwrap_or("you");
     Answer::json(&serde_json::json!({ "greeting": format!("Hello, {name}.") }))
+}
+
+/// What `/openapi.json` and `/docs` say of it.
+fn greeting_schema() -> serde_json::Value {
+    serde_json::json!({ "type": "object", "required": ["greeting"], "properties": { "greeting": { "type": "string" } } })
 }
 
 #[derive(Deserialize)]
@@ -60,6 +66,14 @@ fn main() -> ExitCode {
     Builder::new()
         .version(env!("CARGO_PKG_VERSION"))
         .handler("greetings.one", greet)
+        .describe(
+            "greetings.one",
+            Description {
+                summary: "A greeting",
+                responses: vec![Response::ok("The greeting.", greeting_schema())],
+                ..Description::default()
+            },
+        )
         .handler("notes.create", create_note)
         .middleware("demand-key", demand_key)
         .main()

@@ -53,6 +53,16 @@ pub enum Code {
     RateLimited,
     /// The body is not what is asked for.
     BodyInvalid,
+    /// An account would fall below its limit.
+    InsufficientFunds,
+    /// More money than the account may move.
+    LimitExceeded,
+    /// A request that moves money has no key, or a malformed one.
+    IdempotencyKeyMissing,
+    /// The key was used for another request.
+    IdempotencyMismatch,
+    /// A request with the same key has not ended yet.
+    IdempotencyInFlight,
     /// A `row` route found a second row.
     RowNotUnique,
     /// The source produced more rows or bytes than the limits allow.
@@ -130,6 +140,11 @@ impl Code {
             Self::AuthUnavailable => info("auth_unavailable", 503, "Credentials cannot be checked", true),
             Self::RateLimited => info("rate_limited", 429, "Too many requests", true),
             Self::BodyInvalid => info("body_invalid", 400, "Invalid body", false),
+            Self::InsufficientFunds => info("insufficient_funds", 422, "Insufficient funds", false),
+            Self::LimitExceeded => info("limit_exceeded", 422, "Limit exceeded", false),
+            Self::IdempotencyKeyMissing => info("idempotency_key_missing", 400, "Idempotency key required", false),
+            Self::IdempotencyMismatch => info("idempotency_mismatch", 422, "Idempotency key of another request", false),
+            Self::IdempotencyInFlight => info("idempotency_in_flight", 409, "Request in flight", false),
             Self::RowNotUnique => info("row_not_unique", 500, "More than one row", false),
             Self::ResponseTooLarge => info("response_too_large", 500, "Response too large", false),
             Self::QueryFailed => info("query_failed", 500, "Query failed", false),
@@ -169,12 +184,14 @@ pub struct Error {
     pub code: Code,
     /// A sentence for the caller.
     pub detail: Cow<'static, str>,
+    /// Headers of the response, beside those that the code brings.
+    pub headers: Box<[(&'static str, String)]>,
 }
 
 impl Error {
     /// An error with a sentence for the caller.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), headers: Box::default() }
     }
 }
 

@@ -4,8 +4,9 @@
 //!
 //! A request comes in at [`http::front`], which answers it from [`cache::memory`] where it can. What it cannot goes on to
 //! [`http::pipeline`], which joins or leads a [`cache::fill`]; the fill runs the route's [`source`], which reads through
-//! [`database::read`] on a node that [`nodes`] has picked. What changes comes the other way: [`database::changes`] reads it from
-//! the change feed, [`cache::bus`] carries it through the fleet, and [`cache::fence`] judges by it what is kept in
+//! [`database::read`] on a node that [`nodes`] has picked. What a handler writes goes to the primary by [`database::write`], and
+//! its session gets a token for it from [`http::session`]. What changes comes the other way: [`database::changes`] reads it
+//! from the change feed, [`cache::bus`] carries it through the fleet, and [`cache::fence`] judges by it what is kept in
 //! [`cache::memory`] and [`cache::shared`]. Routes come from [`config::manifest`], everything else that can
 //! be set from [`config::settings`]. [`app`] wires it up, [`cli`] starts it.
 //!

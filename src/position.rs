@@ -9,6 +9,16 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
+impl Lsn {
+    /// A place that no standby ever comes to: only the primary has what is there.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// Whether it is [`Lsn::NEVER`].
+    pub const fn is_never(self) -> bool {
+        self.0 == Self::NEVER.0
+    }
+}
+
 /// A branch of a cluster's history. A promotion begins a new one, on which LSNs of the old one prove nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timeline(pub u32);

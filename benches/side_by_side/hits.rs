@@ -8,11 +8,18 @@ use crate::fetch::Answer;
 use crate::load::{self, Request, Sample};
 use crate::report::{Report, Series};
 use crate::servers::{self, HIT, Mainstay, Server, Site, bare_command};
-use crate::{Arguments, Outcome, Part, callgrind, progress};
+use crate::{Arguments, Outcome, Part, callers, callgrind, progress};
 
 /// Whoever takes part beside Mainstay.
-const CONTESTANTS: [Part; 6] =
-    [Part::BareActix, Part::Mainstay304, Part::MainstayUnaudited, Part::Nginx, Part::Varnish, Part::Haproxy];
+const CONTESTANTS: [Part; 7] = [
+    Part::BareActix,
+    Part::Mainstay304,
+    Part::MainstayUnaudited,
+    Part::Auth,
+    Part::Nginx,
+    Part::Varnish,
+    Part::Haproxy,
+];
 
 struct Contestant {
     name: &'static str,
@@ -28,7 +35,7 @@ pub fn measure(
     arguments: &Arguments,
     work: &Path,
     mainstay: &Mainstay,
-    server: &Rc<Server>,
+    (server, database_url): (&Rc<Server>, &str),
     hit: &Answer,
     report: &mut Report,
 ) {
@@ -56,6 +63,14 @@ pub fn measure(
         match not_modified(server, hit) {
             Ok(request) => enter("mainstay-304", Ok(server.clone()), &request),
             Err(error) => enter("mainstay-304", Err(error), &ok),
+        }
+    }
+    if arguments.wants(Part::Auth) {
+        match callers::start(work, mainstay, database_url) {
+            Ok(callers) => {
+                callers.into_iter().for_each(|caller| enter(caller.name, Ok(caller.server), &caller.request));
+            }
+            Err(error) => enter("mainstay-auth", Err(error), &ok),
         }
     }
     let peers = [(Part::Nginx, servers::NGINX), (Part::Varnish, servers::VARNISH), (Part::Haproxy, servers::HAPROXY)];

@@ -16,6 +16,7 @@
 )]
 
 mod bare;
+mod callers;
 mod callgrind;
 mod client;
 mod cpu;
@@ -90,6 +91,7 @@ enum Part {
     #[value(name = "mainstay-304")]
     Mainstay304,
     MainstayUnaudited,
+    Auth,
     Nginx,
     Varnish,
     Haproxy,
@@ -148,7 +150,7 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     let server = Rc::new(mainstay.start(&work, "mainstay")?);
     let hit = learn_hit(&server)?;
 
-    hits::measure(arguments, &work, &mainstay, &server, &hit, &mut report);
+    hits::measure(arguments, &work, &mainstay, (&server, &database.url), &hit, &mut report);
     hits::instructions(arguments, &work, &mainstay, &hit, &mut report);
     report.misses =
         measure_part(arguments, Part::Misses, &mut report, || reads::of_database(arguments, &server, &database));

@@ -72,7 +72,7 @@ async fn one(desk: &Desk, path: String) -> Outcome {
             };
             Outcome { path, status: warmed.status, cache, code: None, detail: None }
         }
-        Err(Error { code, detail }) => {
+        Err(Error { code, detail, .. }) => {
             let (status, code, detail) = (code.info().status, Some(Code::as_str(code)), Some(detail.into_owned()));
             Outcome { path, status, cache: "none", code, detail }
         }

@@ -8,6 +8,7 @@ mod lead;
 mod listeners;
 mod outlook;
 mod peers;
+mod prune;
 mod purge;
 mod shutdown;
 mod snapshots;
@@ -35,6 +36,7 @@ use crate::cache::bus::Bus;
 use crate::cache::fence::Ledger;
 use crate::cache::shared::Shared;
 use crate::config::ConfigError;
+use crate::config::auth::AccountReads;
 use crate::config::manifest::{Known, Manifest, Problem};
 use crate::config::settings::{ServerSettings, Settings};
 use crate::database::health::{Health, Status, Verdict};
@@ -53,6 +55,7 @@ use crate::http::openapi::Documents;
 use crate::http::pipeline::Pipeline;
 use crate::http::rate_limit::Rates;
 use crate::http::server;
+use crate::http::session::Sessions;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
 use crate::nodes::node::{Node, Totals};
@@ -92,10 +95,10 @@ impl Parts {
     ///
     /// # Errors
     /// Every problem found, each with file and line.
-    pub fn manifest(&self, dir: &std::path::Path) -> Result<Manifest, Vec<Problem>> {
+    pub fn manifest(&self, dir: &std::path::Path, account_reads: AccountReads) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
         let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
-        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version })
+        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
     }
 
     fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
@@ -167,7 +170,7 @@ impl Server {
         dir: PathBuf,
         parts: Parts,
     ) -> Result<Self, ConfigError> {
-        let manifest = parts.manifest(&dir).map_err(problems)?;
+        let manifest = parts.manifest(&dir, settings.consistency.account_reads).map_err(problems)?;
         manifest.check_auth(&settings, &dir).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
@@ -194,6 +197,7 @@ impl Server {
             cache,
             database,
             admission: Admission::new(&settings.overload, &metrics),
+            sessions: Sessions::new(&settings, &metrics),
             rates: Rates::new(&settings)?,
             capabilities,
             starting: Starting::new(STARTING_TIME),
@@ -274,6 +278,9 @@ impl Server {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }
         core.complete_documents();
+        if core.pipeline.database.is_some() && capabilities.tells {
+            keep_running(&core, "the pruning of idempotency keys", Core::prune);
+        }
         Ok(Self {
             public_addr,
             admin_addr,
@@ -308,7 +315,7 @@ impl Server {
     /// Every problem found, each with file and line.
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
-        let manifest = parts.manifest(dir)?;
+        let manifest = parts.manifest(dir, pipeline.settings.consistency.account_reads)?;
         manifest.check_auth(&pipeline.settings, dir)?;
         if let Some(tokens) = &pipeline.auth.tokens {
             tokens.keyring().renew();

@@ -4,6 +4,7 @@
 
 pub mod jwt;
 pub mod keys;
+pub mod token;
 
 use std::sync::Arc;
 use std::time::Instant;

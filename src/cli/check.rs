@@ -16,6 +16,7 @@ use crate::config::manifest::{Manifest, Problem, Route, Source};
 use crate::config::param::{Param, Place};
 use crate::config::settings::DatabaseSettings;
 use crate::database::maintenance::{MaintenanceConnection, Pooled};
+use crate::ramp;
 use crate::source::sql::typed_sql;
 
 pub(super) const HELP: &str = "\
@@ -48,8 +49,8 @@ impl Findings {
 }
 
 pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
     let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     manifest.check_auth(&settings, &args.folder.dir).map_err(problems)?;
     let file = args.folder.dir.join("routes.toml");
     // An instance of upstream routes alone has no database.
@@ -89,6 +90,16 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         && let Some(lacking) = watches::lacking(&manifest, role, conn)?
     {
         println!("{}: error: {lacking}", file.display());
+        errors += 1;
+    }
+    if let Some((role, conn)) = &mut database
+        && manifest.routes.iter().any(|route| ramp::moves_money(&route.source))
+        && let Some(grants) = ramp::grants::grants(conn, &watches::unquoted(role)).map_err(Failure::new)?
+    {
+        println!(
+            "{}: error: accounts and ledger: {role} may not use them; run `mainstay migrate`, or {grants}",
+            file.display()
+        );
         errors += 1;
     }
     summary(&manifest, errors, warnings);

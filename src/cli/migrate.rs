@@ -67,7 +67,7 @@ impl Wanted {
 
 pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
     let settings = args.folder.settings(Vec::new())?;
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     let mut roles: BTreeSet<String> = args.roles.iter().cloned().collect();
     roles.extend(serving_role(&settings));
     let wanted = Wanted { contract: args.contract, roles, ..Wanted::by(&manifest) };
@@ -149,12 +149,18 @@ fn migrate_alone(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<Do
     done.changes = plan.steps.len();
     done.kept = plan.kept;
     for role in &wanted.roles {
-        if let Some(grants) = install::grants(conn, role).map_err(Failure::new)? {
+        for grants in grants(conn, wanted, role)? {
             conn.batch_execute(&grants).map_err(Failure::new)?;
             done.changes += 1;
         }
     }
     Ok(done)
+}
+
+/// What a role lacks.
+fn grants(conn: &mut MaintenanceConnection, wanted: &Wanted, role: &str) -> Result<Vec<String>, Failure> {
+    let ramp = if wanted.ramp { ramp::grants::grants(conn, role).map_err(Failure::new)? } else { None };
+    Ok(install::grants(conn, role).map_err(Failure::new)?.into_iter().chain(ramp).collect())
 }
 
 /// Prints what [`migrate_alone`] would run.
@@ -179,7 +185,7 @@ fn preview(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<(), Fail
         Err(error) => return Err(Failure::new(error)),
     }
     for role in &wanted.roles {
-        if let Some(grants) = install::grants(conn, role).map_err(Failure::new)? {
+        for grants in grants(conn, wanted, role)? {
             put(&format!("{grants};"));
         }
     }

@@ -4,6 +4,7 @@
 //! cannot be run with, and the message names the key.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to the person who runs them")]
 
+mod accounts;
 mod admin;
 mod check;
 mod dev;
@@ -87,6 +88,9 @@ enum Command {
     /// API keys for routes with auth = "key".
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Make and list accounts of the reference application.
+    #[command(subcommand)]
+    Accounts(accounts::AccountsCommand),
     /// Import data of the reference application.
     #[command(subcommand)]
     Import(import::ImportCommand),
@@ -140,6 +144,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Warm(args) => warm::run(&args),
         Command::Shadow(args) => shadow::run(&args),
         Command::Keys(command) => keys::run(&command),
+        Command::Accounts(command) => accounts::run(&command),
         Command::Import(command) => import::run(&command),
     };
     match done {

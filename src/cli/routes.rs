@@ -50,7 +50,8 @@ impl Row {
 }
 
 pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     if args.openapi {
         return print_document(args, parts, &manifest);
     }

@@ -44,10 +44,14 @@ pub(super) fn lacking(
     if watches.is_empty() || !has("to_regnamespace('mainstay')")? {
         return Ok(None);
     }
-    // The role comes quoted, as grants want it.
-    let name = role.strip_prefix('"').and_then(|name| name.strip_suffix('"')).map(|name| name.replace("\"\"", "\""));
-    let grants = install::grants(conn, name.as_deref().unwrap_or(role)).map_err(Failure::new)?;
+    let grants = install::grants(conn, &unquoted(role)).map_err(Failure::new)?;
     Ok(grants.map(|grants| format!("the change feed: {role} may not follow it; {grants}")))
+}
+
+/// The name of a role, which comes as a GRANT wants it.
+pub(super) fn unquoted(role: &str) -> String {
+    let name = role.strip_prefix('"').and_then(|name| name.strip_suffix('"')).map(|name| name.replace("\"\"", "\""));
+    name.unwrap_or_else(|| role.to_owned())
 }
 
 fn table(route: &Route, watch: &Watch, conn: &mut MaintenanceConnection) -> Result<String, String> {

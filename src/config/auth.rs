@@ -27,6 +27,45 @@ pub struct AuthSettings {
     pub issuer: String,
     #[serde(deserialize_with = "list")]
     pub audience: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub claims_settings: Vec<ClaimSetting>,
+}
+
+/// A setting of Postgres that says something of the caller, written `"app.account_id=sub"`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ClaimSetting {
+    /// The setting.
+    pub name: String,
+    /// The claim that is its value.
+    pub claim: String,
+}
+
+impl TryFrom<String> for ClaimSetting {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_word = |word: &str| {
+            word.starts_with(|c: char| c.is_ascii_lowercase())
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        };
+        // Postgres has no setting of its own with a dot; with these before it, extensions and procedural languages have.
+        let is_own =
+            |class: &str| !class.starts_with("pg_") && !matches!(class, "plpgsql" | "auto_explain" | "mainstay");
+        let split = text
+            .split_once('=')
+            .and_then(|(name, claim)| Some((name.trim(), name.trim().split_once('.')?, claim.trim())));
+        match split {
+            Some((name, (class, word), claim))
+                if is_word(class) && is_own(class) && is_word(word) && !claim.is_empty() =>
+            {
+                Ok(Self { name: name.to_owned(), claim: claim.to_owned() })
+            }
+            _ => Err(format!(
+                "{text:?} is not like \"app.account_id=sub\": a setting of your own, in lower case and with one dot, and a claim"
+            )),
+        }
+    }
 }
 
 /// The most that clocks may differ by. With more, `exp` would mean little.
@@ -112,7 +151,39 @@ pub struct ConsistencySettings {
     pub account_reads: AccountReads,
     pub token_secret: Secret,
     pub token_ttl: Span,
+    pub token_cookie: bool,
     pub session_wait: Span,
+}
+
+/// A shorter secret can be guessed by whoever has one token.
+const TOKEN_SECRET_BYTES_MIN: usize = 16;
+/// How far the clocks of the instances that share a secret may be apart.
+pub const TOKEN_SKEW_MAX: Duration = Duration::from_secs(10);
+
+impl ConsistencySettings {
+    /// Whether a secret is short enough to be guessed.
+    pub fn has_weak_secret(&self) -> bool {
+        self.token_secret.list().iter().any(|secret| secret.expose().len() < TOKEN_SECRET_BYTES_MIN)
+    }
+
+    /// `freshness` is how old what a replica shows may be that is eligible.
+    pub(super) fn check(&self, freshness: Duration, request_timeout: Duration) -> Result<(), ConfigError> {
+        if self.token_secret.is_empty() {
+            return Ok(());
+        }
+        if self.token_ttl.0 <= freshness + TOKEN_SKEW_MAX {
+            return Err(ConfigError::new(
+                "consistency.token_ttl: must be longer than replication.lag_max, two samples and the 10s that clocks may differ, or \
+                 a token could end before what it stands for is everywhere",
+            ));
+        }
+        if self.session_wait.0 >= request_timeout {
+            return Err(ConfigError::new(
+                "consistency.session_wait: must be shorter than limits.request_timeout, or no time is left for the primary",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// `[openapi]`

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod failover;
 pub mod forward;
+pub mod idempotency;
 pub mod manifest;
 pub mod overload;
 pub mod param;

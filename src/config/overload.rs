@@ -33,13 +33,15 @@ pub struct OverloadSettings {
 pub struct RateLimitSettings {
     #[serde(deserialize_with = "rate_or_none")]
     pub per_client: Option<Rate>,
+    #[serde(deserialize_with = "rate_or_none")]
+    pub per_key: Option<Rate>,
     pub clients_max: usize,
     pub client_header: String,
 }
 
 /// So many requests in a span of time, written `"100/s"`, `"6000/m"` or `"1000/h"`: as many at once, and as many again
 /// within the span, evenly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// How many.
     pub count: NonZeroU32,
@@ -52,6 +54,8 @@ pub struct Rate {
 pub struct RouteRates {
     /// Of each client by itself.
     pub per_client: Option<Rate>,
+    /// Of each API key by itself.
+    pub per_key: Option<Rate>,
     /// Of all clients together.
     pub total: Option<Rate>,
 }
@@ -152,21 +156,25 @@ impl<'de> Deserialize<'de> for RouteRates {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Both {
+        struct Each {
             per_client: Option<Rate>,
+            per_key: Option<Rate>,
             total: Option<Rate>,
         }
 
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a rate like \"10/s\", or { per_client = \"10/s\", total = \"1000/s\" }")]
+        #[serde(
+            untagged,
+            expecting = "a rate like \"10/s\", or { per_client = \"10/s\", per_key = \"100/s\", total = \"1000/s\" }"
+        )]
         enum Written {
             PerClient(Rate),
-            Both(Both),
+            Each(Each),
         }
 
         Ok(match Written::deserialize(deserializer)? {
-            Written::PerClient(rate) => Self { per_client: Some(rate), total: None },
-            Written::Both(Both { per_client, total }) => Self { per_client, total },
+            Written::PerClient(rate) => Self { per_client: Some(rate), ..Self::default() },
+            Written::Each(Each { per_client, per_key, total }) => Self { per_client, per_key, total },
         })
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
+use super::idempotency::IdempotencySettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -86,6 +88,8 @@ pub struct Settings {
     pub cache: CacheSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
+    /// What repeated requests are answered from.
+    pub idempotency: IdempotencySettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -220,6 +224,13 @@ pub struct ReplicationSettings {
     pub sample_interval: Span,
     pub probe_timeout: Span,
     pub lag_max: Span,
+}
+
+impl ReplicationSettings {
+    /// A probe of a node older than this is overdue.
+    pub fn overdue(&self) -> Duration {
+        self.sample_interval.0 * 2 + self.probe_timeout.0
+    }
 }
 
 /// `[nodes]`
@@ -521,7 +532,11 @@ impl Settings {
         self.overload.check()?;
         self.forward.check(&self.limits)?;
         self.rate_limit.check()?;
-        self.auth.check_tokens()
+        self.auth.check_tokens()?;
+        let replication = &self.replication;
+        let freshness = replication.lag_max.0 + replication.overdue();
+        self.consistency.check(freshness, self.limits.request_timeout.0)?;
+        self.idempotency.check()
     }
 
     /// Times that only mean something beside each other.

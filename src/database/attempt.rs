@@ -81,7 +81,9 @@ impl Shared {
                 // Other connections of the pool may remember the same plan. Each is dropped as it is met.
                 Err(Failure::Elsewhere(Meaning::StalePlan, _)) => {
                     match self.once(node, node.pool.fresh().await, at_least, query).await {
-                        Err(Failure::Elsewhere(Meaning::StalePlan, told)) => Err(self.query_failed(node, None, &told)),
+                        Err(Failure::Elsewhere(Meaning::StalePlan, told)) => {
+                            Err(Failure::Final(self.query_failed(node, None, &told)))
+                        }
                         outcome => outcome,
                     }
                 }
@@ -183,17 +185,17 @@ impl Shared {
                 self.say(node, state, log::Level::Warn, "a query was cancelled", &told);
                 Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
             }
-            Meaning::Query => self.query_failed(node, state, &told),
+            Meaning::Query => Failure::Final(self.query_failed(node, state, &told)),
         }
     }
 
-    pub(super) fn query_failed(&self, node: &Node, state: Option<SqlState>, told: &dyn Display) -> Failure {
+    pub(super) fn query_failed(&self, node: &Node, state: Option<SqlState>, told: &dyn Display) -> Error {
         self.say(node, state, log::Level::Error, "a query failed", told);
-        Failure::Final(Error::new(Code::QueryFailed, "the query failed; the log says why"))
+        Error::new(Code::QueryFailed, "the query failed; the log says why")
     }
 
     /// What goes wrong with one request goes wrong with the next: the log hears of it now and then.
-    fn say(&self, node: &Node, state: Option<SqlState>, level: log::Level, what: &str, told: &dyn Display) {
+    pub(super) fn say(&self, node: &Node, state: Option<SqlState>, level: log::Level, what: &str, told: &dyn Display) {
         if let Some(kept_back) = self.said.may_say(Instant::now(), (node.name().clone(), state)) {
             log::log!(level, kept_back; "{what}: {told}");
         }

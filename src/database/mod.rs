@@ -6,7 +6,7 @@
 //! by the SQLSTATE that [`wire`] has seen. How far a node has read is said by `proof` before it is asked.
 //!
 //! What is known of the nodes comes from [`sampler`] alone and stands in [`status`]; [`health`] judges it. Neither of them
-//! asks a server anything while somebody waits. [`write`] is for what changes data, on the primary alone. [`changes`] tells what has changed. [`maintenance`] is for work that is no request.
+//! asks a server anything while somebody waits. [`mod@write`] is for what changes data, on the primary alone. [`changes`] tells what has changed. [`maintenance`] is for work that is no request.
 
 mod attempt;
 pub mod changes;
@@ -21,8 +21,10 @@ pub mod node;
 pub mod pools;
 pub mod proof;
 pub mod read;
+pub mod row_settings;
 pub mod sampler;
 pub mod served;
+pub mod session;
 pub mod status;
 pub mod steps;
 pub mod stream;

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Mutex;
 
 use super::connect::Connector;
 use super::lag::Sampled;
 use super::pools::Pool;
 use super::read::{Role, Served};
+use super::session::Looked;
 use crate::nodes::node::Node as Measured;
+use crate::position::Position;
 
 /// A node.
 pub struct Node {
@@ -23,6 +27,10 @@ pub struct Node {
     pub probe: Connector,
     /// What the sampler knows; nothing before its first probe.
     pub sampled: ArcSwapOption<Sampled>,
+    /// How far it said that it is, after that.
+    pub looked: ArcSwapOption<Looked>,
+    /// Held by whoever asks it that; when it may be asked again.
+    pub looking: Mutex<Option<Instant>>,
     /// Its breaker, its latency, its history.
     pub measured: Arc<Measured>,
     /// Reads that it cancelled: recovery conflicts, deadlocks. Since the start.
@@ -38,6 +46,8 @@ impl Node {
             writers,
             probe,
             sampled: ArcSwapOption::empty(),
+            looked: ArcSwapOption::empty(),
+            looking: Mutex::default(),
             measured: Arc::new(measured),
             conflicts: AtomicU64::new(0),
         }
@@ -65,6 +75,26 @@ impl Node {
     /// Whether it is the configured primary.
     pub fn is_primary(&self) -> bool {
         self.served.role == Role::Primary
+    }
+
+    /// A standby: how far it is at least.
+    pub fn known_position(&self) -> Option<Position> {
+        self.known_position_if(|_| true)
+    }
+
+    /// The same, for a connection that was opened at a time: what was said before that may have been said by another server.
+    pub fn known_position_since(&self, opened_at: Instant) -> Option<Position> {
+        self.known_position_if(|asked_at| opened_at <= asked_at)
+    }
+
+    fn known_position_if(&self, counts: impl Fn(Instant) -> bool) -> Option<Position> {
+        let sampled = self.sampled.load_full().filter(|sampled| sampled.up && counts(sampled.asked_at));
+        let sampled = sampled.and_then(|sampled| sampled.reading.filter(|reading| reading.in_recovery)?.position());
+        let looked = self.looked.load_full().filter(|looked| counts(looked.asked_at)).map(|looked| looked.position);
+        match (sampled, looked) {
+            (Some(sampled), Some(looked)) => Some(sampled.later(looked)),
+            (sampled, looked) => sampled.or(looked),
+        }
     }
 
     /// Whether its last probes were answered. A node that has not been asked yet may be.

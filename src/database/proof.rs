@@ -1,10 +1,8 @@
 //! What is proven of a node before it is read: how far it has got, and whether it is still the fleet's primary.
 //!
-//! A replica's reading by the sampler is a lower bound for every connection that was open when the reading was asked for: the
-//! server has not restarted since, and replay only goes on. A younger connection may lead to a server that crashed, came
+//! What a replica says of itself, to the sampler or to a look between two samples, is a lower bound for every connection that was
+//! open when it was asked: the server has not restarted since, and replay only goes on. A younger connection may lead to a server that crashed, came
 //! back and is behind where it was, so it is asked itself.
-
-use std::time::Instant;
 
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -168,9 +166,9 @@ impl Shared {
             return Ok(reached.or(asked.is_none().then_some(Reached::Unknown)));
         }
         let pooler = node.pool.connector().pooler();
-        let sampled = sampled_position(node, link.opened_at).filter(|_| pooler == Pooler::None);
-        match (sampled, asked) {
-            (sampled, None) => Ok(Some(sampled.map_or(Reached::Unknown, Reached::Position))),
+        let known = node.known_position_since(link.opened_at).filter(|_| pooler == Pooler::None);
+        match (known, asked) {
+            (known, None) => Ok(Some(known.map_or(Reached::Unknown, Reached::Position))),
             (Some(position), Some(asked)) if position.reaches(&asked) => Ok(Some(Reached::Position(position))),
             (_, Some(asked)) => {
                 let position = check(&mut link.connection, pooler, &self.begin).await?;
@@ -180,16 +178,13 @@ impl Shared {
     }
 }
 
-/// Where the sampler found a standby, provided that the connection was open by then.
-fn sampled_position(node: &Node, opened_at: Instant) -> Option<Position> {
-    let sampled = node.sampled.load();
-    let sampled = sampled.as_ref().filter(|sampled| sampled.up && opened_at <= sampled.asked_at)?;
-    sampled.reading.filter(|reading| reading.in_recovery)?.position()
-}
-
 /// Asks a standby, in a statement of its own that ends before the read begins: a snapshot that is taken with the question may
 /// lack what the answer promises.
-async fn check(connection: &mut AsyncPgConnection, pooler: Pooler, begin: &str) -> QueryResult<Option<Position>> {
+pub(super) async fn check(
+    connection: &mut AsyncPgConnection,
+    pooler: Pooler,
+    begin: &str,
+) -> QueryResult<Option<Position>> {
     use diesel_async::RunQueryDsl as _;
     let ask = async |connection: &mut AsyncPgConnection| sql_query(CHECK).get_result::<Checked>(connection).await;
     let checked = match pooler {

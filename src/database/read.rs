@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use diesel::QueryResult;
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, TransactionManager};
@@ -83,6 +83,8 @@ pub struct Shared {
     pub(super) strong: Semaphore,
     fallback: Semaphore,
     pub(super) describing: Semaphore,
+    /// How long a read of a session waits for a replica.
+    pub(super) session_wait: Duration,
     /// What begins each transaction behind a pooler.
     pub(super) begin: String,
     /// What begins each transaction that writes.
@@ -141,7 +143,8 @@ impl Database {
                     outcome => outcome,
                 }
             }
-            Consistency::Session | Consistency::Strong => self.shared.strong(depth.at_least, deadline, &query).await,
+            Consistency::Session => self.shared.session(depth.at_least, deadline, &query).await,
+            Consistency::Strong => self.shared.strong(depth.at_least, deadline, &query).await,
         }
     }
 
@@ -183,12 +186,11 @@ impl Shared {
             nodes.push(node("database.read_replica_urls", name, Role::Replica, url, settings)?);
         }
         let replication = settings.replication.clone();
-        let overdue = replication.sample_interval.0 * 2 + replication.probe_timeout.0;
         Ok(Self {
             nodes,
             history: Mutex::default(),
             highest: Mutex::default(),
-            bounds: Bounds { lag_max: replication.lag_max.0, overdue },
+            bounds: Bounds { lag_max: replication.lag_max.0, overdue: replication.overdue() },
             feed: feed_connector(database)?,
             changes: settings.changes.clone(),
             said: Sparing::default(),
@@ -198,6 +200,7 @@ impl Shared {
             strong: Semaphore::new(database.strong_concurrency_max),
             fallback: Semaphore::new(database.primary_fallback_max),
             describing: Semaphore::new(DESCRIBING_MAX),
+            session_wait: settings.consistency.session_wait.0,
             begin: begin_sql(database),
             begin_write: begin_write(database),
         })
@@ -278,7 +281,7 @@ impl Shared {
         self.nodes.iter().enumerate().filter(resting).map(|(index, _)| index).collect()
     }
 
-    async fn eventual<T>(
+    pub(super) async fn eventual<T>(
         &self,
         at_least: Option<Position>,
         deadline: Instant,
@@ -364,7 +367,7 @@ impl Shared {
         }
     }
 
-    async fn strong<T>(
+    pub(super) async fn strong<T>(
         &self,
         at_least: Option<Position>,
         deadline: Instant,

@@ -66,26 +66,27 @@ impl From<Error> for Abort {
     }
 }
 
+/// A cluster, and the branch of its history that it writes.
+type Branch = (SystemId, Timeline);
+
 /// How far the writes of a call have got. The caller keeps it, so that it is known as well where a write was given up.
 #[derive(Debug, Default)]
 pub struct Progress {
-    is_committing: Cell<bool>,
+    /// The branch of a COMMIT that was sent and not answered.
+    committing: Cell<Option<Branch>>,
     committed: Cell<Option<Position>>,
 }
 
 impl Progress {
     /// Whether COMMIT was sent and nobody knows what came of it.
     pub fn is_in_doubt(&self) -> bool {
-        self.is_committing.get()
+        self.committing.get().is_some()
     }
 
-    /// From where on a standby has all that was committed; none where nothing was.
+    /// From where on a standby has all that was committed, or may have been; none where nothing was. Of what is in doubt the
+    /// primary alone can tell.
     pub fn committed(&self) -> Option<Position> {
-        self.committed.get()
-    }
-
-    fn note(&self, position: Position) {
-        self.committed.set(Some(self.committed.get().map_or(position, |before| before.later(position))));
+        self.committing.get().map(never).or(self.committed.get())
     }
 }
 
@@ -138,12 +139,20 @@ impl Shared {
             }
             let failure = match self.try_write(node, writers, is_fresh, deadline, progress, work).await {
                 Ok((value, committed)) => {
-                    progress.note(committed.position(node, deadline).await);
+                    // For whoever does not wait for the position any more.
+                    let before = progress.committed.replace(Some(never(committed.branch)));
+                    let position = committed.position(node, deadline).await;
+                    progress.committed.set(Some(before.map_or(position, |before| before.later(position))));
                     return Ok(value);
                 }
                 Err(failure) => failure,
             };
             if progress.is_in_doubt() {
+                let reason = match &failure {
+                    Failure::Elsewhere(_, reason) => reason,
+                    _ => "its time was over",
+                };
+                self.say(node, None, log::Level::Warn, "nobody knows whether a write was committed", &reason);
                 return Err(in_doubt());
             }
             match failure {
@@ -158,8 +167,7 @@ impl Shared {
                 // Nothing was committed on the connection that broke; a new one tells how the primary is.
                 Failure::Elsewhere(Meaning::Lost | Meaning::StalePlan, _) if !is_fresh => is_fresh = true,
                 Failure::Elsewhere(Meaning::StalePlan, reason) => {
-                    let Failure::Final(error) = self.query_failed(node, None, &reason) else { return Err(late()) };
-                    return Err(error);
+                    return Err(self.query_failed(node, None, &reason));
                 }
                 Failure::Elsewhere(_, reason) => {
                     log::debug!("a write found no primary: {reason}");
@@ -236,7 +244,7 @@ impl Shared {
         };
         if is_definite {
             // It has been rolled back, or is now.
-            progress.is_committing.set(false);
+            progress.committing.set(None);
             if end(&mut link.connection, "ROLLBACK").await.is_ok() {
                 lease.give_back();
             }
@@ -251,7 +259,7 @@ impl Shared {
         pooler: Pooler,
         progress: &Progress,
         work: &impl AsyncFn(&mut AsyncPgConnection) -> Result<T, Abort>,
-    ) -> Result<(T, (SystemId, Timeline)), Aborted> {
+    ) -> Result<(T, Branch), Aborted> {
         let _earlier = link.take_sqlstate();
         if link.branch.is_some_and(|branch| self.is_branch_outrun(branch)) {
             return Err(Aborted::Outrun);
@@ -265,14 +273,14 @@ impl Shared {
         }
         // What failed in the work and was made good there says nothing of the commit.
         let _made_good = link.take_sqlstate();
-        progress.is_committing.set(true);
+        progress.committing.set(Some(branch));
         end(&mut link.connection, COMMIT).await?;
-        progress.is_committing.set(false);
+        progress.committing.set(None);
         Ok((value, branch))
     }
 
     /// The branch that a transaction writes. It is asked for last: the work's first statement may be one that has to be the first.
-    async fn branch(&self, link: &mut Link, pooler: Pooler) -> QueryResult<(SystemId, Timeline)> {
+    async fn branch(&self, link: &mut Link, pooler: Pooler) -> QueryResult<Branch> {
         if let Some(branch) = link.branch {
             return Ok(branch);
         }
@@ -283,7 +291,7 @@ impl Shared {
         Ok((system, timeline))
     }
 
-    fn is_branch_outrun(&self, (system, timeline): (SystemId, Timeline)) -> bool {
+    fn is_branch_outrun(&self, (system, timeline): Branch) -> bool {
         self.highest.lock().is_some_and(|(known, newest)| known == system && timeline < newest)
     }
 }
@@ -317,17 +325,15 @@ impl From<Abort> for Aborted {
 struct Committed {
     lease: Lease,
     pooler: Pooler,
-    branch: (SystemId, Timeline),
+    branch: Branch,
 }
 
 impl Committed {
     /// The position past the commit: how far the log is flushed, once it is committed. Not how far it is written, for at the end of
     /// a page that may be a place which no standby comes to before the next record. Where it cannot be had, it is one that no
-    /// standby will ever be at: whoever wants to see the write asks the primary.
+    /// standby comes to.
     async fn position(mut self, node: &Node, deadline: Instant) -> Position {
-        let (system, timeline) = self.branch;
-        let nowhere = Position { system, timeline, lsn: Lsn(u64::MAX) };
-        let Some(link) = self.lease.link() else { return nowhere };
+        let Some(link) = self.lease.link() else { return never(self.branch) };
         let connection = &mut link.connection;
         let ask = async {
             match self.pooler {
@@ -349,7 +355,7 @@ impl Committed {
                     Err(late) => late.to_string(),
                 };
                 log::debug!("{} has committed and does not say where: {reason}", node.name());
-                nowhere
+                never(self.branch)
             }
         }
     }
@@ -359,6 +365,11 @@ impl Committed {
 pub fn in_doubt() -> Error {
     let detail = "the write may have been committed or not; with an idempotency key it is safe to repeat it";
     Error::new(Code::OutcomeUnknown, detail)
+}
+
+/// A place on a branch that no standby comes to: who wants to see what was written asks the primary.
+const fn never((system, timeline): Branch) -> Position {
+    Position { system, timeline, lsn: Lsn::NEVER }
 }
 
 /// Ends a transaction with all its savepoints.

@@ -439,7 +439,7 @@ impl Pipeline {
             }
             Ok(Ok(answer)) => answer,
             Ok(Err(panic)) => Err(panicked(endpoint, panic.as_ref())),
-            Err(_) if call.may_have_written() => Err(in_doubt()),
+            Err(_) if call.committed().is_some() => Err(in_doubt()),
             Err(_) => Err(Error::new(Code::SourceTimeout, "the source did not answer in time")),
         };
         let (served, committed) = (call.served(), call.committed());

@@ -22,6 +22,7 @@ use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ORI
 use super::pipeline::Pipeline;
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
+use crate::config::manifest::access::AuthMethod;
 use crate::config::param::Params;
 use crate::config::settings::{LimitSettings, Settings};
 use crate::error::{Code, Error};
@@ -98,11 +99,14 @@ impl Pipeline {
         started: Instant,
     ) -> HttpResponse {
         let (group, limits) = (source.group(), &self.settings.limits);
-        let ask = Ask {
+        let mut ask = Ask {
             host: Some(request).filter(|_| group.config().forward_host).and_then(host),
             deadline: Instant::now() + limits.request_timeout.0,
             ..self.onward(group, source.target(params), request, incoming, request_id)
         };
+        if !is_for_upstream(endpoint) {
+            ask.headers.remove(header::AUTHORIZATION.as_str());
+        }
         let outcome = self.pass_on(group, &ask, request).await;
         let took = started.elapsed();
         let mut response = match outcome {
@@ -190,6 +194,12 @@ impl Pipeline {
         append(&mut head, header::VIA.as_str(), group.via().as_bytes());
         head
     }
+}
+
+/// Whether a credential goes along to an upstream. An API key is for this server alone, and whoever else has it could use it here;
+/// a signed token says to an upstream who asks. What is the same for all must not depend on it.
+fn is_for_upstream(endpoint: &Endpoint) -> bool {
+    endpoint.route.access.as_ref().is_none_or(|access| access.method == AuthMethod::Jwt && !access.shared)
 }
 
 fn scheme(settings: &Settings) -> &'static [u8] {

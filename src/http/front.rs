@@ -22,6 +22,7 @@ use super::gate::{self, Check, Checked, Door};
 use super::headers::Asked;
 use super::health::HealthPages;
 use super::pipeline::{Passage, Pipeline, Plan, Shared};
+use super::rate_limit::Rated;
 use super::respond::{self, CacheStatus};
 use super::surface::{Endpoint, Pattern, Surface};
 use super::target::{self, Arguments};
@@ -30,9 +31,11 @@ use crate::cache::entry::Entry;
 use crate::cache::fence::Standing;
 use crate::cache::policy::{Freshness, refreshes_early};
 use crate::config::auth::StrongHeader;
+use crate::config::manifest::access::AuthMethod;
 use crate::config::settings::{AccessLog, Settings};
 use crate::config::units::Secret;
 use crate::database::read::Consistency;
+use crate::database::row_settings::RowSettings;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::nodes::queue::Priority;
@@ -63,6 +66,8 @@ struct Trace {
     /// When it was looked at, which is later where its credentials had to be asked for.
     started: Instant,
     is_strong: bool,
+    /// What rates have said of it so far, where any has.
+    rated: Option<Box<Rated>>,
     origin: Option<HeaderValue>,
     /// The request line, where an access log may want it.
     line: Option<String>,
@@ -99,6 +104,8 @@ struct Way<'a> {
     checked: Option<&'a Checked>,
     /// Who asks, on a route with `auth`, once that is known.
     identity: Option<Arc<Identity>>,
+    /// What is said of them to the database.
+    rows: RowSettings,
     /// The route, once it is known: errors before that are nobody's.
     endpoint: Option<&'a Arc<Endpoint>>,
 }
@@ -129,7 +136,8 @@ impl Front {
     ) -> (Step, Trace) {
         let asked = Asked::read(request.headers());
         let mut trace = self.trace(request, &asked, checked);
-        let mut way = Way { request, asked, has_payload, checked, identity: None, endpoint: None };
+        let mut way =
+            Way { request, asked, has_payload, checked, identity: None, rows: RowSettings::default(), endpoint: None };
         let mut step = self
             .go(surface, &mut way, &mut trace)
             .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &trace)));
@@ -177,13 +185,17 @@ impl Front {
         }
         let mut consistency = self.consistency(way, endpoint);
         trace.is_strong = consistency == Consistency::Strong;
-        if let Some(access) = &endpoint.route.access {
-            match gate::look(&self.pipeline.auth, access, &way.asked, way.checked)? {
-                Door::Open(identity) => way.identity = Some(identity),
-                Door::Unknown(check) => return Ok(Step::Ask(check)),
+        if let Some(method) = self.auth_method(way, endpoint)? {
+            match gate::look(&self.pipeline.auth, method, &way.asked, way.checked)? {
+                Door::Known(identity) => way.identity = Some(identity),
+                Door::Unknown(check) => return self.ask(way, endpoint, check, trace),
             }
+            self.admit(way, endpoint, trace)?;
             consistency = self.consistency(way, endpoint);
             trace.is_strong = consistency == Consistency::Strong;
+        }
+        if let Some(identity) = way.identity.as_ref().filter(|_| endpoint.route.is_one_callers()) {
+            way.rows = gate::rows(&self.settings.auth.claims_settings, identity)?;
         }
         let claims = way.identity.as_ref().map(|identity| &identity.claims);
         let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), request.uri().query(), claims)?;
@@ -196,8 +208,49 @@ impl Front {
         Ok(self.lookup(way, endpoint, arguments, trace))
     }
 
+    /// What a request must show, or may show to be heard with `X-Consistency`.
+    fn auth_method(&self, way: &Way<'_>, endpoint: &Endpoint) -> Result<Option<AuthMethod>, Error> {
+        if let Some(access) = &endpoint.route.access {
+            return Ok(Some(access.method));
+        }
+        let is_wanted = way.asked.strong && !way.asked.authorization.is_empty();
+        if is_wanted && self.settings.consistency.strong_header == StrongHeader::Authenticated {
+            return gate::method_of(&self.pipeline.auth, &way.asked);
+        }
+        Ok(None)
+    }
+
+    /// Leaves a request whose credential must be asked for. It counts against where it comes from: anyone can make credentials up.
+    fn ask(&self, way: &Way<'_>, endpoint: &Endpoint, mut check: Check, trace: &mut Trace) -> Result<Step, Error> {
+        let client = self.pipeline.rates.client(way.request, endpoint);
+        self.pipeline.rates.count_client(endpoint, client, &mut check.rated);
+        self.check_rates(&check.rated, endpoint, trace)?;
+        Ok(Step::Ask(check))
+    }
+
+    /// Lets in who is known: by the rates of the key, and with the scopes of the route.
+    fn admit(&self, way: &Way<'_>, endpoint: &Endpoint, trace: &mut Trace) -> Result<(), Error> {
+        let Some(identity) = &way.identity else { return Ok(()) };
+        if let Some(key) = &identity.key {
+            let mut rated = Rated::default();
+            self.pipeline.rates.count_key(endpoint, key, &mut rated);
+            self.check_rates(&rated, endpoint, trace)?;
+        }
+        endpoint.route.access.as_ref().map_or(Ok(()), |access| gate::check_scopes(identity, access))
+    }
+
+    /// Whether a request is not one too many. What the rates say is told with whatever answers it.
+    fn check_rates(&self, rated: &Rated, endpoint: &Endpoint, trace: &mut Trace) -> Result<(), Error> {
+        if !rated.is_empty() {
+            trace.rated.get_or_insert_default().extend(rated);
+        }
+        rated.check().inspect_err(|_| {
+            self.metrics.rate_limited.with_label_values(&[endpoint.route.path.as_str()]).inc();
+        })
+    }
+
     /// Asks L1. This is the hit path: it takes no lock, copies no body, and allocates a request id and an entity tag.
-    fn lookup(&self, way: &Way<'_>, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, trace: &mut Trace) -> Step {
+    fn lookup(&self, way: &mut Way<'_>, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, trace: &mut Trace) -> Step {
         let mut canonical: SmallVec<[u8; 256]> = SmallVec::new();
         arguments.write(&endpoint.route, &mut canonical);
         let key = endpoint.keys.key(&canonical);
@@ -294,7 +347,7 @@ impl Front {
 
     fn pass(
         &self,
-        way: &Way<'_>,
+        way: &mut Way<'_>,
         endpoint: &Arc<Endpoint>,
         arguments: Arguments<'_>,
         plan: Plan,
@@ -307,8 +360,10 @@ impl Front {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
             plan,
+            rated: trace.rated.take().map(|rated| *rated).unwrap_or_default(),
+            rows: std::mem::take(&mut way.rows),
             identity: way.identity.clone().filter(|_| endpoint.route.is_one_callers()),
-            client: self.pipeline.rates.client(way.request, endpoint),
+            client: if way.checked.is_some() { None } else { self.pipeline.rates.client(way.request, endpoint) },
             request_id: trace.request_id.clone(),
             started: trace.began,
         }))
@@ -322,10 +377,15 @@ impl Front {
             StrongHeader::Authenticated => way.identity.is_some(),
             StrongHeader::Off => false,
         };
-        let is_strong = endpoint.route.consistency != Consistency::Eventual
-            || !is_read(way.request)
-            || (may_ask && way.asked.strong);
-        if is_strong { Consistency::Strong } else { Consistency::Eventual }
+        if !is_read(way.request) || (may_ask && way.asked.strong) {
+            return Consistency::Strong;
+        }
+        // What an upstream has seen nobody knows.
+        let has_sessions = self.pipeline.sessions.are_on() && endpoint.producer.upstream().is_none();
+        match endpoint.route.consistency {
+            Consistency::Session if !has_sessions => Consistency::Strong,
+            consistency => consistency,
+        }
     }
 
     fn check_limits(&self, way: &Way<'_>) -> Result<(), Error> {
@@ -386,6 +446,9 @@ impl Front {
         if trace.is_strong {
             head.insert(headers::X_ROUTE_PRIMARY, HeaderValue::from_static("true"));
         }
+        if let Some(rated) = trace.rated.take() {
+            rated.tell(head);
+        }
         if endpoint.is_some_and(|endpoint| endpoint.cors) {
             self.cors.apply(trace.origin.as_ref(), head);
         }
@@ -427,6 +490,7 @@ impl Front {
             began: checked.map_or(started, |checked| checked.began),
             started,
             is_strong: false,
+            rated: checked.filter(|checked| !checked.rated.is_empty()).map(|checked| Box::new(checked.rated.clone())),
             origin: None,
             line: wants_line.then(|| format!("{} {}", request.method(), request.uri())),
         }

@@ -10,11 +10,15 @@ use std::time::Instant;
 
 use actix_http::header::HeaderValue;
 use futures_util::FutureExt;
+use serde_json::Value;
 
 use super::headers::{self, Asked};
 use super::pipeline::Pipeline;
+use super::rate_limit::Rated;
 use crate::auth::{Auth, Look};
+use crate::config::auth::ClaimSetting;
 use crate::config::manifest::access::{Access, AuthMethod};
+use crate::database::row_settings::RowSettings;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 
@@ -23,8 +27,8 @@ const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
 
 /// What the gate says of a request.
 pub enum Door {
-    /// Who asks has all that the route wants.
-    Open(Arc<Identity>),
+    /// It is known who asks.
+    Known(Arc<Identity>),
     /// The credential must be asked for first.
     Unknown(Check),
 }
@@ -33,34 +37,85 @@ pub enum Door {
 pub struct Check {
     method: AuthMethod,
     credential: Box<[u8]>,
+    /// What was counted of the request that asks.
+    pub rated: Rated,
 }
 
 /// What came of it.
 pub struct Checked {
     /// When the request came.
     pub began: Instant,
+    /// What was counted of it.
+    pub rated: Rated,
     outcome: Result<Arc<Identity>, Error>,
 }
 
 /// Looks at what a request shows, and at what came of asking for it, where that was done.
 ///
 /// # Errors
-/// `unauthorized`, `credentials_invalid`, `credentials_expired`, `scope_missing`, `auth_unavailable`.
-pub fn look(auth: &Auth, access: &Access, asked: &Asked<'_>, checked: Option<&Checked>) -> Result<Door, Error> {
+/// `unauthorized`, `credentials_invalid`, `credentials_expired`, `auth_unavailable`.
+pub fn look(auth: &Auth, method: AuthMethod, asked: &Asked<'_>, checked: Option<&Checked>) -> Result<Door, Error> {
     let credential = credential(&asked.authorization)?;
     let identity = match checked {
         Some(checked) => checked.outcome.clone()?,
-        None => match auth.look(access.method, credential, Instant::now()) {
+        None => match auth.look(method, credential, Instant::now()) {
             Look::Known(known) => known?,
             Look::Unknown => {
-                return Ok(Door::Unknown(Check { method: access.method, credential: credential.into() }));
+                let rated = Rated::default();
+                return Ok(Door::Unknown(Check { method, credential: credential.into(), rated }));
             }
         },
     };
-    if !identity.has_scopes(&access.scopes) {
-        return Err(Error::new(Code::ScopeMissing, format!("this route asks for: {}", access.scopes.join(" "))));
+    Ok(Door::Known(identity))
+}
+
+/// Whether who asks has all that the route wants.
+///
+/// # Errors
+/// `scope_missing`
+pub fn check_scopes(identity: &Identity, access: &Access) -> Result<(), Error> {
+    if identity.has_scopes(&access.scopes) {
+        return Ok(());
     }
-    Ok(Door::Open(identity))
+    Err(Error::new(Code::ScopeMissing, format!("this route asks for: {}", access.scopes.join(" "))))
+}
+
+/// What is said of who asks to the database. What a credential does not say is said to be empty, whatever the role or the
+/// database would have had for it.
+///
+/// # Errors
+/// `claim_invalid`
+pub fn rows(settings: &[ClaimSetting], identity: &Identity) -> Result<RowSettings, Error> {
+    let value = |setting: &ClaimSetting| {
+        let value = match identity.claims.get(&setting.claim) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        if value.contains('\0') {
+            let detail = format!("the claim {} of the credential has a NUL in it", setting.claim);
+            return Err(Error::new(Code::ClaimInvalid, detail));
+        }
+        Ok((setting.name.clone(), value))
+    };
+    settings.iter().map(value).collect()
+}
+
+/// How a credential could be checked that was shown to a route which asks for none: a signed token has dots in it, and a key has
+/// none. Nothing where this instance checks neither.
+///
+/// # Errors
+/// `credentials_invalid`
+pub fn method_of(auth: &Auth, asked: &Asked<'_>) -> Result<Option<AuthMethod>, Error> {
+    if auth.keys.is_none() && auth.tokens.is_none() {
+        return Ok(None);
+    }
+    let is_token = credential(&asked.authorization)?.contains(&b'.');
+    Ok(match (&auth.keys, &auth.tokens) {
+        (Some(_), Some(_)) if is_token => Some(AuthMethod::Jwt),
+        (Some(_), _) => Some(AuthMethod::Key),
+        (None, _) => Some(AuthMethod::Jwt),
+    })
 }
 
 /// The one credential of a request (RFC 6750, section 2.1). In the query or in a body it is none: those are logged and kept.
@@ -90,12 +145,13 @@ fn credential<'a>(authorization: &[&'a HeaderValue]) -> Result<&'a [u8], Error> 
 impl Pipeline {
     /// Has a credential checked, for a request that came then. It waits no longer than the request may, and only so many wait.
     pub(super) async fn check(&self, check: Check, began: Instant) -> Checked {
+        let Check { method, credential, rated } = check;
         let Some(_place) = self.admission.waiters.take(1) else {
             let error = Error::new(Code::Overloaded, "as many requests as may are waiting");
-            return Checked { began, outcome: Err(error) };
+            return Checked { began, rated, outcome: Err(error) };
         };
         let deadline = began + self.settings.limits.request_timeout.0;
-        let asking = AssertUnwindSafe(self.auth.ask(check.method, &check.credential, deadline)).catch_unwind();
+        let asking = AssertUnwindSafe(self.auth.ask(method, &credential, deadline)).catch_unwind();
         let outcome = match tokio::time::timeout_at(deadline.into(), asking).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => {
@@ -104,7 +160,7 @@ impl Pipeline {
             }
             Err(_) => Err(Error::new(Code::AuthUnavailable, "the credential could not be checked in time")),
         };
-        Checked { began, outcome }
+        Checked { began, rated, outcome }
     }
 }
 

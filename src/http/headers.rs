@@ -21,6 +21,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_ROUTE_PRIMARY: HeaderName = HeaderName::from_static("x-route-primary");
 /// What a client asks for beyond the route's consistency.
 pub const X_CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
+/// What a session has seen.
+pub const X_CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("x-consistency-token");
 /// What the CDN proves itself with.
 pub const X_ORIGIN_VERIFY: HeaderName = HeaderName::from_static("x-origin-verify");
 /// Where a request came from, as the upstream is told.

@@ -23,6 +23,7 @@ pub mod rate_limit;
 pub mod resolve;
 pub mod respond;
 pub mod server;
+pub mod session;
 pub mod shadow;
 pub mod surface;
 pub mod target;

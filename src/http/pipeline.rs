@@ -20,8 +20,9 @@ use super::headers::{Asked, X_ORIGIN_VERIFY};
 use super::hot::Hot;
 use super::middleware::Next;
 use super::nodes::NodePages;
-use super::rate_limit::Rates;
+use super::rate_limit::{Rated, Rates};
 use super::respond::{self, CacheStatus};
+use super::session::{Session, Sessions};
 use super::shadow::Shadows;
 use super::surface::Endpoint;
 use crate::auth::Auth;
@@ -35,6 +36,7 @@ use crate::cache::variants::Encoding;
 use crate::config::param::Params;
 use crate::config::settings::Settings;
 use crate::database::read::{Consistency, Database};
+use crate::database::row_settings::RowSettings;
 use crate::database::write::in_doubt;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
@@ -55,8 +57,12 @@ pub struct Passage {
     pub plan: Plan,
     /// Who asks, where the answer is for them alone.
     pub identity: Option<Arc<Identity>>,
-    /// Where they ask from, where that is counted.
+    /// What is said of them to the database.
+    pub rows: RowSettings,
+    /// Where they ask from, where that is still to be counted.
     pub client: Option<Client>,
+    /// What was counted already.
+    pub rated: Rated,
     /// Its id.
     pub request_id: HeaderValue,
     /// When its header was read.
@@ -99,6 +105,8 @@ pub struct Pipeline {
     pub admission: Admission,
     /// What checks credentials.
     pub auth: Arc<Auth>,
+    /// What sessions have seen.
+    pub sessions: Sessions,
     /// How often clients may ask.
     pub rates: Rates,
     /// What is told of nodes.
@@ -118,7 +126,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Answers a request that L1 did not.
     pub async fn respond(self: &Arc<Self>, request: &HttpRequest, body: Incoming, passage: Passage) -> HttpResponse {
-        let Passage { endpoint, params, plan, identity, request_id, started, .. } = passage;
+        let Passage { endpoint, params, plan, identity, rows, request_id, started, .. } = passage;
         let upstream = endpoint.producer.upstream();
         let primary_origin = self.primary_origin_of(request, &endpoint, &plan);
         if let Some(Err(error)) = upstream.map(|source| Self::check_loop(source, request)) {
@@ -142,18 +150,28 @@ impl Pipeline {
                         }
                         (None, primary_origin) => {
                             let method = request.method().as_str();
-                            let call = self.call(params, method, Bytes::new(), consistency, None);
-                            let mut call = call.of(Arc::new(caller(request, identity)));
+                            let session = self.sessions.of(request, consistency, identity.as_ref());
+                            let call = self.call(params, method, Bytes::new(), consistency, session.seen);
+                            let mut call = call.of(Arc::new(caller(request, identity, rows)));
                             match primary_origin {
                                 Some(group) => {
-                                    self.forward_strong(request, group, &endpoint, call, body, &request_id, started)
-                                        .await
+                                    let forward = self.forward_strong(
+                                        request,
+                                        group,
+                                        &endpoint,
+                                        call,
+                                        &session,
+                                        body,
+                                        &request_id,
+                                        started,
+                                    );
+                                    forward.await
                                 }
                                 None => {
                                     call.body = body.whole();
                                     let response =
-                                        self.respond_direct(request, &endpoint, call, &request_id, started).await;
-                                    HttpResponse::from(response).map_into_boxed_body()
+                                        self.respond_direct(request, &endpoint, call, &session, &request_id, started);
+                                    HttpResponse::from(response.await).map_into_boxed_body()
                                 }
                             }
                         }
@@ -260,9 +278,13 @@ impl Pipeline {
         request: &HttpRequest,
         endpoint: &Arc<Endpoint>,
         call: Call,
+        session: &Session,
         request_id: &HeaderValue,
         started: Instant,
     ) -> Response<Bytes> {
+        if let Err(error) = self.catch_up(session).await {
+            return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
+        }
         let patience = self.admission.patience(false);
         let mut pass = match self.admission.direct.enter(Priority::Foreground, patience).await {
             Ok(pass) => pass,
@@ -276,16 +298,25 @@ impl Pipeline {
         };
         let produced =
             if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
-        let Produced { answer, detail, took, .. } = produced;
-        let mut response = match answer {
+        let mut response = match &produced.answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
-                respond::from_answer(&answer, endpoint, encoded, detail)
+                respond::from_answer(answer, endpoint, encoded, produced.detail)
             }
-            Err(error) => respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
+            Err(error) => respond::from_error(error, endpoint, request_id, CacheStatus::Bypass),
         };
-        respond::add_timing(&mut response, Some(took), started.elapsed());
+        self.sessions.tell(session, &produced, self.database.as_deref(), response.headers_mut());
+        respond::add_timing(&mut response, Some(produced.took), started.elapsed());
         response
+    }
+
+    /// Waits for a replica that has seen what the session has.
+    async fn catch_up(&self, session: &Session) -> Result<(), Error> {
+        let Some((seen, database)) = session.seen.zip(self.database.as_ref()) else { return Ok(()) };
+        let full = || Error::new(Code::Overloaded, "as many requests as may are waiting");
+        let _place = self.admission.waiters.take(1).ok_or_else(full)?;
+        database.catch_up(seen).await;
+        Ok(())
     }
 
     /// A body for one client alone, in the encoding that it takes.
@@ -325,11 +356,11 @@ impl Pipeline {
 }
 
 /// Who asks, with what was sent along, but for what only this server must know.
-fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>) -> Caller {
+fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>, rows: RowSettings) -> Caller {
     let is_secret = |name: &HeaderName| *name == header::AUTHORIZATION || *name == X_ORIGIN_VERIFY;
     let headers = request.headers().iter().filter(|(name, _)| !is_secret(name));
     let headers = headers.map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect();
-    Caller { identity, headers }
+    Caller { identity, headers, rows }
 }
 
 /// Runs what may write to its end, or to its deadline, also where its client goes away. A transaction that is dropped is rolled

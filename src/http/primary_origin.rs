@@ -16,6 +16,7 @@ use super::forward::{Incoming, end_with_body, refused, relay};
 use super::headers::{X_REGION, X_ROUTE_PRIMARY};
 use super::pipeline::{Pipeline, Plan};
 use super::respond;
+use super::session::Session;
 use super::surface::Endpoint;
 use crate::database::read::Consistency;
 use crate::error::{Code, Error};
@@ -58,6 +59,7 @@ impl Pipeline {
         group: &Group,
         endpoint: &Arc<Endpoint>,
         mut call: Call,
+        session: &Session,
         incoming: Incoming,
         request_id: &HeaderValue,
         started: Instant,
@@ -83,7 +85,7 @@ impl Pipeline {
                 Ok(body) => {
                     self.count_forwarded("run_here");
                     call.body = body;
-                    let response = self.respond_direct(request, endpoint, call, request_id, started).await;
+                    let response = self.respond_direct(request, endpoint, call, session, request_id, started).await;
                     return HttpResponse::from(response).map_into_boxed_body();
                 }
                 Err(error) => return self.not_forwarded(&error, endpoint, request_id, &ask, started),

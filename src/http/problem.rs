@@ -1,6 +1,6 @@
 //! The one mapping from [`Error`] to HTTP: RFC 9457 problem documents.
 
-use actix_http::header::{self, HeaderValue};
+use actix_http::header::{self, HeaderName, HeaderValue};
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 use serde::Serialize;
@@ -66,6 +66,11 @@ pub fn response(error: &Error, request_id: &HeaderValue, routes: Option<&[String
     let status = StatusCode::from_u16(info.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Response::with_body(status, Bytes::from(body));
     let headers = response.headers_mut();
+    for (name, value) in &error.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(*name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(challenge) = challenge(error, &[]) {

@@ -1,14 +1,17 @@
-//! How often clients may ask for what L1 does not have: rates of a client, of a client on a route, and of a route.
+//! How often clients may ask for what L1 does not have: rates of a client, of a client on a route, and of a route. And how often
+//! an API key may be used, whatever answers.
 //!
 //! The counting is `governor`'s (GCRA: a bucket that fills evenly). What is told of it follows
 //! draft-ietf-httpapi-ratelimit-headers-11: `RateLimit-Policy` and `RateLimit`, on refusals and on answers for one client alone.
 //! On answers that caches share they would tell one client of another's rate.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_http::header::{HeaderMap, HeaderName};
+use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_http::{HttpMessage, Request};
 use arc_swap::ArcSwap;
 use governor::clock::{Clock, DefaultClock};
@@ -16,6 +19,7 @@ use governor::middleware::{StateInformationMiddleware, StateSnapshot};
 use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{NotUntil, Quota, RateLimiter};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::client::Client;
@@ -24,16 +28,25 @@ use super::surface::Endpoint;
 use crate::config::ConfigError;
 use crate::config::overload::{Rate, RouteRates};
 use crate::config::settings::Settings;
+use crate::error::{Code, Error};
+use crate::identity::Key;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// How many times clients are counted between two looks at how many there are, as a part of those that are kept.
 const LOOKS: usize = 4;
+/// How many different rates keys may have, before their counts begin anew.
+const KEY_RATES_MAX: usize = 256;
 
-/// The rate of clients on all routes, and how clients are known.
+/// The rates of clients and of keys on all routes, and how clients are known.
 pub struct Rates {
-    per_client: Option<PerClient>,
+    per_client: Option<Each<Client>>,
+    /// Of keys that have no rate of their own.
+    per_key: Option<Rate>,
+    /// The counts of keys, by the rate that each has.
+    keys: Mutex<HashMap<Rate, Arc<Each<Prefix>>>>,
+    clients_max: usize,
     client_header: HeaderName,
     /// Whether requests come with the origin secret, so that their headers are the CDN's.
     trusts_header: bool,
@@ -42,18 +55,37 @@ pub struct Rates {
 
 /// The rates of one route.
 pub struct RouteLimits {
-    per_client: Option<PerClient>,
+    per_client: Option<Each<Client>>,
+    per_key: Option<Each<Prefix>>,
     total: Option<Total>,
 }
 
+/// The public part of a key.
+type Prefix = Arc<str>;
+
 /// What the rates that apply to a request say of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rated(SmallVec<[Standing; 3]>);
+
+/// Whose rate it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policy {
+    /// Of a client, on all routes.
+    Client,
+    /// Of a client, on one route.
+    RouteClient,
+    /// Of a key, on all routes.
+    Key,
+    /// Of a key, on one route.
+    RouteKey,
+    /// Of all together, on one route.
+    Total,
+}
 
 /// What one rate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Standing {
-    policy: &'static str,
+    policy: Policy,
     rate: Rate,
     /// How many more may come at once; none where this one may not.
     left: Result<u32, Duration>,
@@ -61,11 +93,11 @@ struct Standing {
 
 type Limiter<K, S, C> = RateLimiter<K, S, C, StateInformationMiddleware>;
 
-/// One rate, counted for each client.
-struct PerClient<C: Clock = DefaultClock> {
+/// One rate, counted for each client or key.
+struct Each<K: Hash + Eq + Clone, C: Clock = DefaultClock> {
     rate: Rate,
     clock: C,
-    counts: ArcSwap<Limiter<Client, DashMapStateStore<Client>, C>>,
+    counts: ArcSwap<Limiter<K, DashMapStateStore<K>, C>>,
     clients_max: usize,
     checks: AtomicUsize,
 }
@@ -86,7 +118,10 @@ impl Rates {
         let limits = &settings.rate_limit;
         let client_header = limits.client_header.parse();
         Ok(Self {
-            per_client: limits.per_client.map(|rate| PerClient::new(rate, limits.clients_max, DefaultClock::default())),
+            per_client: limits.per_client.map(|rate| Each::new(rate, limits.clients_max, DefaultClock::default())),
+            per_key: limits.per_key,
+            keys: Mutex::default(),
+            clients_max: limits.clients_max,
             client_header: client_header
                 .map_err(|error| ConfigError::new(format!("rate_limit.client_header: {error}")))?,
             trusts_header: !settings.server.origin_secret.is_empty(),
@@ -118,21 +153,51 @@ impl Rates {
         })
     }
 
-    /// Counts a request. A client that is over its own rate uses up nothing of what all share.
-    pub fn count(&self, endpoint: &Endpoint, client: Option<Client>) -> Rated {
-        let mut rated = Rated::default();
-        let per_client = [("route", &endpoint.limits.per_client), ("client", &self.per_client)];
-        for (policy, limit) in per_client {
-            if let Some((limit, client)) = limit.as_ref().zip(client)
-                && rated.note(policy, limit.rate, limit.count(client))
+    /// Counts a request that goes past L1, beside what was counted of it before. Who is over a rate of his own uses up nothing of
+    /// what all share.
+    pub fn count(&self, endpoint: &Endpoint, client: Option<Client>, rated: &mut Rated) {
+        self.count_client(endpoint, client, rated);
+        if let Some(total) = &endpoint.limits.total
+            && rated.refused().is_none()
+        {
+            rated.note(Policy::Total, total.rate, total.count());
+        }
+    }
+
+    /// Counts a request by whom it comes from.
+    pub fn count_client(&self, endpoint: &Endpoint, client: Option<Client>, rated: &mut Rated) {
+        let Some(client) = client else { return };
+        let limits = [(Policy::RouteClient, &endpoint.limits.per_client), (Policy::Client, &self.per_client)];
+        for (policy, limit) in limits {
+            if let Some(limit) = limit
+                && rated.note(policy, limit.rate, limit.count(&client))
             {
-                return rated;
+                return;
             }
         }
-        if let Some(total) = &endpoint.limits.total {
-            rated.note("total", total.rate, total.count());
+    }
+
+    /// Counts a request by the key that it shows.
+    pub fn count_key(&self, endpoint: &Endpoint, key: &Key, rated: &mut Rated) {
+        if let Some(limit) = &endpoint.limits.per_key
+            && rated.note(Policy::RouteKey, limit.rate, limit.count(&key.prefix))
+        {
+            return;
         }
-        rated
+        if let Some(rate) = key.rate.or(self.per_key) {
+            rated.note(Policy::Key, rate, self.keys_of(rate).count(&key.prefix));
+        }
+    }
+
+    /// The counts of the keys that have a rate.
+    fn keys_of(&self, rate: Rate) -> Arc<Each<Prefix>> {
+        let mut keys = self.keys.lock();
+        // Whoever makes keys does not make up a rate for each. If they do, memory must not grow with it.
+        if keys.len() >= KEY_RATES_MAX && !keys.contains_key(&rate) {
+            keys.clear();
+        }
+        let begin = || Arc::new(Each::new(rate, self.clients_max, DefaultClock::default()));
+        Arc::clone(keys.entry(rate).or_insert_with(begin))
     }
 }
 
@@ -141,7 +206,8 @@ impl RouteLimits {
     pub fn new(rates: RouteRates, clients_max: usize) -> Self {
         let clock = DefaultClock::default();
         Self {
-            per_client: rates.per_client.map(|rate| PerClient::new(rate, clients_max, clock.clone())),
+            per_client: rates.per_client.map(|rate| Each::new(rate, clients_max, clock.clone())),
+            per_key: rates.per_key.map(|rate| Each::new(rate, clients_max, clock.clone())),
             total: rates.total.map(|rate| Total {
                 rate,
                 count: RateLimiter::direct_with_clock(quota(rate), clock.clone()).with_middleware(),
@@ -153,21 +219,41 @@ impl RouteLimits {
 
 impl Rated {
     /// Notes what a rate says; whether it refuses.
-    fn note(&mut self, policy: &'static str, rate: Rate, left: Result<u32, Duration>) -> bool {
+    fn note(&mut self, policy: Policy, rate: Rate, left: Result<u32, Duration>) -> bool {
         self.0.push(Standing { policy, rate, left });
         left.is_err()
     }
 
-    /// The rate that refuses the request, and in how many seconds it would not.
-    pub fn refused(&self) -> Option<(Rate, u64)> {
-        let refusing = self.0.iter().find(|standing| standing.left.is_err())?;
-        Some((refusing.rate, refusing.window_secs()))
+    /// The error of a request that is one too many, where it is.
+    ///
+    /// # Errors
+    /// `rate_limited`, naming the rate.
+    pub fn check(&self) -> Result<(), Error> {
+        let Some(Standing { policy, rate, .. }) = self.refused() else { return Ok(()) };
+        Err(Error::new(Code::RateLimited, format!("more than {rate} requests came {}", policy.whose())))
     }
 
-    /// Tells the client of all rates that were looked at.
+    fn refused(&self) -> Option<&Standing> {
+        self.0.iter().find(|standing| standing.left.is_err())
+    }
+
+    /// Whether no rate was looked at.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What another look at the same request has found.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
+    }
+
+    /// Tells the client of all rates that were looked at, and when to come again where one refuses.
     pub fn tell(&self, head: &mut HeaderMap) {
         if self.0.is_empty() {
             return;
+        }
+        if let Some(refusing) = self.refused() {
+            head.insert(header::RETRY_AFTER, HeaderValue::from(refusing.window_secs()));
         }
         let list = |item: fn(&Standing) -> String| self.0.iter().map(item).collect::<Vec<_>>().join(", ");
         head.insert(RATE_LIMIT_POLICY, headers::value(list(Standing::policy)));
@@ -175,13 +261,37 @@ impl Rated {
     }
 }
 
+impl Policy {
+    /// Its name in the headers.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::RouteClient => "route",
+            Self::Key => "key",
+            Self::RouteKey => "route-key",
+            Self::Total => "total",
+        }
+    }
+
+    /// To stand after "requests came".
+    const fn whose(self) -> &'static str {
+        match self {
+            Self::Client => "from this client",
+            Self::RouteClient => "from this client on this route",
+            Self::Key => "with this key",
+            Self::RouteKey => "with this key on this route",
+            Self::Total => "on this route from all clients together",
+        }
+    }
+}
+
 impl Standing {
     fn policy(&self) -> String {
-        format!("\"{}\";q={};w={}", self.policy, self.rate.count, self.rate.window.as_secs())
+        format!("\"{}\";q={};w={}", self.policy.as_str(), self.rate.count, self.rate.window.as_secs())
     }
 
     fn state(&self) -> String {
-        format!("\"{}\";r={};t={}", self.policy, self.left.unwrap_or(0), self.window_secs())
+        format!("\"{}\";r={};t={}", self.policy.as_str(), self.left.unwrap_or(0), self.window_secs())
     }
 
     /// Seconds in which no more may come than are left: until one may again, or until all is as it was.
@@ -194,19 +304,19 @@ impl Standing {
     }
 }
 
-impl<C: Clock + Clone> PerClient<C> {
+impl<K: Hash + Eq + Clone, C: Clock + Clone> Each<K, C> {
     fn new(rate: Rate, clients_max: usize, clock: C) -> Self {
         let counts = ArcSwap::from_pointee(Self::start(rate, &clock));
         Self { rate, clock, counts, clients_max, checks: AtomicUsize::new(0) }
     }
 
-    fn start(rate: Rate, clock: &C) -> Limiter<Client, DashMapStateStore<Client>, C> {
+    fn start(rate: Rate, clock: &C) -> Limiter<K, DashMapStateStore<K>, C> {
         RateLimiter::dashmap_with_clock(quota(rate), clock.clone()).with_middleware()
     }
 
-    fn count(&self, client: Client) -> Result<u32, Duration> {
+    fn count(&self, one: &K) -> Result<u32, Duration> {
         self.look_after();
-        left(self.counts.load().check_key(&client), &self.clock)
+        left(self.counts.load().check_key(one), &self.clock)
     }
 
     /// Now and then, forgets clients who have all of their rate again: they are as good as new. Where that is not enough, all
@@ -258,9 +368,9 @@ mod tests {
         Rate { count: count.try_into().unwrap(), window: Duration::from_secs(window_secs) }
     }
 
-    fn per_client(rate: Rate, clients_max: usize) -> (PerClient<FakeRelativeClock>, FakeRelativeClock) {
+    fn per_client(rate: Rate, clients_max: usize) -> (Each<Client, FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
-        (PerClient::new(rate, clients_max, clock.clone()), clock)
+        (Each::new(rate, clients_max, clock.clone()), clock)
     }
 
     #[test]
@@ -268,15 +378,15 @@ mod tests {
         let (limit, clock) = per_client(rate(60, 60), 100);
         let (one, other) = (Client::V4(1), Client::V4(2));
         for left in (0..60).rev() {
-            assert_eq!(limit.count(one), Ok(left));
+            assert_eq!(limit.count(&one), Ok(left));
         }
-        assert_eq!(limit.count(one), Err(Duration::from_secs(1)));
-        assert_eq!(limit.count(other), Ok(59), "everybody has their own");
+        assert_eq!(limit.count(&one), Err(Duration::from_secs(1)));
+        assert_eq!(limit.count(&other), Ok(59), "everybody has their own");
         clock.advance(Duration::from_millis(999));
-        assert_eq!(limit.count(one), Err(Duration::from_millis(1)));
+        assert_eq!(limit.count(&one), Err(Duration::from_millis(1)));
         clock.advance(Duration::from_millis(1));
-        assert_eq!(limit.count(one), Ok(0));
-        assert!(limit.count(one).is_err());
+        assert_eq!(limit.count(&one), Ok(0));
+        assert!(limit.count(&one).is_err());
     }
 
     /// Whatever comes, and in whatever order, never more are kept than allowed, and those who are kept are held.
@@ -284,32 +394,32 @@ mod tests {
     fn clients_that_are_kept_have_a_bound() {
         let (limit, clock) = per_client(rate(1, 60), 100);
         for client in 0..100_000 {
-            let _counted = limit.count(Client::V6(client));
+            let _counted = limit.count(&Client::V6(client));
             assert!(limit.counts.load().len() <= 100, "{client}");
         }
         clock.advance(Duration::from_secs(120));
         let held = Client::V4(1);
-        limit.count(held).unwrap();
+        limit.count(&held).unwrap();
         for client in 0..20 {
-            limit.count(Client::V4(2 + client)).unwrap();
+            limit.count(&Client::V4(2 + client)).unwrap();
         }
-        assert!(limit.count(held).is_err(), "few clients are all remembered");
+        assert!(limit.count(&held).is_err(), "few clients are all remembered");
     }
 
     #[test]
     fn clients_with_all_of_their_rate_are_forgotten_first() {
         let (limit, clock) = per_client(rate(1, 60), 100);
         for client in 0..60 {
-            limit.count(Client::V4(client)).unwrap();
+            limit.count(&Client::V4(client)).unwrap();
         }
         // An interval later than they have it all again: the library is careful.
         clock.advance(Duration::from_secs(121));
         let held = Client::V4(1_000);
-        limit.count(held).unwrap();
+        limit.count(&held).unwrap();
         for client in 2_000..2_060 {
-            limit.count(Client::V4(client)).unwrap();
+            limit.count(&Client::V4(client)).unwrap();
         }
-        assert!(limit.count(held).is_err(), "it was kept while the others went");
+        assert!(limit.count(&held).is_err(), "it was kept while the others went");
     }
 
     #[test]
@@ -318,11 +428,12 @@ mod tests {
         let mut head = HeaderMap::new();
         rated.tell(&mut head);
         assert!(head.is_empty(), "nothing is told of no rates");
-        rated.note("route", rate(10, 1), Ok(9));
-        rated.note("client", rate(6000, 60), Err(Duration::from_millis(1_200)));
+        rated.note(Policy::RouteClient, rate(10, 1), Ok(9));
+        rated.note(Policy::Client, rate(6000, 60), Err(Duration::from_millis(1_200)));
         rated.tell(&mut head);
         assert_eq!(head.get("ratelimit-policy").unwrap(), "\"route\";q=10;w=1, \"client\";q=6000;w=60");
         assert_eq!(head.get("ratelimit").unwrap(), "\"route\";r=9;t=1, \"client\";r=0;t=2");
-        assert_eq!(rated.refused(), Some((rate(6000, 60), 2)));
+        assert_eq!(head.get("retry-after").unwrap(), "2");
+        assert!(rated.check().unwrap_err().detail.contains("6000/m requests came from this client"));
     }
 }

@@ -23,7 +23,6 @@ use super::pipeline::{Passage, Pipeline, Plan};
 use super::problem;
 use super::respond::{self, CacheStatus};
 use crate::config::ConfigError;
-use crate::config::overload::Rate;
 use crate::config::settings::{LimitSettings, ServerSettings, Settings};
 use crate::error::{Code, Error};
 
@@ -104,13 +103,16 @@ fn tls(settings: &ServerSettings) -> Result<Option<rustls::ServerConfig>, Config
 /// What Actix runs for a request that the front passed on.
 async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<Pipeline>) -> HttpResponse {
     let passage = request.extensions_mut().remove::<Box<Passage>>();
-    let Some(passage) = passage else {
+    let Some(mut passage) = passage else {
         log::error!("a request came past the front without its passage");
         return HttpResponse::InternalServerError().finish();
     };
-    let rated = pipeline.rates.count(&passage.endpoint, passage.client);
-    if let Some((rate, retry_secs)) = rated.refused() {
-        let mut response = limited(&pipeline, &passage, rate, retry_secs);
+    let mut rated = std::mem::take(&mut passage.rated);
+    pipeline.rates.count(&passage.endpoint, passage.client, &mut rated);
+    if let Err(error) = rated.check() {
+        let Passage { endpoint, request_id, .. } = &*passage;
+        pipeline.metrics.rate_limited.with_label_values(&[endpoint.route.path.as_str()]).inc();
+        let mut response = respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
         rated.tell(response.headers_mut());
         return unread(response, &request);
     }
@@ -123,26 +125,16 @@ async fn miss(request: HttpRequest, payload: web::Payload, pipeline: web::Data<P
     }
     match incoming(&request, payload, &passage, &pipeline, &mut held).await {
         Ok(body) => {
-            let is_shared = matches!(passage.plan, Plan::Shared(_));
+            // What one is told of his rate must not be kept for another. With `auth` no other cache keeps it.
+            let is_told = matches!(passage.plan, Plan::Direct(_)) || passage.endpoint.route.access.is_some();
             let mut response = pipeline.into_inner().respond(&request, body, *passage).await;
-            if !is_shared {
+            if is_told {
                 rated.tell(response.headers_mut());
             }
             response
         }
         Err(error) => unread(problem::response(&error, &passage.request_id, None), &request),
     }
-}
-
-/// The answer to a client that asks too often.
-fn limited(pipeline: &Pipeline, passage: &Passage, rate: Rate, retry_secs: u64) -> Response<Bytes> {
-    let Passage { endpoint, request_id, .. } = passage;
-    pipeline.metrics.rate_limited.with_label_values(&[endpoint.route.path.as_str()]).inc();
-    let error =
-        Error::new(Code::RateLimited, format!("more than {rate} requests came from this client, or on this route"));
-    let mut response = respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
-    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from(retry_secs));
-    response
 }
 
 /// An answer that is given before the body was read, if there is one: what is left of it must not be read as the next request.

@@ -84,6 +84,11 @@ pub(super) async fn quote(call: Call) -> Result<Answer, Error> {
     Answer::json(&Quote { product, currency, amount, fee, total, net, schedule: &schedule, rounding: "half-even" })
 }
 
+/// The schedule of a product in a currency, if there is one.
+pub(super) async fn find(conn: &mut AsyncPgConnection, product: &str, currency: &str) -> QueryResult<Option<Schedule>> {
+    fee_schedules::table.find((product, currency)).select(Schedule::as_select()).first(conn).await.optional()
+}
+
 /// What [`quote`] takes and gives.
 pub(super) fn describe_quote() -> Description {
     let units = |description: &str| json!({ "type": "integer", "format": "int64", "description": description });
@@ -123,9 +128,7 @@ async fn schedule(
     product: &str,
     currency: &str,
 ) -> QueryResult<Result<Schedule, Missing>> {
-    let schedule =
-        fee_schedules::table.find((product, currency)).select(Schedule::as_select()).first(conn).await.optional()?;
-    if let Some(schedule) = schedule {
+    if let Some(schedule) = find(conn, product, currency).await? {
         return Ok(Ok(schedule));
     }
     let known: bool = select(exists(currencies::table.find(currency))).get_result(conn).await?;

@@ -1,22 +1,40 @@
 //! The reference application: a payments API on the tables of `migrations/ramp`.
 //!
-//! What a query can say stands in the manifest (currencies, fee schedules, documents). Here is what needs exact arithmetic: rates
-//! in any base, and quotes of fees. Answers depend on the declared parameters and on the data alone, never on the clock.
+//! What a query can say stands in the manifest (currencies, fee schedules, documents, a customer's balances). Here is what needs
+//! exact arithmetic: rates in any base, and quotes of fees, whose answers depend on the declared parameters and on the data
+//! alone, never on the clock; and what writes: money moves through [`ledger`], once for each [`idempotency`] key.
 
+pub mod accounts;
 pub mod decimal;
 pub mod fees;
+pub mod grants;
+pub mod idempotency;
 pub mod import;
+pub mod ledger;
 pub mod migrations;
 pub mod rates;
 pub mod schema;
+pub mod tables;
+mod transfers;
 
 pub use migrations::{migrate, revert};
 
+use serde::de::DeserializeOwned;
+
+use crate::config::manifest::Source;
 use crate::error::{Code, Error};
 use crate::source::handler::{Call, Registry};
 
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
+
+/// The handlers that move money, and keep what came of it by idempotency keys.
+const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
+
+/// Whether a route's source is one of those that move money.
+pub fn moves_money(source: &Source) -> bool {
+    matches!(source, Source::Handler(name) if MONEY_HANDLERS.contains(&&**name))
+}
 
 /// Adds the handlers of the reference application.
 pub fn register(registry: &mut Registry) {
@@ -26,12 +44,27 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.rates.history", rates::describe_history());
     registry.add("ramp.fees.quote", fees::quote);
     registry.describe("ramp.fees.quote", fees::describe_quote());
+    registry.add("ramp.transfers.create", transfers::create);
+    registry.describe("ramp.transfers.create", transfers::describe_create());
+    registry.add("ramp.transfers.get", transfers::get);
+    registry.describe("ramp.transfers.get", transfers::describe_get());
 }
 
 /// The text of a parameter that a handler cannot do without.
 fn required<'a>(call: &'a Call, name: &str) -> Result<&'a str, Error> {
     let missing = || Error::new(Code::ParamMissing, format!("the parameter {name} is required"));
     call.params.text(name).ok_or_else(missing)
+}
+
+/// The body of a call, as JSON. What is wrong is named by where it stands.
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
+    let mut text = serde_json::Deserializer::from_slice(&call.body);
+    let parsed = serde_path_to_error::deserialize(&mut text).map_err(|error| match error.path().to_string().as_str() {
+        "." => error.inner().to_string(),
+        path => format!("{path}: {}", error.inner()),
+    });
+    let whole = parsed.and_then(|body| text.end().map(|()| body).map_err(|error| error.to_string()));
+    whole.map_err(|reason| Error::new(Code::BodyInvalid, reason))
 }
 
 /// A parameter that parses and yet cannot be answered.

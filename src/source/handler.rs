@@ -16,6 +16,7 @@ use super::description::Description;
 use crate::config::param::Params;
 use crate::database::proof::seen;
 use crate::database::read::{Column, Consistency, Database, Depth, Served, in_snapshot};
+use crate::database::row_settings::RowSettings;
 use crate::database::write::{Abort, Progress};
 use crate::error::{Code, Error};
 use crate::identity::Identity;
@@ -28,6 +29,8 @@ pub struct Caller {
     pub identity: Option<Arc<Identity>>,
     /// The request's headers, names in lower case.
     pub headers: Vec<(Box<str>, Box<[u8]>)>,
+    /// What is said of them in each transaction of the call.
+    pub rows: RowSettings,
 }
 
 impl Caller {
@@ -104,6 +107,16 @@ impl Call {
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<(T, Option<Lsn>)>,
     ) -> Result<T, Error> {
         let database = self.database()?;
+        let query = async |conn: &mut AsyncPgConnection| match self.rows() {
+            None => query(conn).await,
+            Some(rows) => {
+                let query = async |conn: &mut AsyncPgConnection| {
+                    rows.set(conn).await?;
+                    query(conn).await
+                };
+                in_snapshot(conn, &query).await
+            }
+        };
         let ((value, seen), served) =
             database.read_at_least(self.consistency, self.depth, self.deadline, query).await?;
         let seen = served.branch.zip(seen).map(|((system, timeline), lsn)| Position { system, timeline, lsn });
@@ -144,21 +157,27 @@ impl Call {
         }
         let missing = || Error::new(Code::StrongUnavailable, "no database is configured");
         let database = self.database.as_ref().ok_or_else(missing)?;
+        let work = async |conn: &mut AsyncPgConnection| {
+            if let Some(rows) = self.rows() {
+                rows.set(conn).await?;
+            }
+            work(conn).await
+        };
         database.write(self.deadline, &self.progress, work).await
+    }
+
+    /// What is said of the caller in each transaction, where anything is.
+    fn rows(&self) -> Option<&RowSettings> {
+        self.caller.as_ref().map(|caller| &caller.rows).filter(|rows| !rows.is_empty())
     }
 
     fn may_write(&self) -> bool {
         self.consistency == Consistency::Strong && !matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
     }
 
-    /// From where on a standby has all that this call has committed; none where that is nothing.
+    /// From where on a standby has all that this call has committed, or may have; none where that is nothing.
     pub fn committed(&self) -> Option<Position> {
         self.progress.committed()
-    }
-
-    /// Whether this call has written something, or may have.
-    pub fn may_have_written(&self) -> bool {
-        self.progress.is_in_doubt() || self.progress.committed().is_some()
     }
 
     /// The columns of a statement, without running it.

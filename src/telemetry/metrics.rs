@@ -36,6 +36,8 @@ pub struct Metrics {
     pub overload_waiting: IntGaugeVec,
     /// Requests that came more often than they may.
     pub rate_limited: IntCounterVec,
+    /// Tokens of sessions that requests showed.
+    pub session_tokens: IntCounterVec,
     /// Requests to upstreams' endpoints.
     pub upstream_tries: IntCounterVec,
     /// Requests to upstreams that were worth repeating.
@@ -156,6 +158,11 @@ impl Metrics {
             overload_running: gauges("overload_running", "How many sources run, by kind.", &["kind"])?,
             overload_waiting: gauges("overload_waiting", "How many sources wait for a place, by kind.", &["kind"])?,
             rate_limited: counters("rate_limited_total", "Requests refused with 429, by route.", &["route"])?,
+            session_tokens: counters(
+                "session_tokens_total",
+                "Tokens shown by reads of sessions: valid, malformed, version, forged, foreign, expired, future.",
+                &["result"],
+            )?,
             upstream_tries: counters(
                 "upstream_tries_total",
                 "Requests to endpoints of upstreams, by outcome: ok, connect, broken, timeout, status, own.",

@@ -118,6 +118,30 @@ fn a_manifest_is_refused_with_every_line_that_is_wrong() {
     assert!(outcome.stderr.contains("mainstay init"), "{}", outcome.stderr);
 }
 
+/// Nobody could ever be let in: that is said before anybody asks.
+#[test]
+fn routes_whose_credentials_nobody_could_check_are_refused_with_the_setting() {
+    let folder = Folder::new(
+        "[[route]]\npath = \"/a\"\nsql = \"SELECT 1\"\nauth = \"jwt\"\nscopes = [\"read\", \"a\"]\n\n\
+         [[route]]\npath = \"/b\"\nsql = \"SELECT 1\"\nauth = \"key\"\nshared = true\n[route.cache]\nttl = \"1m\"\n\n\
+         [[route]]\npath = \"/c\"\nsql = \"SELECT 1\"\n",
+    );
+    for command in ["serve", "check"] {
+        let outcome = mainstay(&[command, "--config", folder.text()], &[]);
+        assert_eq!(outcome.code, Some(64), "{outcome:?}");
+        for says in [":1: route /a: auth = \"jwt\" needs", "auth.jwks_url"] {
+            assert!(outcome.stderr.contains(says), "{command}: {says}: {}", outcome.stderr);
+        }
+        // Keys are in the database, which may come later.
+        assert!(!outcome.stderr.contains("/b") && !outcome.stderr.contains("/c"), "{}", outcome.stderr);
+    }
+    let routes = mainstay(&["routes", "--config", folder.text()], &[]);
+    let rows: Vec<&str> = routes.stdout.lines().collect();
+    assert!(rows[0].contains("  jwt (read, a)  ") && rows[0].contains("no-store, private"), "{routes:?}");
+    assert!(rows[1].contains("  key shared  ") && rows[1].contains("private, max-age=60"), "{routes:?}");
+    assert!(rows[2].contains("  none  "), "{routes:?}");
+}
+
 #[test]
 fn later_layers_win() {
     let folder = Folder::new(ONE);

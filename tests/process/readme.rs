@@ -119,7 +119,10 @@ fn copy(from: &Path, to: &Path) {
 fn every_command_of_the_readme_does_what_it_says() {
     let cluster = Cluster::shared();
     let (database, reader, _) = cluster.pgbench_database();
-    let exports = [("DATABASE_URL", cluster.primary.url(&reader, &database))];
+    let exports = [
+        ("DATABASE_URL", cluster.primary.url(&reader, &database)),
+        ("DATABASE_DIRECT_URL", cluster.primary.url("postgres", &database)),
+    ];
     let makefile = fs::read_to_string(repository("Makefile")).unwrap();
     let scratch = Scratch::new("readme").unwrap();
     for folder in ["config", "examples/own_handlers"] {

@@ -194,8 +194,8 @@ fn logs_are_pretty_where_asked_for() {
 
 #[test]
 fn what_this_version_has_not_is_said_and_ignored() {
-    let mut origin = Origin::start(Folder::new(ONE).path(), &[("TOKEN_SECRET", "hunter2")]);
-    origin.program.expect_text("TOKEN_SECRET is set, but its part is not in this version");
+    let mut origin = Origin::start(Folder::new(ONE).path(), &[("SANDBOX_WEBHOOK_SECRET", "hunter2")]);
+    origin.program.expect_text("SANDBOX_WEBHOOK_SECRET is set, but its part is not in this version");
     assert!(!origin.program.output().contains("hunter2"));
 }
 

@@ -13,7 +13,7 @@ CREATE TABLE mainstay.api_keys (
     -- How often it may be used; none: as often as the route allows.
     rate       text        CHECK (rate ~ '^[1-9][0-9]{0,8}/[smh]$'),
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    expires_at timestamptz,
+    expires_at timestamptz CHECK (isfinite(expires_at)),
     revoked_at timestamptz
 );
 

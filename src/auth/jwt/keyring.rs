@@ -120,6 +120,11 @@ impl Keyring {
         self.current.load_full()
     }
 
+    /// Whether this is the number of the key set in use. Takes nothing that other workers write to.
+    pub fn is_current(&self, generation: u64) -> bool {
+        self.current.load().as_ref().is_some_and(|current| current.generation == generation)
+    }
+
     /// The key set in use. Until one was read for the first time it is waited for.
     ///
     /// # Errors
@@ -137,9 +142,8 @@ impl Keyring {
     /// # Errors
     /// `auth_unavailable` where it could not be read: it may have the key.
     pub async fn renewed(&self, deadline: Instant) -> Result<Arc<Current>, Error> {
-        let round = self.asked.lock().round(*self.rounds.borrow(), Instant::now());
+        let round = self.answering_round();
         if let Some(round) = round {
-            self.wanted.notify_one();
             self.wait_round(round, deadline).await;
         }
         let is_failed = self.rounds.borrow().is_failed || round.is_some_and(|round| self.rounds.borrow().ended < round);
@@ -203,6 +207,17 @@ impl Keyring {
         }
         let generation = last.map_or(0, |last| last.generation) + 1;
         self.current.store(Some(Arc::new(Current { set, generation })));
+    }
+
+    /// The round that answers who asks for an unknown key now. The first who asks has it begun, others join it.
+    fn answering_round(&self) -> Option<u64> {
+        let mut asked = self.asked.lock();
+        let last = asked.round;
+        let round = asked.round(*self.rounds.borrow(), Instant::now());
+        if round.is_some_and(|round| round != last) {
+            self.wanted.notify_one();
+        }
+        round
     }
 
     async fn wait_round(&self, round: u64, deadline: Instant) {

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use tokio::time::timeout_at;
 
 use super::Look;
@@ -44,7 +45,6 @@ pub struct Tokens {
     rules: Rules,
     checked: Cache<[u8; 32], Arc<Checked>>,
     check_ttl: Duration,
-    turns: Semaphore,
     remembered: Striped,
     metrics: Arc<Metrics>,
 }
@@ -75,7 +75,6 @@ impl Tokens {
             rules: Rules::new(settings),
             checked: checked.build(),
             check_ttl: settings.check_ttl.0,
-            turns: Semaphore::new(turns()),
             remembered: Striped::new(metrics.auth_check(AuthMethod::Jwt, AuthResult::Remembered)),
             metrics: Arc::clone(metrics),
         }))
@@ -88,9 +87,8 @@ impl Tokens {
 
     /// See [`super::Auth::look`].
     pub fn look(&self, credential: &[u8], now: Instant) -> Look {
-        let generation = self.keyring.current().map(|current| current.generation);
         match self.checked.get(&hash(credential)) {
-            Some(checked) if now < checked.until && Some(checked.generation) == generation => {
+            Some(checked) if now < checked.until && self.keyring.is_current(checked.generation) => {
                 self.remembered.inc();
                 Look::Known(Ok(Arc::clone(&checked.identity)))
             }
@@ -124,11 +122,7 @@ impl Tokens {
         if token.kid.as_deref().is_some_and(|kid| !current.set.has(kid)) {
             current = self.keyring.renewed(deadline).await?;
         }
-        // A signature takes some 20 to 40 µs, as long as several hits, and anybody can send a wrong one. To another thread it would
-        // be no shorter, nor would hits there be more cores. So it is checked here, by at most half of the workers at a time, one
-        // by one: whoever waits for his turn lets those go before him who need no check.
-        let turn = timeout_at(deadline.into(), self.turns.acquire()).await;
-        let _turn = turn.ok().and_then(Result::ok).ok_or_else(late)?;
+        let _turn = timeout_at(deadline.into(), turn()).await.ok().flatten().ok_or_else(late)?;
         match current.set.verify(&token) {
             Signed::Yes => self.remember(credential, &token, &current),
             Signed::UnknownKey => Err(invalid(UNKNOWN_KEY)),
@@ -154,10 +148,18 @@ impl Tokens {
     }
 }
 
-/// How many tokens are checked at once.
-fn turns() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (cores / 2).max(1)
+/// The right to check a signature on this worker, one at a time, and after all that waits there has had its turn.
+///
+/// A signature takes 20 to 40 µs, as long as several hits, and anybody can send a wrong one. On another thread it would be no
+/// shorter, and there would be no more cores. So it is checked here, but however many are to be checked, a request that needs
+/// none waits for one of them at most.
+async fn turn() -> Option<OwnedSemaphorePermit> {
+    thread_local! {
+        static TURN: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+    }
+    let turn = TURN.with(Arc::clone).acquire_owned().await.ok()?;
+    yield_now().await;
+    Some(turn)
 }
 
 fn hash(credential: &[u8]) -> [u8; 32] {

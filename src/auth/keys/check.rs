@@ -72,8 +72,8 @@ impl Check {
         let is_right: bool = (known.ct_eq(hash) & Choice::from(u8::from(row.is_some()))).into();
         let row = row.filter(|_| is_right);
         let left = row.as_ref().and_then(|row| row.left_ms);
-        // Until all of its past, it has expired.
-        let expires = left.map(|left_ms| at + Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)));
+        let left = left.map(|left_ms| Duration::from_millis(u64::try_from(left_ms).unwrap_or(0)));
+        let expires = left.and_then(|left| at.checked_add(left));
         let verdict = match row {
             None => Err(Error::new(Code::CredentialsInvalid, "there is no such API key")),
             Some(Row { is_revoked: true, .. }) => Err(Error::new(Code::CredentialsInvalid, "this API key was revoked")),
@@ -152,5 +152,109 @@ fn identity(row: Row) -> Identity {
         key: Some(Key { prefix: prefix.into(), rate: rate.and_then(|rate| rate.parse().ok()) }),
         scopes: scopes.into_iter().map(String::into_boxed_str).collect(),
         claims,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{HASH, PREFIX, fences, found, row, settings};
+    use super::*;
+
+    fn check(hash: &Hash, row: Option<Row>, now: Instant) -> Check {
+        Check::new(hash, PREFIX, found(row, now), &settings())
+    }
+
+    fn code(check: &Check, now: Instant) -> Option<Code> {
+        check.answer(now).err().map(|error| error.code)
+    }
+
+    fn stale(is_tried: bool, has_failed: bool) -> State {
+        State::Stale { is_tried, has_failed }
+    }
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_key_is_right_by_its_hash_and_by_nothing_else() {
+        let now = Instant::now();
+        assert_eq!(code(&check(&HASH, Some(row()), now), now), None);
+        let nobodys = Row { hash: NOBODYS.to_vec(), ..row() };
+        for (hash, row) in [
+            ([8; 32], Some(row())),
+            (HASH, None),
+            (NOBODYS, None),
+            (HASH, Some(Row { hash: vec![7; 31], ..row() })),
+            (HASH, Some(Row { hash: Vec::new(), ..row() })),
+            (HASH, Some(nobodys)),
+        ] {
+            let check = check(&hash, row, now);
+            assert_eq!((code(&check, now), check.is_right), (Some(Code::CredentialsInvalid), false));
+        }
+        let revoked = check(&HASH, Some(Row { is_revoked: true, left_ms: Some(-1), ..row() }), now);
+        assert_eq!((code(&revoked, now), revoked.is_right), (Some(Code::CredentialsInvalid), true));
+        for left_ms in [0, -1, i64::MIN] {
+            let expired = check(&HASH, Some(Row { left_ms: Some(left_ms), ..row() }), now);
+            assert_eq!(code(&expired, now), Some(Code::CredentialsExpired));
+        }
+        let forever = check(&HASH, Some(Row { left_ms: Some(i64::MAX), ..row() }), now);
+        assert_eq!(code(&forever, now + seconds(1_000_000)), None);
+        let soon = check(&HASH, Some(Row { left_ms: Some(1500), ..row() }), now);
+        assert_eq!(
+            (code(&soon, now + seconds(1)), code(&soon, now + seconds(2))),
+            (None, Some(Code::CredentialsExpired))
+        );
+    }
+
+    #[test]
+    fn it_holds_for_a_while_then_if_nobody_can_be_asked_and_then_no_more() {
+        let (fences, now) = (fences(), Instant::now());
+        let check = check(&HASH, Some(row()), now);
+        let state = |after| check.state(&fences, now + seconds(after));
+        assert_eq!((state(0), state(59)), (State::Fresh, State::Fresh));
+        assert_eq!((state(60), state(659), state(660)), (stale(false, false), stale(false, false), State::Over));
+        check.note_failure(now + seconds(70));
+        assert_eq!((state(70), state(71)), (stale(true, true), stale(false, true)), "it is tried again each second");
+        assert_eq!(state(660), State::Over);
+    }
+
+    #[test]
+    fn that_a_key_is_none_holds_for_a_moment() {
+        let (fences, now) = (fences(), Instant::now());
+        let check = check(&HASH, None, now);
+        let state = |after| check.state(&fences, now + seconds(after));
+        assert_eq!((state(0), state(4), state(5)), (State::Fresh, State::Fresh, State::Over));
+        fences.change(|ledger| ledger.purge_here(&tags(PREFIX), None, false));
+        assert_eq!(state(0), State::Over, "somebody has made it");
+    }
+
+    #[test]
+    fn a_change_of_the_key_or_of_all_ends_it_and_one_of_another_does_not() {
+        for (tag, state) in [
+            ("mainstay.api_keys:abcdefghijkl", State::Over),
+            ("mainstay.api_keys:all", State::Over),
+            ("*", State::Over),
+            ("mainstay.api_keys:abcdefghijkm", State::Fresh),
+            ("mainstay.api_keys:any", State::Fresh),
+        ] {
+            for is_hard in [false, true] {
+                let (fences, now) = (fences(), Instant::now());
+                let check = check(&HASH, Some(row()), now);
+                assert_eq!(check.state(&fences, now), State::Fresh);
+                fences.change(|ledger| ledger.purge_here(&[Tag::new(tag)], None, is_hard));
+                assert_eq!(check.state(&fences, now), state, "{tag}");
+            }
+        }
+    }
+
+    /// Whoever is told nothing knows of no revocation: it asks, and goes on with what it knows where nobody answers.
+    #[test]
+    fn in_silence_it_is_to_be_made_anew() {
+        let (fences, now) = (fences(), Instant::now());
+        fences.expect_messages();
+        let check = check(&HASH, Some(row()), now);
+        assert_eq!(check.state(&fences, now + seconds(1)), State::Fresh);
+        assert_eq!(check.state(&fences, now + seconds(4)), stale(false, false));
     }
 }

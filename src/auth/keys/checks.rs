@@ -162,3 +162,86 @@ impl Wait {
 fn broke_off() -> Error {
     Error::new(Code::Draining, "the server is shutting down")
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::super::testing::{HASH, PREFIX, fences, found, row, settings};
+    use super::*;
+
+    fn checks() -> (Arc<Fences>, Arc<Checks>) {
+        let fences = Arc::new(fences());
+        let checks = Arc::new(Checks::new(&fences, &settings()));
+        (fences, checks)
+    }
+
+    fn lead(join: Join) -> (Lead, Wait) {
+        let Join::Lead(lead, wait) = join else { panic!("it leads") };
+        (lead, wait)
+    }
+
+    fn right(now: Instant) -> Arc<Check> {
+        Arc::new(Check::new(&HASH, PREFIX, found(Some(row()), now), &settings()))
+    }
+
+    #[test]
+    fn one_has_it_checked_and_the_rest_are_told() {
+        let ((_, checks), now) = (checks(), Instant::now());
+        let (first, own) = lead(checks.join(HASH, PREFIX));
+        let Join::Follow(other) = checks.join(HASH, PREFIX) else { panic!("the second follows") };
+        assert!(matches!(checks.join([8; 32], PREFIX), Join::Lead(..)), "another secret is another key");
+        assert!(checks.find(&HASH, now).is_none());
+        first.finish(Ok(right(now)));
+        for wait in [own, other] {
+            assert!(wait.outcome().now_or_never().unwrap().unwrap().answer(now).is_ok());
+        }
+        assert!(matches!(checks.find(&HASH, now), Some((_, State::Fresh))));
+        assert!(matches!(checks.join(HASH, PREFIX), Join::Lead(..)), "the next one asks again");
+    }
+
+    #[test]
+    fn who_comes_after_a_change_does_not_join_a_check_from_before() {
+        let ((fences, checks), now) = (checks(), Instant::now());
+        let (old, old_wait) = lead(checks.join(HASH, PREFIX));
+        fences.change(|ledger| ledger.purge_here(&tags("mnopqrstuvwx")[..1], None, false));
+        assert!(matches!(checks.join(HASH, PREFIX), Join::Follow(_)), "another key is no matter");
+        fences.change(|ledger| ledger.purge_here(&tags(PREFIX)[..1], None, false));
+        let (_new, new_wait) = lead(checks.join(HASH, PREFIX));
+        old.finish(Ok(right(now)));
+        assert!(old_wait.outcome().now_or_never().unwrap().is_ok(), "for those who came before the change");
+        assert!(checks.find(&HASH, now).is_none(), "and for nobody else");
+        assert!(new_wait.outcome().now_or_never().is_none());
+        assert!(
+            matches!(checks.join(HASH, PREFIX), Join::Follow(_)),
+            "the end of the old one is not that of the new one"
+        );
+    }
+
+    #[test]
+    fn a_check_that_breaks_off_leaves_nobody_waiting() {
+        let (_, checks) = checks();
+        let (broken, wait) = lead(checks.join(HASH, PREFIX));
+        drop(broken);
+        let error = wait.outcome().now_or_never().unwrap().err().unwrap();
+        assert_eq!(error.code, Code::Draining);
+        assert!(matches!(checks.join(HASH, PREFIX), Join::Lead(..)));
+    }
+
+    /// Keys that are made up have a place of their own, however many they are.
+    #[test]
+    fn wrong_keys_displace_no_right_one() {
+        let ((_, checks), now) = (checks(), Instant::now());
+        lead(checks.join(HASH, PREFIX)).0.finish(Ok(right(now)));
+        let settings = settings();
+        for number in 0..20_000_u32 {
+            let mut hash = [0; 32];
+            hash[..4].copy_from_slice(&number.to_le_bytes());
+            let wrong = Check::new(&hash, PREFIX, found(None, now), &settings);
+            checks.remember(hash, &Arc::new(wrong));
+        }
+        checks.wrong.run_pending_tasks();
+        assert!(checks.wrong.entry_count() <= REFUSED_MAX);
+        assert!(matches!(checks.find(&HASH, now), Some((_, State::Fresh))));
+    }
+}

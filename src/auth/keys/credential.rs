@@ -1,7 +1,5 @@
 //! The form of a key: `mk_`, a prefix of 12 letters and digits by which it is known, `_`, and a secret of 43 of them.
 
-use std::fmt;
-
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 
@@ -49,29 +47,10 @@ pub(super) fn named_prefix(text: &str) -> Option<&str> {
     is_prefix.then_some(prefix)
 }
 
-/// A new key. It is shown to whom it is for, and kept by nobody.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Fresh {
-    whole: String,
-}
-
-impl Fresh {
-    /// Makes one up; none where the system has no randomness to give.
-    pub(super) fn new() -> Option<Self> {
-        let (prefix, secret) = (random_text(PREFIX_BYTES)?, random_text(SECRET_BYTES)?);
-        Some(Self { whole: format!("{MARK}{prefix}_{secret}") })
-    }
-
-    /// The key itself.
-    pub(super) fn into_text(self) -> String {
-        self.whole
-    }
-}
-
-impl fmt::Debug for Fresh {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
+/// Makes a key up, which nobody keeps; none where the system has no randomness to give.
+pub(super) fn make_up() -> Option<String> {
+    let (prefix, secret) = (random_text(PREFIX_BYTES)?, random_text(SECRET_BYTES)?);
+    Some(format!("{MARK}{prefix}_{secret}"))
 }
 
 /// Letters and digits, each as likely as any other.
@@ -97,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_is_made_up_is_read_again() {
-        let keys: Vec<String> = (0..100).map(|_| Fresh::new().unwrap().into_text()).collect();
+        let keys: Vec<String> = (0..100).map(|_| make_up().unwrap()).collect();
         for key in &keys {
             assert_eq!(key.len(), 3 + 12 + 1 + 43);
             let shown = Shown::parse(key.as_bytes()).unwrap();
@@ -107,12 +86,11 @@ mod tests {
         }
         let letters: std::collections::BTreeSet<char> = keys.concat().chars().collect();
         assert_eq!(letters.len(), 62 + 1, "all letters and digits, and the _");
-        assert_eq!(format!("{:?}", Fresh::new()), "Some((hidden))");
     }
 
     #[test]
     fn another_form_is_no_key() {
-        let key = Fresh::new().unwrap().into_text();
+        let key = make_up().unwrap();
         let cut = |bytes: usize| key.get(..bytes).unwrap().to_owned();
         for wrong in [
             String::new(),

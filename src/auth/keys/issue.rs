@@ -7,7 +7,7 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::credential::{Fresh, Shown, named_prefix};
+use super::credential::{Shown, make_up, named_prefix};
 use crate::config::manifest::access::is_scope;
 use crate::config::overload::Rate;
 use crate::config::units::Secret;
@@ -142,7 +142,7 @@ pub fn create(conn: &mut MaintenanceConnection, key: &NewKey) -> Result<Issued, 
     }
     check(key).map_err(IssueError::Invalid)?;
     may(conn, "INSERT", "make")?;
-    let whole = Fresh::new().ok_or(IssueError::NoRandomness)?.into_text();
+    let whole = make_up().ok_or(IssueError::NoRandomness)?;
     let shown = Shown::parse(whole.as_bytes()).ok_or(IssueError::NoRandomness)?;
     let owner = key.owner.as_deref().unwrap_or(shown.prefix);
     let lifetime_ms = key.lifetime.map(|lifetime| i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX));

@@ -9,6 +9,8 @@ mod checks;
 mod credential;
 mod issue;
 mod lookup;
+#[cfg(test)]
+mod testing;
 mod uses;
 
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use crate::cache::fence::Fences;
 use crate::config::auth::AuthSettings;
 use crate::config::manifest::access::AuthMethod;
 use crate::config::settings::Settings;
-use crate::database::changes::feed::{Feed, FeedError, Reader};
+use crate::database::changes::feed::{FeedError, Reader};
 use crate::database::read::{Consistency, Database, Role};
 use crate::error::{Code, Error};
 use crate::identity::Identity;
@@ -185,7 +187,7 @@ impl Keys {
             return Ok(());
         }
         let reader = Reader { name: "uses of keys".to_owned(), region: self.region.clone() };
-        let mut feed: Feed = self.database.feed(reader);
+        let mut feed = self.database.feed(reader);
         let written = feed.note_key_uses(&used).await;
         if written.is_err() {
             self.uses.put_back(used);

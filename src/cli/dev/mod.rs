@@ -32,6 +32,8 @@ const DATABASE: &str = "mainstay";
 const ROLE: &str = "mainstay_reader";
 /// Opens the admin listener where no other token is set.
 const ADMIN_TOKEN: &str = "dev";
+/// Signs what sessions have seen where no other secret is set.
+const TOKEN_SECRET: &str = "for this machine alone";
 
 pub(super) const HELP: &str = "\
 Signals: SIGINT and SIGTERM stop everything, SIGHUP starts again what has ended and has the origins read routes.toml again.
@@ -69,7 +71,8 @@ pub(super) struct DevArgs {
 
 pub(super) fn run(args: DevArgs, parts: &Parts) -> Result<(), Failure> {
     let began = Instant::now();
-    let manifest = parts.manifest(&args.folder.dir).map_err(problems)?;
+    let settings = args.folder.settings(Vec::new())?;
+    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
     let dir = std::path::absolute(DIR).map_err(Failure::new)?;
     if args.fresh {
         remove(&dir)?;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ADMIN_TOKEN, DATABASE, DevArgs, ROLE, prepare, step};
+use super::{ADMIN_TOKEN, DATABASE, DevArgs, ROLE, TOKEN_SECRET, prepare, step};
 use crate::cli::{Failure, migrate};
 use crate::config::settings::Settings;
 use crate::local::{
@@ -206,6 +206,11 @@ impl Site<'_> {
             admin,
             env: std::env::vars().filter(|(name, _)| !is_ours(name)).collect(),
             ..OriginOptions::new(&self.program, &self.config, dir)
+        };
+        // One that is set stands in the environment, or in the folder, of all origins already.
+        let options = match self.settings.consistency.token_secret.is_empty() {
+            true => options.env("TOKEN_SECRET", TOKEN_SECRET),
+            false => options,
         };
         // No balancer has to notice when it ends.
         options.env("ADMIN_TOKEN", &self.admin_token()).env("MAINSTAY__SERVER__DRAIN_DELAY", "0s")

@@ -67,23 +67,42 @@ fn read(manifest: &Path, name: &str) -> Result<SchemaFile, String> {
         Some(Value::String(dialect)) if dialect.trim_end_matches('#') == DIALECT => {}
         Some(other) => return Err(format!(": $schema is {other}; schemas here are {DIALECT}")),
     }
-    match outside(&schema) {
+    match outside(&mut schema) {
         Some(reason) => Err(format!(": {reason}")),
         None => Ok(SchemaFile { name: name.to_owned(), schema }),
     }
 }
 
 /// What of a schema only means something where the file is: it becomes part of a document, and nobody fetches anything.
-fn outside(schema: &Map<String, Value>) -> Option<String> {
-    schema.iter().find_map(|(key, value)| match (key.as_str(), value) {
+fn outside(schema: &mut Map<String, Value>) -> Option<String> {
+    let mut found = None;
+    each_keyword(schema, &mut |key, value| match (key, value) {
         ("$ref" | "$dynamicRef", Value::String(target)) if target != "#" && !target.starts_with("#/") => {
-            Some(format!("{key} {target:?}: references stay within the file, like #/$defs/name"))
+            found = Some(format!("{key} {target:?}: references stay within the file, like #/$defs/name"));
         }
-        ("$id" | "$anchor" | "$dynamicAnchor", Value::String(_)) => {
-            Some(format!("{key}: the schema becomes part of a document; refer to #/$defs/name"))
+        ("$id" | "$anchor" | "$dynamicAnchor", _) => {
+            found = Some(format!("{key}: the schema becomes part of a document; refer to #/$defs/name"));
         }
-        (_, Value::Object(inner)) => outside(inner),
-        (_, Value::Array(items)) => items.iter().filter_map(Value::as_object).find_map(outside),
-        _ => None,
-    })
+        _ => {}
+    });
+    found
+}
+
+/// Shows every keyword of a schema, and of the schemas in it, with its value. Names of members are no keywords, and neither is
+/// anything in a value that stands for itself.
+pub fn each_keyword(schema: &mut Map<String, Value>, see: &mut impl FnMut(&str, &mut Value)) {
+    for (key, value) in schema {
+        see(key, value);
+        match (key.as_str(), value) {
+            ("const" | "enum" | "default" | "examples", _) => {}
+            ("properties" | "patternProperties" | "dependentSchemas" | "$defs", Value::Object(named)) => {
+                named.values_mut().filter_map(Value::as_object_mut).for_each(|schema| each_keyword(schema, see));
+            }
+            (_, Value::Object(schema)) => each_keyword(schema, see),
+            (_, Value::Array(schemas)) => {
+                schemas.iter_mut().filter_map(Value::as_object_mut).for_each(|schema| each_keyword(schema, see));
+            }
+            _ => {}
+        }
+    }
 }

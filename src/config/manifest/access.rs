@@ -1,13 +1,15 @@
 //! Who may ask a route: `auth`, `scopes`, `shared`, and parameters that come from the caller's identity.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::{Manifest, Problem, Route, Watch};
+use crate::config::auth::AuthSettings;
+use crate::config::overload::RouteRates;
 use crate::config::param::{Param, Place};
 use crate::config::settings::Settings;
-use crate::mode::Mode;
 
 /// Why a route of one caller each cannot have a cache policy.
 pub(super) const NOT_SHARED: &str = "[route.cache]: answers of a route with auth are each caller's own; shared = true says that all callers get the same";
@@ -49,27 +51,24 @@ impl AuthMethod {
 }
 
 impl Manifest {
-    /// Whether an instance with these settings can check what its routes ask for.
+    /// Whether an instance with these settings can check what its routes ask for. That there is no database for API keys is no
+    /// problem of the manifest's: as with queries, its routes answer 503 until there is one.
     ///
     /// # Errors
     /// The routes of which nobody could ever be let in, each with the setting that is missing.
     pub fn check_auth(&self, settings: &Settings, dir: &Path) -> Result<(), Vec<Problem>> {
-        let file = dir.join("routes.toml");
-        let unchecked = |route: &Route| {
-            let reason = match route.access.as_ref()?.method {
-                // A failover origin without databases may know keys all the same, from when it had one; else it says 503.
-                AuthMethod::Key if settings.mode == Mode::Regional && !settings.database.is_set() => {
-                    "auth = \"key\" needs a database that has the keys; set DATABASE_URL"
-                }
-                AuthMethod::Jwt if settings.auth.jwks_url.is_empty() && settings.auth.jwks_file.is_empty() => {
-                    "auth = \"jwt\" needs the keys that sign tokens; set auth.jwks_url or auth.jwks_file"
-                }
-                _ => return None,
-            };
-            let reason = format!("route {}: {reason}", route.path);
-            Some(Problem { file: file.clone(), line: route.line, reason })
+        let AuthSettings { jwks_url, jwks_file, .. } = &settings.auth;
+        if !jwks_url.is_empty() || !jwks_file.is_empty() {
+            return Ok(());
+        }
+        let needs_tokens =
+            |route: &&Arc<Route>| route.access.as_ref().is_some_and(|access| access.method == AuthMethod::Jwt);
+        let problem = |route: &Arc<Route>| {
+            let what = "auth = \"jwt\" needs the keys that sign tokens; set auth.jwks_url or auth.jwks_file";
+            let reason = format!("route {}: {what}", route.path);
+            Problem { file: dir.join("routes.toml"), line: route.line, reason }
         };
-        let problems: Vec<Problem> = self.routes.iter().filter_map(|route| unchecked(route)).collect();
+        let problems: Vec<Problem> = self.routes.iter().filter(needs_tokens).map(problem).collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 }
@@ -116,18 +115,31 @@ pub fn is_scope(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\,".contains(&byte))
 }
 
-/// Browsers ask beforehand what they may send, and show no credential with that.
-pub(super) fn check_preflight(access: Option<&Access>, methods: &[String]) -> Result<(), String> {
-    match access {
-        Some(_) if methods.iter().any(|method| method == "OPTIONS") => {
-            Err("OPTIONS comes without credentials, so a route with auth has it answered here; leave it out".to_owned())
-        }
-        _ => Ok(()),
+/// What a route may not have beside its `auth`, or without one.
+pub(super) fn check(
+    access: Option<&Access>,
+    params: &[Param],
+    methods: &[String],
+    rates: &RouteRates,
+    has_shadow: bool,
+) -> Result<(), String> {
+    let says = |what: &str| Err(what.to_owned());
+    check_claims(params, access)?;
+    if rates.per_key.is_some() && access.is_none_or(|access| access.method != AuthMethod::Key) {
+        return says("rate_limit.per_key is for routes with auth = \"key\"");
     }
+    // Browsers ask beforehand what they may send, and show no credential with that.
+    if access.is_some() && methods.iter().any(|method| method == "OPTIONS") {
+        return says("OPTIONS comes without credentials, so a route with auth has it answered here; leave it out");
+    }
+    if has_shadow && access.is_some_and(|access| !access.shared) {
+        return says("shadow: a comparison is made for nobody, and the route answers each caller by itself");
+    }
+    Ok(())
 }
 
 /// A claim is known of a caller who was checked, and makes an answer that caller's own.
-pub(super) fn check_claims(params: &[Param], access: Option<&Access>) -> Result<(), String> {
+fn check_claims(params: &[Param], access: Option<&Access>) -> Result<(), String> {
     let Some(param) = params.iter().find(|param| param.place == Place::Claim) else { return Ok(()) };
     let name = &param.name;
     match access {

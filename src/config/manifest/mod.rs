@@ -4,6 +4,7 @@
 
 pub mod about;
 pub mod access;
+mod prefix;
 mod raw;
 mod source;
 pub mod statement;

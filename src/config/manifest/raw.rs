@@ -11,10 +11,12 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::about::about;
-use super::access::{NOT_SHARED, RawAuth, access, check_claims, check_preflight};
+use super::access::{self, NOT_SHARED, RawAuth, access};
+use super::prefix::{Prefix, consistency_of, default_policy, prefix_of};
 use super::source::source;
 use super::upstream::{RawShadow, RawUpstream, Upstream, captures, complete};
 use super::{CachePolicy, Consistency, OnChange, ResultShape, Route, Source, UnknownParams, Watch};
+use crate::config::auth::AccountReads;
 use crate::config::overload::RouteRates;
 use crate::config::param::{Param, Place, Scalar, Value};
 use crate::config::units::{Span, fingerprint_part};
@@ -30,6 +32,8 @@ pub struct Known<'a> {
     pub middlewares: &'a [&'a str],
     /// The version of the program that the handlers are part of: what another version of it has cached is not served.
     pub version: &'a str,
+    /// The consistency of reads of accounts and transactions that say nothing of it.
+    pub account_reads: AccountReads,
 }
 
 /// Something wrong in a manifest, and where.
@@ -143,58 +147,8 @@ struct TaggedWatch {
     tag: Option<String>,
 }
 
-impl RawRoute {
-    /// Whether its answers are for one caller each.
-    pub(super) fn is_one_callers(&self) -> bool {
-        !matches!(self.auth, RawAuth::None) && !self.shared
-    }
-}
-
 fn get_only() -> Vec<String> {
     vec!["GET".to_owned()]
-}
-
-/// What routes of a path prefix do where they do not say.
-enum Prefix {
-    Public,
-    Private,
-    Other,
-}
-
-/// The table of defaults by path. The built-in API relies on it.
-fn prefix_of(path: &str) -> Prefix {
-    const PUBLIC: [&str; 3] = ["/public/", "/api/v1/rates", "/api/v1/fees"];
-    const PRIVATE: [&str; 7] = [
-        "/account/",
-        "/api/v1/onramp",
-        "/api/v1/offramp",
-        "/api/v1/mint",
-        "/api/v1/transaction",
-        "/api/v1/transfer",
-        "/api/v1/redemption",
-    ];
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
-    if starts(&PUBLIC) {
-        Prefix::Public
-    } else if starts(&PRIVATE) {
-        Prefix::Private
-    } else {
-        Prefix::Other
-    }
-}
-
-fn default_policy() -> CachePolicy {
-    let minutes = |minutes: u64| std::time::Duration::from_secs(minutes * 60);
-    CachePolicy {
-        ttl: minutes(5),
-        browser_ttl: minutes(5),
-        edge_ttl: None,
-        stale_while_revalidate: minutes(1),
-        stale_if_error: minutes(24 * 60),
-        tags: Vec::new(),
-        watch: None,
-        on_change: OnChange::Purge,
-    }
 }
 
 /// Upstreams by name.
@@ -269,7 +223,7 @@ fn validate(
     check_path(&raw.path, is_upstream)?;
     check_methods(&raw.methods, is_upstream)?;
     let access = access(raw.auth, raw.scopes.clone(), raw.shared)?;
-    let is_one_callers = raw.is_one_callers();
+    let is_one_callers = access.as_ref().is_some_and(|access| !access.shared);
     if let Some(unknown) = raw.middlewares.iter().find(|name| !known.middlewares.contains(&name.as_str())) {
         return Err(format!("no middleware is called {unknown:?}; there are: {}", known.middlewares.join(", ")));
     }
@@ -278,15 +232,11 @@ fn validate(
         complete(&raw.path, &mut params, raw.unknown_params.is_none());
     }
     check_params(&raw.path, &params)?;
-    check_claims(&params, access.as_ref())?;
-    check_preflight(access.as_ref(), &raw.methods)?;
+    access::check(access.as_ref(), &params, &raw.methods, &raw.rate_limit, raw.shadow.is_some())?;
     let source = source(&raw, file, known, &params, upstreams)?;
     let about = about(&raw, file)?;
     let prefix = prefix_of(&raw.path);
-    let consistency = raw.consistency.unwrap_or(match prefix {
-        Prefix::Private => Consistency::Strong,
-        Prefix::Public | Prefix::Other => Consistency::Eventual,
-    });
+    let consistency = raw.consistency.unwrap_or_else(|| consistency_of(&raw.path, known.account_reads));
     let reads_only = raw.methods == ["GET"];
     let cache = match (raw.cache, &prefix) {
         (Some(_), _) if !reads_only => return Err("[route.cache] is for routes with GET alone".to_owned()),

@@ -49,9 +49,6 @@ fn twin(raw: &RawRoute, shadow: &RawShadow, file: &Path, params: &[Param]) -> Re
     if !raw.methods.iter().any(|method| method == "GET") {
         return Err("shadow is for routes with GET".to_owned());
     }
-    if raw.is_one_callers() {
-        return Err("shadow: a comparison is made for nobody, and the route answers each caller by itself".to_owned());
-    }
     if params.iter().any(|param| param.name == WHOLE_QUERY) && captures(&raw.path).any(|(_, is_rest)| is_rest) {
         return Err(
             "shadow: a catch-all has no one query that could take its place; declare the route by itself".to_owned()

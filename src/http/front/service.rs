@@ -25,7 +25,7 @@ use crate::http::{headers, primary_origin};
 
 type Answered = Response<EitherBody<Bytes, BoxBody>>;
 
-/// Makes a [`FrontService`] for each worker.
+/// Makes a `FrontService` for each worker.
 pub struct FrontFactory<F> {
     /// The front, shared by all workers.
     pub front: Arc<Front>,

@@ -13,11 +13,11 @@ use crate::source::description::Description;
 /// All codes that a route may answer a method with, whoever of a fleet and its failover origins answers.
 pub fn codes(route: &Route, method: &str, description: Option<&Description>, facts: &Facts) -> Vec<Code> {
     use Code::{
-        AuthUnavailable, BodyIncomplete, BodyNotAllowed, BodyTooLarge, CredentialsExpired, CredentialsInvalid,
-        DatabaseUnavailable, Draining, HeadersTooLarge, Internal, LoopDetected, NotCached, NotFound, OriginForbidden,
-        Overloaded, ParamInvalid, ParamMissing, ParamRepeated, ParamUnknown, QueryFailed, RateLimited,
-        ResponseTooLarge, RouteNotFound, RowNotUnique, ScopeMissing, SourceTimeout, StrongUnavailable, Unauthorized,
-        UpstreamUnavailable, UriInvalid, UriTooLong, WritesUnavailable,
+        AuthUnavailable, BodyIncomplete, BodyNotAllowed, BodyTooLarge, ClaimInvalid, CredentialsExpired,
+        CredentialsInvalid, DatabaseUnavailable, Draining, HeadersTooLarge, Internal, LoopDetected, NotCached,
+        NotFound, OriginForbidden, OutcomeUnknown, Overloaded, ParamInvalid, ParamMissing, ParamRepeated, ParamUnknown,
+        QueryFailed, RateLimited, ResponseTooLarge, RouteNotFound, RowNotUnique, ScopeMissing, SourceTimeout,
+        StrongUnavailable, Unauthorized, UpstreamUnavailable, UriInvalid, UriTooLong, WritesUnavailable,
     };
     let has = |place: Place| route.params_in(place).next().is_some();
     let in_query =
@@ -30,7 +30,8 @@ pub fn codes(route: &Route, method: &str, description: Option<&Description>, fac
     let has_access = route.access.is_some();
     let has_scopes = route.access.as_ref().is_some_and(|access| !access.scopes.is_empty());
     let is_shared = route.is_cacheable();
-    let possible: [(bool, &[Code]); 18] = [
+    let asks_for_credentials = is_read && facts.asks_for_credentials(route);
+    let possible: [(bool, &[Code]); 20] = [
         (true, &[UriInvalid, UriTooLong, HeadersTooLarge, Internal, Overloaded, Draining, SourceTimeout]),
         (has(Place::Path), &[RouteNotFound]),
         (has(Place::Path) || has(Place::Query), &[ParamInvalid]),
@@ -39,10 +40,12 @@ pub fn codes(route: &Route, method: &str, description: Option<&Description>, fac
         (in_query(|param| !param.array), &[ParamRepeated]),
         (is_read, &[BodyNotAllowed]),
         (!is_read, &[BodyTooLarge, BodyIncomplete, WritesUnavailable]),
+        (!is_read && !is_upstream, &[OutcomeUnknown]),
         (facts.has_origin_secret, &[OriginForbidden]),
         // A key may have a rate of its own.
         (has_rate || has_access, &[RateLimited]),
-        (has_access, &[Unauthorized, CredentialsInvalid, CredentialsExpired, AuthUnavailable]),
+        (has_access, &[Unauthorized, ClaimInvalid]),
+        (has_access || asks_for_credentials, &[CredentialsInvalid, CredentialsExpired, AuthUnavailable]),
         (has_scopes, &[ScopeMissing]),
         (!is_upstream, &[QueryFailed, DatabaseUnavailable, ResponseTooLarge]),
         (is_row, &[NotFound, RowNotUnique]),
@@ -74,9 +77,7 @@ fn response(status: u16, codes: &[Code]) -> Value {
     let titles: Vec<&str> = codes.iter().map(|code| code.info().title).collect();
     let mut headers = super::operation::common_headers();
     match status {
-        401 | 403 if !codes.contains(&Code::OriginForbidden) => {
-            headers.insert("WWW-Authenticate".into(), refer("WwwAuthenticate"));
-        }
+        401 => drop(headers.insert("WWW-Authenticate".into(), refer("WwwAuthenticate"))),
         429 | 503 => drop(headers.insert("Retry-After".into(), refer("RetryAfter"))),
         _ => {}
     }

@@ -12,6 +12,7 @@ mod page;
 mod schema;
 mod shape;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -76,21 +77,26 @@ impl Facts {
 
     /// Whether a caller may ask a route for a strong read that does not read so by itself.
     fn may_ask_strong(&self, route: &Route) -> bool {
-        route.consistency != Consistency::Strong
-            && match self.strong_header {
-                StrongHeader::Anyone => true,
-                StrongHeader::Authenticated => route.access.is_some(),
-                StrongHeader::Off => false,
-            }
+        route.consistency != Consistency::Strong && self.strong_header != StrongHeader::Off
+    }
+
+    /// Whether who asks for one shows a credential, on a route that asks for none.
+    fn asks_for_credentials(&self, route: &Route) -> bool {
+        route.access.is_none() && self.strong_header == StrongHeader::Authenticated && self.may_ask_strong(route)
     }
 }
 
 /// The document and the page of one manifest, ready to send.
 pub struct Documents {
+    contents: Contents,
+    pages: ArcSwap<Pages>,
+}
+
+/// What both are made of, but for the columns of queries.
+struct Contents {
     routes: Vec<Arc<Route>>,
     registry: Registry,
     facts: Facts,
-    pages: ArcSwap<Pages>,
 }
 
 struct Pages {
@@ -98,13 +104,13 @@ struct Pages {
     page: Variants,
 }
 
-impl Pages {
+impl Contents {
     /// Renders both. Encodings take some milliseconds, and are made for bodies from a length on.
-    fn render(documents: &Documents, columns: &Columns, compress_bytes_min: usize) -> Self {
-        let document = Document::new(&documents.routes, &documents.registry, columns, &documents.facts);
+    fn render(&self, columns: &Columns, compress_bytes_min: usize) -> Pages {
+        let document = Document::new(&self.routes, &self.registry, columns, &self.facts);
         let page = page::render(&document);
         let document = serde_json::to_vec(&document.json).unwrap_or_default();
-        Self {
+        Pages {
             document: Variants::of(document.into(), compress_bytes_min),
             page: Variants::of(page.into(), compress_bytes_min),
         }
@@ -114,15 +120,10 @@ impl Pages {
 impl Documents {
     /// The document and the page of a manifest, without columns and encodings; [`Documents::complete`] brings both.
     pub fn new(manifest: &Manifest, registry: &Registry, settings: &Settings) -> Self {
-        let nothing = || Variants::of(Bytes::new(), usize::MAX);
-        let documents = Self {
-            routes: manifest.routes.clone(),
-            registry: registry.clone(),
-            facts: Facts::new(settings),
-            pages: ArcSwap::from_pointee(Pages { document: nothing(), page: nothing() }),
-        };
-        documents.pages.store(Arc::new(Pages::render(&documents, &Columns::new(), usize::MAX)));
-        documents
+        let (routes, registry) = (manifest.routes.clone(), registry.clone());
+        let contents = Contents { routes, registry, facts: Facts::new(settings) };
+        let pages = ArcSwap::from_pointee(contents.render(&Columns::new(), usize::MAX));
+        Self { contents, pages }
     }
 
     /// The answer of a path; `None` for other paths.
@@ -151,7 +152,7 @@ impl Documents {
             }
         }
         if path == PAGE {
-            head.insert(header::CONTENT_SECURITY_POLICY, headers::interned(page::content_security_policy()));
+            head.insert(header::CONTENT_SECURITY_POLICY, page::content_security_policy());
             head.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         }
         Some(response)
@@ -162,22 +163,21 @@ impl Documents {
     pub async fn complete(documents: Weak<Self>, database: Option<Arc<Database>>) {
         let (mut columns, mut pause) = (Columns::new(), PAUSE_MIN);
         render(&documents, &columns).await;
-        let Some(database) = database else { return };
-        loop {
+        let (Some(database), Some(these)) = (database, documents.upgrade()) else { return };
+        let mut missing = queries(&these.contents.routes);
+        drop(these);
+        while !missing.is_empty() {
             let Some(these) = documents.upgrade() else { return };
-            let missing: Vec<usize> = queries(&these.routes).filter(|at| !columns.contains_key(at)).collect();
-            let found = look(&these.routes, &missing, &database).await;
-            let is_done = found.len() == missing.len();
+            let found = look(&these.contents.routes, &mut missing, &database).await;
             drop(these);
             if !found.is_empty() {
                 columns.extend(found);
                 render(&documents, &columns).await;
             }
-            if is_done {
-                return;
+            if !missing.is_empty() {
+                actix_rt::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
             }
-            actix_rt::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
@@ -186,8 +186,8 @@ async fn render(documents: &Weak<Documents>, columns: &Columns) {
     let Some(documents) = documents.upgrade() else { return };
     let columns = columns.clone();
     let work = actix_rt::task::spawn_blocking(move || {
-        let pages = Pages::render(&documents, &columns, documents.facts.compress_bytes_min);
-        documents.pages.store(Arc::new(pages));
+        let contents = &documents.contents;
+        documents.pages.store(Arc::new(contents.render(&columns, contents.facts.compress_bytes_min)));
     });
     if work.await.is_err() {
         log::error!("the document of the API was not rendered; the last one stays");
@@ -195,20 +195,28 @@ async fn render(documents: &Weak<Documents>, columns: &Columns) {
 }
 
 /// Positions of the routes that queries answer.
-fn queries(routes: &[Arc<Route>]) -> impl Iterator<Item = usize> {
-    routes.iter().enumerate().filter(|(_, route)| matches!(route.source, Source::Sql { .. })).map(|(at, _)| at)
+fn queries(routes: &[Arc<Route>]) -> VecDeque<usize> {
+    let all = routes.iter().enumerate();
+    all.filter(|(_, route)| matches!(route.source, Source::Sql { .. })).map(|(position, _)| position).collect()
 }
 
-/// The columns of those queries that could be looked at, one after another: each look takes a connection of its own.
-async fn look(routes: &[Arc<Route>], positions: &[usize], database: &Database) -> Columns {
+/// The columns of those queries that can be looked at, one after another: each look takes a connection of its own. What is left
+/// is still missing.
+async fn look(routes: &[Arc<Route>], missing: &mut VecDeque<usize>, database: &Database) -> Columns {
     let mut found = Columns::new();
-    for position in positions {
-        let Some(route) = routes.get(*position) else { continue };
+    for _ in 0..missing.len() {
+        let Some(position) = missing.pop_front() else { break };
+        let Some(route) = routes.get(position) else { continue };
         match columns_of(route, database).await {
-            Ok(columns) => drop(found.insert(*position, columns)),
-            // Nobody answers now: the others are not asked for in vain.
-            Err(error) if error.code != Code::QueryFailed => break,
-            Err(_) => {}
+            Ok(columns) => drop(found.insert(position, columns)),
+            Err(error) => {
+                // It comes last the next time: one that hangs holds no other one back.
+                missing.push_back(position);
+                if error.code != Code::QueryFailed {
+                    // Nobody answers now, and the others would ask in vain.
+                    break;
+                }
+            }
         }
     }
     found
@@ -223,9 +231,8 @@ async fn columns_of(route: &Route, database: &Database) -> Result<Vec<Column>, E
 
 /// The columns of all queries of a manifest, for who has no server. The second value names the routes that none are known of.
 pub async fn look_at_all(manifest: &Manifest, database: &Database) -> (Columns, Vec<String>) {
-    let positions: Vec<usize> = queries(&manifest.routes).collect();
-    let found = look(&manifest.routes, &positions, database).await;
-    let missing = positions.iter().filter(|at| !found.contains_key(at)).filter_map(|at| manifest.routes.get(*at));
-    let missing = missing.map(|route| route.path.clone()).collect();
-    (found, missing)
+    let mut missing = queries(&manifest.routes);
+    let found = look(&manifest.routes, &mut missing, database).await;
+    let routes = missing.iter().filter_map(|position| manifest.routes.get(*position));
+    (found, routes.map(|route| route.path.clone()).collect())
 }

@@ -95,10 +95,12 @@ impl Operation<'_> {
         let Self { route, method, description, facts, .. } = *self;
         let mut parameters: Vec<Value> = route.params.iter().filter_map(parameter).collect();
         if method == "GET" && facts.may_ask_strong(route) {
+            let asks = facts.asks_for_credentials(route);
+            let with = if asks { " It is heard of those who show a credential (`Authorization: Bearer`)." } else { "" };
             parameters.push(json!({
                 "name": "X-Consistency",
                 "in": "header",
-                "description": "`strong`: read from the primary, past all caches. Other values mean nothing.",
+                "description": format!("`strong`: read from the primary, past all caches. Other values mean nothing.{with}"),
                 "schema": { "type": "string" },
                 "example": "strong",
             }));

@@ -1,5 +1,8 @@
 //! The page for people: the document as HTML. It works without scripts, and asks for nothing beyond itself.
 
+use std::sync::LazyLock;
+
+use actix_http::header::HeaderValue;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -10,15 +13,19 @@ use super::document::Document;
 use super::example::curl;
 use super::html::Html;
 use super::shape::{self, list, members, text};
+use crate::http::headers;
 
 const STYLE: &str = include_str!("page.css");
 
 /// What the page may load: its own style, and nothing else. Should a text ever become markup, it does nothing.
-pub fn content_security_policy() -> String {
-    let style = STANDARD.encode(Sha256::digest(STYLE));
-    format!(
-        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+pub fn content_security_policy() -> HeaderValue {
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let style = STANDARD.encode(Sha256::digest(STYLE));
+        headers::value(format!(
+            "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ))
+    });
+    POLICY.clone()
 }
 
 /// An operation as it stands in the document.
@@ -91,15 +98,11 @@ fn article(html: &mut Html, operation: &Operation<'_>) {
     if its.get("deprecated").is_some() {
         html.raw("<p><span class=\"badge\">deprecated</span> Look for another one.</p>\n");
     }
-    html.prose(text(its, "/summary")).prose(text(its, "/description"));
-    for (scheme, scopes) in list(its, "/security").flat_map(|requirement| members(requirement, "")) {
+    html.raw("<div class=\"summary\">").prose(text(its, "/summary")).raw("</div>\n").prose(text(its, "/description"));
+    for (scheme, _) in list(its, "/security").flat_map(|requirement| members(requirement, "")) {
         let credential = if scheme == "jwt" { "a signed token" } else { "an API key" };
         html.raw("<p><span class=\"badge\">authentication</span> <code>Authorization: Bearer</code> and ");
         html.text(credential);
-        let scopes: Vec<&str> = list(scopes, "").filter_map(Value::as_str).collect();
-        if !scopes.is_empty() {
-            html.raw(" with the scope <code>").text(&scopes.join(" ")).raw("</code>");
-        }
         html.raw(".</p>\n");
     }
     parameters(html, its);

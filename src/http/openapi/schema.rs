@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::config::manifest::ResultShape;
-use crate::config::manifest::about::SchemaFile;
+use crate::config::manifest::about::{SchemaFile, each_keyword};
 use crate::config::param::{self, Param, Place, Scalar};
 use crate::database::json_type::JsonType;
 use crate::database::read::Column;
@@ -181,9 +181,16 @@ impl Components {
         let numbers = std::iter::once(String::new()).chain((2..).map(|number| format!("_{number}")));
         let free = numbers.map(|number| format!("{stem}{number}")).find(|name| !self.schemas.contains_key(name));
         let name = free.unwrap_or(stem);
-        let mut schema = Value::Object(file.schema.clone());
-        rebase(&mut schema, &format!("#/components/schemas/{name}"));
-        self.schemas.insert(name.clone(), schema);
+        let mut schema = file.schema.clone();
+        // References within the file become ones within the document.
+        each_keyword(&mut schema, &mut |key, value| {
+            if let ("$ref" | "$dynamicRef", Value::String(target)) = (key, value)
+                && let Some(rest) = target.strip_prefix('#')
+            {
+                *target = format!("#/components/schemas/{name}{rest}");
+            }
+        });
+        self.schemas.insert(name.clone(), schema.into());
         self.files.insert(file.name.clone(), name.clone());
         name
     }
@@ -191,27 +198,5 @@ impl Components {
     /// All of them.
     pub fn into_schemas(self) -> Value {
         self.schemas.into_iter().collect::<Map<_, _>>().into()
-    }
-}
-
-/// Makes references within a file ones within the document.
-fn rebase(schema: &mut Value, base: &str) {
-    match schema {
-        Value::Object(members) => {
-            for (key, value) in members {
-                match value {
-                    Value::String(target) if key == "$ref" => {
-                        if let Some(rest) = target.strip_prefix('#') {
-                            *target = format!("{base}{rest}");
-                        }
-                    }
-                    // What stands there is no schema, whatever it looks like.
-                    _ if matches!(key.as_str(), "const" | "enum" | "default" | "examples") => {}
-                    _ => rebase(value, base),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| rebase(item, base)),
-        _ => {}
     }
 }

@@ -187,7 +187,7 @@ fn last_uses_are_written_down_now_and_then_and_at_the_end() {
     let mut keyed = Keyed::new(Fleet::new("keys-uses"));
     let [(key, prefix), (late, late_prefix)] = [keyed.create(), keyed.create()];
     let often = keyed.plan().set("auth.last_use_interval", "50ms").start();
-    let seldom = keyed.plan().set("auth.last_use_interval", "1h").start();
+    let seldom = keyed.plan().set("auth.last_use_interval", "1h").set("server.shutdown_timeout", "20s").start();
     assert_in(&often, &key);
     let used = |prefix: &str| format!("SELECT EXISTS (SELECT FROM mainstay.api_key_uses WHERE prefix = '{prefix}')");
     keyed.fleet.wait_sql("the use to be written down", &used(&prefix));

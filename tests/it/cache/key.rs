@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mainstay::app::Parts;
 use mainstay::cache::key::KeyMaker;
+use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 use mainstay::config::param::{Params, Value};
 use mainstay::config::settings::{Layers, Settings};
@@ -65,7 +66,7 @@ impl Api {
         }
         let mut parts = Parts::default();
         parts.registry.add("none", none);
-        let known = Known { handlers: &["none"], middlewares: &[], version: "1" };
+        let known = Known { handlers: &["none"], middlewares: &[], version: "1", account_reads: AccountReads::Strong };
         let manifest = Manifest::parse(ROUTES, Path::new("routes.toml"), &known).unwrap();
         let layers = Layers { dir: Path::new("/nonexistent"), env: HashMap::new(), flags: Vec::new() };
         let (settings, metrics) = (Settings::load(layers).unwrap(), Metrics::new().unwrap());

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use mainstay::app::Parts;
+use mainstay::config::auth::AccountReads;
 use mainstay::database::changes::{install, schema};
 use mainstay::database::maintenance::MaintenancePool;
 use mainstay::local::{Postgres, Redis, RedisOptions, Scratch, wait_until};
@@ -16,7 +17,7 @@ use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE, settings};
 
 /// The admin token of all instances.
-const TOKEN: &str = "correct-horse";
+pub const TOKEN: &str = "correct-horse";
 
 /// One row, a list by a row's tag, a list of all, and the same held at [`GATE`] after its snapshot was taken.
 pub const ROUTES: &str = r#"
@@ -167,7 +168,7 @@ impl Fleet {
     pub fn migrate(&self, routes: &str) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
-        let manifest = Parts::default().manifest(dir.path()).unwrap();
+        let manifest = Parts::default().manifest(dir.path(), AccountReads::Strong).unwrap();
         let settings = settings(&self.primary.url("postgres", &self.database), "", &[]);
         let mut conn = MaintenancePool::open(&settings.database).unwrap().get().unwrap();
         schema::migrate(&mut conn).unwrap();

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const KNOWN: Known<'_> = Known { handlers: &["h"], middlewares: &["cors", "m"], version: "1" };
+const KNOWN: Known<'_> =
+    Known { handlers: &["h"], middlewares: &["cors", "m"], version: "1", account_reads: AccountReads::Strong };
 
 fn parse(text: &str) -> Result<Manifest, String> {
     let problems = |problems: Vec<mainstay::config::manifest::Problem>| {

@@ -97,3 +97,22 @@ fn secrets_come_from_files_and_are_never_shown() {
     let both = [("REGION", "a"), ("REGION_FILE", "/b")];
     assert_eq!(load("", &both, &[]).err().unwrap(), "REGION and REGION_FILE are both set; keep one");
 }
+
+#[test]
+fn tokens_that_could_end_too_early_are_refused() {
+    let load = |toml: &str, secret: &str| load(toml, &[("TOKEN_SECRET", secret)], &[]);
+    let secret = "sixteen letters!";
+    let is_weak = |secret: &str| load("", secret).unwrap().consistency.has_weak_secret();
+    assert!(!is_weak(secret) && !is_weak(&format!("{secret},{secret}")) && is_weak(&format!("{secret}, short")));
+    for (toml, secret, key) in [
+        // 5 s, two samples of 500 ms with a probe of 250 ms, and 10 s between the clocks.
+        ("[consistency]\ntoken_ttl = \"16250ms\"", secret, "consistency.token_ttl"),
+        ("[replication]\nlag_max = \"10m\"", secret, "consistency.token_ttl"),
+        ("[consistency]\nsession_wait = \"10s\"", secret, "consistency.session_wait"),
+    ] {
+        let error = load(toml, secret).err().unwrap();
+        assert!(error.starts_with(key), "{error}");
+        assert!(load(toml, "").is_ok(), "without tokens none of it matters");
+    }
+    assert!(load("[consistency]\ntoken_ttl = \"16251ms\"", secret).is_ok());
+}

@@ -4,7 +4,7 @@ mod at_least;
 mod changes;
 mod lag;
 mod maintenance;
-mod pgbouncer;
+pub mod pgbouncer;
 mod read;
 mod seen;
 mod tls;

@@ -10,23 +10,24 @@ use diesel::sql_types::{Integer, Text};
 use diesel_async::RunQueryDsl;
 use mainstay::config::settings::Settings;
 use mainstay::database::read::{Consistency, Database, Role};
+use mainstay::database::write::{Abort, Progress};
 use mainstay::error::{Code, Error};
 use mainstay::local::{Scratch, ServerUser};
 
-use crate::support::{Cluster, settings, soon, start, start_eligible, word};
+use crate::support::{Cluster, count, settings, soon, start, start_eligible, word};
 
 /// The server connections to a database.
 const POOL_SIZE: usize = 3;
 
 /// A PgBouncer with few server connections, in front of both servers of the shared cluster.
-struct Pooler {
+pub struct Pooler {
     process: Child,
     port: u16,
     _scratch: Scratch,
 }
 
 impl Pooler {
-    fn start(cluster: &Cluster, database: &str) -> Self {
+    pub fn start(cluster: &Cluster, database: &str) -> Self {
         let scratch = Scratch::new("pgbouncer").unwrap();
         let folder = ServerUser::detect().unwrap().directory(&scratch.join("run")).unwrap();
         let port = mainstay::local::free_port().unwrap();
@@ -67,10 +68,14 @@ impl Pooler {
         clients.iter_mut().map(count).sum()
     }
 
+    /// Where it answers for `primary` and `replica`.
+    pub fn url(&self, server: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{server}", self.port)
+    }
+
     fn settings(&self) -> Settings {
-        let url = |database: &str| format!("postgres://postgres@127.0.0.1:{}/{database}", self.port);
         let more = [("MAINSTAY__DATABASE__POOLER", "transaction"), ("MAINSTAY__DATABASE__POOL_SIZE", "8")];
-        settings(&url("primary"), &url("replica"), &more)
+        settings(&self.url("primary"), &self.url("replica"), &more)
     }
 }
 
@@ -145,6 +150,47 @@ async fn hundreds_of_reads_of_two_instances_share_three_servers() {
     let left = tokio::task::spawn_blocking(move || {
         pooler.prepared_statements("primary") + pooler.prepared_statements("replica")
     });
+    assert_eq!(left.await.unwrap(), 0);
+}
+
+/// A role and a database that would rather only read, and commit without waiting for the disk: what a write needs it sets itself, for
+/// its transaction alone.
+#[actix_rt::test]
+async fn writes_go_through_it() {
+    let cluster = Cluster::shared();
+    let name = cluster.database();
+    let table = "CREATE TABLE t (id int PRIMARY KEY)";
+    let weak = ["default_transaction_read_only = on", "synchronous_commit = off", "timezone = 'Asia/Tokyo'"];
+    let weak: String = weak.iter().map(|it| format!("; ALTER DATABASE {name} SET {it}")).collect();
+    cluster.primary.psql(&name, &format!("{table}{weak}")).unwrap();
+    let pooler = Pooler::start(cluster, &name);
+    let database = start_eligible(&pooler.settings()).await;
+    let write = async |id: i32| {
+        let progress = Progress::default();
+        let written = database.write(soon(), &progress, async |conn| {
+            let rows = diesel::sql_query("INSERT INTO t VALUES ($1)").bind::<Integer, _>(id).execute(conn).await?;
+            if id == 13 { Err(Abort::from(Error::new(Code::BodyInvalid, "no"))) } else { Ok(rows) }
+        });
+        let written = written.await.map_err(|error| error.code);
+        (written, progress.committed())
+    };
+    let writes: Vec<_> = futures_util::future::join_all((0..24).map(&write)).await;
+    let mut furthest = None;
+    for (id, (written, position)) in writes.into_iter().enumerate() {
+        assert_eq!(written, if id == 13 { Err(Code::BodyInvalid) } else { Ok(1) }, "{id}");
+        assert_eq!(position.is_some(), id != 13);
+        furthest = position.filter(|position| furthest.is_none_or(|furthest| *position > furthest)).or(furthest);
+    }
+    let sql = "SELECT count(*)::int AS number FROM t";
+    let (count, served) = database
+        .read_at_least(Consistency::Session, furthest, soon(), async |conn| count(conn, sql).await)
+        .await
+        .unwrap();
+    assert_eq!(count, 23, "{served:?}");
+    let shown = "SELECT current_setting('transaction_read_only') AS word";
+    assert_eq!(word(&database, Consistency::Strong, shown).await.unwrap().0, "on");
+    drop(database);
+    let left = tokio::task::spawn_blocking(move || pooler.prepared_statements("primary"));
     assert_eq!(left.await.unwrap(), 0);
 }
 

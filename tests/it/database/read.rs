@@ -40,14 +40,14 @@ async fn each_consistency_has_its_node() {
     let sql = "SELECT pg_is_in_recovery()::int AS number";
     for (consistency, standby, role) in [
         (Consistency::Eventual, 1, Role::Replica),
-        (Consistency::Session, 0, Role::Primary),
+        (Consistency::Session, 1, Role::Replica),
         (Consistency::Strong, 0, Role::Primary),
     ] {
         let (number, served) = number(&database, consistency, sql).await.unwrap();
         assert_eq!((number, served.role), (standby, role));
     }
-    assert_eq!(node(&database, "replica-1").counts.served, 1);
-    assert_eq!(node(&database, "primary").counts.served, 2);
+    assert_eq!(node(&database, "replica-1").counts.served, 2);
+    assert_eq!(node(&database, "primary").counts.served, 1);
 }
 
 #[actix_rt::test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use mainstay::config::manifest::{Known, Manifest, Source};
+use mainstay::config::auth::AccountReads;
+use mainstay::config::manifest::{Consistency, Known, Manifest, Source};
 use mainstay::ramp;
 use mainstay::source::handler::Registry;
 use postgres::types::ToSql;
@@ -11,10 +12,19 @@ use postgres::{Client, NoTls};
 
 use super::{LOADED, PRIMARY};
 
+/// The routes of one customer each.
+const OWN: [&str; 5] =
+    ["/account/profile", "/account/balances", "/account/kyc", "/api/v1/transfers", "/api/v1/transfers/{id}"];
+
 fn manifest() -> Manifest {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
-    let known = Known { handlers: &registry.names(), middlewares: &["cors"], version: "1" };
+    let known = Known {
+        handlers: &registry.names(),
+        middlewares: &["cors"],
+        version: "1",
+        account_reads: AccountReads::Strong,
+    };
     Manifest::load(Path::new("config"), &known).unwrap()
 }
 
@@ -23,12 +33,18 @@ fn the_manifest_names_all_routes_and_keeps_their_answers() {
     let manifest = manifest();
     let paths: BTreeSet<&str> = manifest.routes.iter().map(|route| route.path.as_str()).collect();
     let twice = ["rates", "rates/history", "currencies", "fees", "fees/quote"];
-    let expected: BTreeSet<String> = ["/public/docs".to_owned(), "/public/docs/{slug}".to_owned()]
-        .into_iter()
+    let once = ["/public/docs", "/public/docs/{slug}"].into_iter().chain(OWN);
+    let expected: BTreeSet<String> = once
+        .map(str::to_owned)
         .chain(twice.iter().flat_map(|path| [format!("/public/{path}"), format!("/api/v1/{path}")]))
         .collect();
     assert_eq!(paths, expected.iter().map(String::as_str).collect());
     for route in &manifest.routes {
+        if OWN.contains(&route.path.as_str()) {
+            assert!(route.access.is_some() && route.private && !route.is_cacheable(), "{}", route.path);
+            assert_eq!((route.consistency, route.cache_control().as_str()), (Consistency::Strong, "no-store, private"));
+            continue;
+        }
         assert_eq!(route.cache_control(), "public, max-age=300, stale-while-revalidate=60", "{}", route.path);
         assert!(route.cache.as_ref().unwrap().watch.as_ref().is_some_and(|watch| !watch.is_empty()), "{}", route.path);
     }
@@ -63,7 +79,7 @@ fn rows(path: &str, values: &[Option<&str>]) -> Vec<serde_json::Value> {
 #[test]
 fn currencies_say_when_they_are_quoted() {
     let currencies = rows("/public/currencies", &[]);
-    assert_eq!(currencies.len(), 42);
+    assert_eq!(currencies.len(), 43);
     let find = |code: &str| currencies.iter().find(|currency| currency["code"] == code).unwrap().to_string();
     let expected =
         r#"{"code":"JPY","exponent":0,"first_date":"1999-01-04","last_date":"2026-10-30","name":"Japanese yen"}"#;

@@ -1,10 +1,13 @@
 //! The reference application on real Postgres, with the real history of rates.
 
 mod fees;
+mod idempotency;
 mod import;
+mod ledger;
 mod manifest;
 mod migrations;
 mod rates;
+mod transfers;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,21 +21,23 @@ use mainstay::config::param::{Params, Value};
 use mainstay::config::settings::{Layers, Settings};
 use mainstay::database::read::{Consistency, Database};
 use mainstay::error::Error;
+use mainstay::identity::Identity;
 use mainstay::local::{Postgres, PostgresOptions, Scratch};
 use mainstay::ramp;
-use mainstay::source::handler::{Call, Registry};
+use mainstay::source::Answer;
+use mainstay::source::handler::{Call, Caller, Registry};
 
 /// The newest fixing of the history that comes with the binary.
 const LAST: &str = "2026-10-30";
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| Scratch::new("ramp").unwrap());
-static PRIMARY: LazyLock<Postgres> = LazyLock::new(|| {
+pub static PRIMARY: LazyLock<Postgres> = LazyLock::new(|| {
     let options = PostgresOptions::new(SCRATCH.join("primary")).setting("fsync", "off");
     Postgres::primary(options).unwrap()
 });
 
 /// A database with all tables and all rates, for tests that only read.
-static LOADED: LazyLock<String> = LazyLock::new(|| {
+pub static LOADED: LazyLock<String> = LazyLock::new(|| {
     let name = empty_database();
     let mut conn = connect(&name);
     ramp::migrate(&mut conn).unwrap();
@@ -80,6 +85,75 @@ fn ask(database: &str, handler: &str, parameters: &str) -> Result<String, Error>
     })?;
     assert_eq!((answer.status, &*answer.content_type), (200, "application/json"));
     Ok(String::from_utf8(answer.body.to_vec()).unwrap())
+}
+
+/// A customer of a database, who calls handlers that write.
+struct Customer {
+    database: String,
+    account: String,
+}
+
+impl Customer {
+    /// A new one, of a tier, with so much of a currency.
+    fn new(database: &str, kyc_tier: i16, currency: &str, funds: i64) -> Self {
+        let insert = format!("INSERT INTO ramp.accounts (name, kyc_tier) VALUES ('customer', {kyc_tier}) RETURNING id");
+        let customer = Self { database: database.to_owned(), account: sql(database, &insert) };
+        customer.fund(currency, funds);
+        customer
+    }
+
+    /// Gives so much of a currency.
+    fn fund(&self, currency: &str, amount: i64) {
+        if amount > 0 {
+            let post = format!(
+                "SELECT ramp.post(gen_random_uuid(), 'test', false, ARRAY['clearing:sandbox', '{}'], ARRAY['{currency}', '{currency}'], \
+                 ARRAY[-{amount}, {amount}])",
+                self.account
+            );
+            assert_eq!(sql(&self.database, &post), "t");
+        }
+    }
+
+    /// What there is of a currency.
+    fn available(&self, currency: &str) -> i64 {
+        let select = format!(
+            "SELECT coalesce(sum(posted - held), 0) FROM ramp.ledger_accounts WHERE holder = '{}' AND currency = '{currency}'",
+            self.account
+        );
+        sql(&self.database, &select).parse().unwrap()
+    }
+
+    /// Calls a handler with header lines and a body.
+    fn call(&self, handler: &str, parameters: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, Error> {
+        let mut registry = Registry::default();
+        ramp::register(&mut registry);
+        let handler = registry.get(handler).unwrap();
+        let claims = [("sub".to_owned(), self.account.clone().into())].into_iter().collect();
+        let subject = format!("key:{}", self.account).into();
+        let identity = Identity { subject, key: None, scopes: Vec::new(), claims };
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().into())).collect();
+        let caller = Arc::new(Caller { identity: Some(Arc::new(identity)), headers, ..Caller::default() });
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (database, deadline) = (open(&self.database), Instant::now() + Duration::from_secs(30));
+            let (method, body) = (Arc::from(method), bytes::Bytes::from(body.to_owned()));
+            let params = params(parameters);
+            let call = Call::new(method, params, body, Some(database), Consistency::Strong, None, deadline);
+            handler(call.of(caller)).await
+        })
+    }
+
+    /// Sends money to another one.
+    fn send(&self, to: &Self, amount: i64, currency: &str, key: &str) -> Result<Answer, Error> {
+        let body = format!(r#"{{"to_account_id":"{}","amount":{amount},"currency":"{currency}"}}"#, to.account);
+        self.call("ramp.transfers.create", "", &[("idempotency-key", key)], &body)
+    }
+}
+
+/// Whether an answer was given before.
+fn is_replayed(headers: &[(&'static str, String)]) -> bool {
+    headers.iter().any(|(name, value)| *name == "idempotency-replayed" && value == "true")
 }
 
 /// Parameters as the front passes them on: canonical texts.

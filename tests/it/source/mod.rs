@@ -2,6 +2,6 @@
 
 mod handler;
 mod schema;
-mod sql;
+pub mod sql;
 pub mod upstream;
 mod writes;

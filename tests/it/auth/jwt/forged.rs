@@ -50,6 +50,16 @@ fn each_algorithm_is_taken_with_a_key_of_its_kind() {
     }
 }
 
+/// The name of a key is more than a hint.
+#[test]
+fn a_token_is_compared_with_the_key_that_it_names_alone() {
+    let signers = [Signer::new("ES256", "one"), Signer::new("ES256", "other")];
+    let keys = keys(&signers);
+    for (signer, name) in [(&signers[0], "other"), (&signers[1], "one")] {
+        assert_eq!(outcome(&keys, signer.token_with(json!({ "kid": name }), &payload())), Some(Signed::No));
+    }
+}
+
 /// Whatever one letter is changed into, whatever is left off or added.
 #[test]
 fn no_mutation_passes() {

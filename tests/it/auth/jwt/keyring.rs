@@ -31,6 +31,11 @@ fn kept(url: &str, more: &[(&str, &str)]) -> (Arc<Tokens>, Arc<Metrics>) {
     (Arc::new(tokens), metrics)
 }
 
+/// A key set that would be right if it were shorter.
+fn too_long(keys: &[serde_json::Value]) -> Vec<u8> {
+    [set(keys).into_bytes(), vec![b' '; 1024 * 1024]].concat()
+}
+
 async fn ask(tokens: &Tokens, token: &str) -> Result<Arc<Identity>, Error> {
     tokens.ask(token.as_bytes(), Instant::now() + PATIENCE).await
 }
@@ -143,7 +148,7 @@ async fn an_outage_of_the_issuer_leaves_the_keys_that_there_are() {
         ("status", Box::new(move |_, stream| answer(stream, "302 Found", redirect, b""))),
         ("invalid", says("200 OK", b"<html>Sign in</html>".to_vec())),
         ("invalid", says("200 OK", b"{}".to_vec())),
-        ("invalid", says("200 OK", vec![b' '; 1024 * 1024 + 1])),
+        ("invalid", says("200 OK", too_long(&[Signer::new("ES256", "b").public()]))),
         ("unreachable", Box::new(|_, stream| crate::source::upstream::server::hang_up(stream))),
         ("timeout", Box::new(|_, stream| say_nothing(stream))),
     ];
@@ -255,6 +260,8 @@ fn a_file_that_cannot_be_used_is_no_start() {
         let refusal = refusal();
         assert!(refusal.starts_with("auth.jwks_file: ") && refusal.contains(says), "{refusal}");
     }
+    std::fs::write(&path, too_long(&[Signer::new("ES256", "b").public()])).unwrap();
+    assert!(refusal().contains("longer than 1048576 bytes"), "{}", refusal());
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     assert!(refusal().contains("it is not a file"), "{}", refusal());

@@ -3,7 +3,7 @@
 mod asked;
 mod claims;
 mod forged;
-mod issuer;
+pub mod issuer;
 mod keyring;
 mod keyset;
 mod remembered;

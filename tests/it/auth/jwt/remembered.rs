@@ -1,5 +1,7 @@
 //! Checks that are remembered: for how long, and how many.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,4 +59,49 @@ async fn only_so_many_checks_are_remembered_and_none_of_what_was_refused() {
     assert!(!is_remembered(&tokens, &wrong, Duration::ZERO));
     let remembered = || right.iter().filter(|token| is_remembered(&tokens, token, Duration::ZERO)).count();
     wait_for("most to be forgotten", || (1..=10).contains(&remembered())).await;
+}
+
+/// A long token counts for as much as its claims may take.
+#[actix_rt::test]
+async fn long_tokens_take_the_places_of_several() {
+    let signer = Signer::new("EdDSA", "a");
+    let tokens = of(&signer, &[("checked_max", "16")]);
+    let long = |number: usize| signer.token(&claims(json!({ "sub": number.to_string(), "pad": "x".repeat(4000) })));
+    let long: Vec<String> = (0..10).map(long).collect();
+    for token in &long {
+        tokens.ask(token.as_bytes(), Instant::now() + PATIENCE).await.unwrap();
+    }
+    let remembered = || long.iter().filter(|token| is_remembered(&tokens, token, Duration::ZERO)).count();
+    wait_for("most to be forgotten", || remembered() <= 3).await;
+}
+
+/// However many tokens are to be checked, right ones and wrong ones, what else the worker has to do is done in between.
+#[actix_rt::test]
+async fn between_two_signatures_all_others_have_their_turn() {
+    const MANY: usize = 100;
+    let signer = Signer::new("EdDSA", "a");
+    let tokens = Arc::new(of(&signer, &[]));
+    let done = Rc::new(Cell::new(0));
+    for number in 0..MANY {
+        let (tokens, done) = (Arc::clone(&tokens), Rc::clone(&done));
+        let mut token = signer.token(&claims(json!({ "sub": number.to_string() })));
+        if number % 2 == 0 {
+            token.replace_range(
+                token.len() - 20..token.len() - 19,
+                if token.as_bytes()[token.len() - 20] == b'A' { "B" } else { "A" },
+            );
+        }
+        actix_rt::spawn(async move {
+            let outcome = tokens.ask(token.as_bytes(), Instant::now() + PATIENCE).await;
+            assert_eq!(outcome.is_ok(), number % 2 == 1);
+            done.set(done.get() + 1);
+        });
+    }
+    let mut most = 0;
+    while done.get() < MANY {
+        let before = done.get();
+        tokio::task::yield_now().await;
+        most = most.max(done.get() - before);
+    }
+    assert!(most <= 2, "{most} signatures between two turns");
 }

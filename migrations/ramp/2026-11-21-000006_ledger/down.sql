@@ -1,0 +1,10 @@
+DROP FUNCTION ramp.reverse(uuid, uuid);
+DROP FUNCTION ramp.settle(uuid, boolean);
+DROP FUNCTION ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid);
+DROP VIEW ramp.ledger_discrepancies;
+DROP VIEW ramp.ledger_balances;
+DROP TABLE ramp.ledger_entries, ramp.ledger_transactions, ramp.ledger_accounts;
+DROP FUNCTION ramp.keep_account();
+DROP FUNCTION ramp.settling();
+DROP FUNCTION ramp.enter();
+DROP FUNCTION ramp.refuse_change();

@@ -1,0 +1,100 @@
+//! Customers: who of them calls, and how much they may move. What a query can say of them (`/account/…`) stands in the manifest.
+
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::tables::accounts;
+use crate::database::maintenance::MaintenanceConnection;
+use crate::database::write::Abort;
+use crate::error::{Code, Error};
+use crate::source::handler::Call;
+
+diesel::define_sql_function! {
+    /// Counts against limits; names the one that forbids.
+    #[sql_name = "ramp.spend"]
+    fn spend_sql(
+        account_id: diesel::sql_types::Uuid,
+        currency: diesel::sql_types::Text,
+        amount: diesel::sql_types::BigInt,
+    ) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
+/// A customer.
+#[derive(Clone, Debug, Queryable, Selectable, Serialize)]
+#[diesel(table_name = accounts, check_for_backend(diesel::pg::Pg))]
+pub struct Account {
+    /// Its id, which its keys have as `sub`.
+    pub id: Uuid,
+    /// What it is called.
+    pub name: String,
+    /// How well its owner is known: 0, 1 or 2.
+    pub kyc_tier: i16,
+    /// When it was opened.
+    pub created_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// Whether a database has the tables of accounts.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub fn are_there(conn: &mut MaintenanceConnection) -> QueryResult<bool> {
+    let there = diesel::dsl::sql::<diesel::sql_types::Bool>("SELECT to_regclass('ramp.transfers') IS NOT NULL");
+    diesel::RunQueryDsl::get_result(there, conn)
+}
+
+/// Opens an account.
+///
+/// # Errors
+/// That of the database, which refuses an empty or long name and tiers that there are not.
+pub fn create(conn: &mut MaintenanceConnection, name: &str, kyc_tier: i16) -> QueryResult<Account> {
+    let values = (accounts::name.eq(name), accounts::kyc_tier.eq(kyc_tier));
+    let insert = diesel::insert_into(accounts::table).values(values).returning(Account::as_returning());
+    diesel::RunQueryDsl::get_result(insert, conn)
+}
+
+/// All accounts, the oldest first.
+///
+/// # Errors
+/// That of the database.
+pub fn list(conn: &mut MaintenanceConnection) -> QueryResult<Vec<Account>> {
+    let all = accounts::table.order((accounts::created_at, accounts::id)).select(Account::as_select());
+    diesel::RunQueryDsl::load(all, conn)
+}
+
+/// Whose account a call is for: what the `sub` of its key says.
+pub(super) fn of(call: &Call) -> Result<Uuid, Error> {
+    let identity = call.caller.as_ref().and_then(|caller| caller.identity.as_ref());
+    let identity = identity.ok_or_else(|| Error::new(Code::Unauthorized, "an API key is needed"))?;
+    let sub = identity.claims.get("sub").and_then(serde_json::Value::as_str);
+    sub.and_then(|sub| Uuid::parse_str(sub).ok()).ok_or_else(nobody)
+}
+
+/// Why a key will not do that is nobody's among the customers.
+pub(super) fn nobody() -> Error {
+    Error::new(Code::ClaimInvalid, "the API key belongs to no account: its sub is the id of none")
+}
+
+/// Whether there is such an account.
+pub(super) async fn exists(conn: &mut AsyncPgConnection, id: Uuid) -> QueryResult<bool> {
+    diesel::select(diesel::dsl::exists(accounts::table.find(id))).get_result(conn).await
+}
+
+/// Counts what a customer sends against the limits of its tier.
+pub(super) async fn spend(conn: &mut AsyncPgConnection, id: Uuid, currency: &str, amount: i64) -> Result<(), Abort> {
+    let exceeded: Option<String> = diesel::select(spend_sql(id, currency, amount)).get_result(conn).await?;
+    let limit = match exceeded.as_deref() {
+        None => return Ok(()),
+        Some("per_transaction") => "more than the account may send at once",
+        Some("per_day") => "more than the account may still send today (UTC)",
+        Some(_) => {
+            return Err(refused(format!("the account may not send {currency}; GET /account/kyc lists what it may")));
+        }
+    };
+    Err(refused(format!("{amount} minor units of {currency} are {limit}; GET /account/kyc tells how much that is")))
+}
+
+fn refused(sentence: String) -> Abort {
+    Abort::Refused(Error::new(Code::LimitExceeded, sentence))
+}

@@ -1,0 +1,58 @@
+//! What a role that serves may do in the schema `ramp`: read, and call the functions that write. It may write nothing itself.
+
+use diesel::sql_types::Text;
+use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
+
+use crate::database::maintenance::MaintenanceConnection;
+
+const TABLES: [&str; 8] = [
+    "ramp.accounts",
+    "ramp.kyc_limits",
+    "ramp.daily_volumes",
+    "ramp.ledger_accounts",
+    "ramp.ledger_transactions",
+    "ramp.ledger_entries",
+    "ramp.idempotency_keys",
+    "ramp.transfers",
+];
+
+const FUNCTIONS: [&str; 5] = [
+    "ramp.spend(uuid, text, bigint)",
+    "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
+    "ramp.claim_idempotency_key(uuid, text, text, bytea)",
+    "ramp.keep_outcome(uuid, text, text, text, bytea)",
+    "ramp.prune_idempotency_keys(interval)",
+];
+
+/// The grants that a serving role lacks; nothing where there is no such role.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Option<String>> {
+    #[derive(QueryableByName)]
+    struct Role {
+        #[diesel(sql_type = Text)]
+        name: String,
+    }
+    let mut wanted: Vec<String> =
+        TABLES.iter().map(|table| format!("has_table_privilege(oid, to_regclass('{table}'), 'SELECT')")).collect();
+    wanted.push("has_table_privilege(oid, to_regclass('ramp.transfers'), 'INSERT')".to_owned());
+    wanted.push("has_schema_privilege(oid, to_regnamespace('ramp')::oid, 'USAGE')".to_owned());
+    wanted.extend(
+        FUNCTIONS.iter().map(|name| format!("has_function_privilege(oid, to_regprocedure('{name}')::oid, 'EXECUTE')")),
+    );
+    // Of what is not there, nothing is known, and all is missing.
+    let lacking = format!(
+        "SELECT quote_ident(rolname) AS name FROM pg_roles WHERE rolname = $1 AND NOT coalesce({}, false)",
+        wanted.join(" AND ")
+    );
+    let lacking = sql_query(lacking).bind::<Text, _>(role).load::<Role>(conn)?;
+    Ok(lacking.first().map(|Role { name }| {
+        format!(
+            "GRANT USAGE ON SCHEMA ramp TO {name}; GRANT SELECT ON {} TO {name}; GRANT INSERT ON ramp.transfers TO {name}; \
+             GRANT EXECUTE ON FUNCTION {} TO {name}",
+            TABLES.join(", "),
+            FUNCTIONS.join(", ")
+        )
+    }))
+}

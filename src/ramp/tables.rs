@@ -1,0 +1,75 @@
+//! The tables of the schema `ramp`, as `diesel print-schema --schema ramp` would write them: those that handlers read as tables.
+
+diesel::table! {
+    /// Customers.
+    ramp.accounts (id) {
+        /// Their id, which keys and claims name as `sub`.
+        id -> Uuid,
+        /// What they are called.
+        name -> Text,
+        /// How well they are known.
+        kyc_tier -> SmallInt,
+        /// When they came.
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    /// Transactions of the ledger.
+    ramp.ledger_transactions (id) {
+        /// Its id.
+        id -> Uuid,
+        /// Why the money moves.
+        kind -> Text,
+        /// `pending`, `posted` or `voided`.
+        state -> Text,
+        /// The transaction that this one takes back.
+        reverses -> Nullable<Uuid>,
+        /// When it was entered.
+        created_at -> Timestamptz,
+        /// When it ceased to be pending.
+        settled_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    /// What came of requests that move money.
+    ramp.idempotency_keys (account_id, operation, key) {
+        /// Who asked.
+        account_id -> Uuid,
+        /// For what.
+        operation -> Text,
+        /// By which key.
+        key -> Text,
+        /// SHA-256 of the request.
+        request_hash -> Bytea,
+        /// The status of the answer, or the code of the refusal.
+        outcome -> Nullable<Text>,
+        /// The body of the answer, or the sentence of the refusal.
+        body -> Nullable<Bytea>,
+        /// When it was asked.
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    /// Money sent from one customer to another.
+    ramp.transfers (id) {
+        /// Its id, and that of its transaction.
+        id -> Uuid,
+        /// Who sends.
+        from_account_id -> Uuid,
+        /// Who receives.
+        to_account_id -> Uuid,
+        /// The currency whose minor units the amounts count.
+        currency -> Text,
+        /// What arrives.
+        amount -> BigInt,
+        /// What the sender pays on top of it.
+        fee -> BigInt,
+        /// When it was sent.
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(accounts, ledger_transactions, transfers);

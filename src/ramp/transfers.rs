@@ -1,0 +1,175 @@
+//! Transfers from one customer to another: `ramp.transfers.create` and `ramp.transfers.get`.
+
+use chrono::{DateTime, Utc};
+use diesel::dsl::exists;
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::ledger::{self, Posting};
+use super::tables::{ledger_transactions, transfers};
+use super::{accounts, body, fees, idempotency, required};
+use crate::database::write::Abort;
+use crate::error::{Code, Error};
+use crate::source::Answer;
+use crate::source::description::{Description, Header, Response};
+use crate::source::handler::Call;
+
+/// What is asked for.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    to_account_id: Uuid,
+    /// In minor units.
+    amount: i64,
+    currency: String,
+}
+
+#[derive(Insertable, Queryable, Selectable, Serialize)]
+#[diesel(table_name = transfers, check_for_backend(diesel::pg::Pg))]
+struct Transfer {
+    id: Uuid,
+    from_account_id: Uuid,
+    to_account_id: Uuid,
+    currency: String,
+    amount: i64,
+    fee: i64,
+    created_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    /// `completed`, or `reversed` once it was taken back.
+    status: &'static str,
+    #[serde(flatten)]
+    transfer: Transfer,
+}
+
+/// `ramp.transfers.create`: sends money to another account, at once. The fee comes on top of the amount.
+pub(super) async fn create(call: Call) -> Result<Answer, Error> {
+    let wanted: Wanted = body(&call)?;
+    if wanted.amount < 1 {
+        return Err(Error::new(Code::BodyInvalid, "amount must be at least 1, in minor units"));
+    }
+    idempotency::once(&call, "ramp.transfers.create", &wanted, async |conn, sender| send(conn, sender, &wanted).await)
+        .await
+}
+
+async fn send(conn: &mut AsyncPgConnection, sender: Uuid, wanted: &Wanted) -> Result<Answer, Abort> {
+    let Wanted { to_account_id, amount, ref currency } = *wanted;
+    if to_account_id == sender {
+        return Err(Error::new(Code::BodyInvalid, "to_account_id must be another account").into());
+    }
+    if !accounts::exists(conn, to_account_id).await? {
+        return Err(Error::new(Code::NotFound, format!("to_account_id: there is no account {to_account_id}")).into());
+    }
+    accounts::spend(conn, sender, currency, amount).await?;
+    let schedule = fees::find(conn, "transfer", currency).await?;
+    let fee = schedule.map_or(Some(0), |schedule| schedule.fee(amount));
+    let (Some(fee), Some(total)) = (fee, fee.and_then(|fee| amount.checked_add(fee))) else {
+        return Err(
+            Error::new(Code::BodyInvalid, "amount is too large: with its fee it does not fit in 64 bits").into()
+        );
+    };
+    let posting = |holder: String, amount| Posting { holder, currency, amount };
+    let mut postings = vec![posting(sender.to_string(), -total), posting(to_account_id.to_string(), amount)];
+    if fee > 0 {
+        postings.push(posting(ledger::FEES.to_owned(), fee));
+    }
+    let id = Uuid::new_v4();
+    if !ledger::post(conn, id, "transfer", &postings).await? {
+        let sentence = format!("{total} minor units of {currency} are more than is available");
+        return Err(Error::new(Code::InsufficientFunds, sentence).into());
+    }
+    let values = (
+        transfers::id.eq(id),
+        transfers::from_account_id.eq(sender),
+        transfers::to_account_id.eq(to_account_id),
+        transfers::currency.eq(currency),
+        transfers::amount.eq(amount),
+        transfers::fee.eq(fee),
+    );
+    let insert = diesel::insert_into(transfers::table).values(values).returning(Transfer::as_returning());
+    let transfer = insert.get_result(conn).await?;
+    let answer = Answer::json(&Shown { status: "completed", transfer })?;
+    Ok(Answer { status: 201, ..answer })
+}
+
+/// `ramp.transfers.get`: a transfer that the caller has sent or received.
+pub(super) async fn get(call: Call) -> Result<Answer, Error> {
+    let caller = accounts::of(&call)?;
+    let id = required(&call, "id")?;
+    let absent = || Error::new(Code::NotFound, format!("there is no transfer {id}"));
+    let id = Uuid::parse_str(id).map_err(|_| absent())?;
+    let reversal = ledger_transactions::table.filter(ledger_transactions::reverses.eq(transfers::id.nullable()));
+    let row = transfers::table
+        .find(id)
+        .filter(transfers::from_account_id.eq(caller).or(transfers::to_account_id.eq(caller)))
+        .select((Transfer::as_select(), exists(reversal)));
+    let found = call.read(async |conn| row.first::<(Transfer, bool)>(conn).await.optional()).await?;
+    let (transfer, is_reversed) = found.ok_or_else(absent)?;
+    Answer::json(&Shown { status: if is_reversed { "reversed" } else { "completed" }, transfer })
+}
+
+/// What [`create`] takes and gives.
+pub(super) fn describe_create() -> Description {
+    let request = json!({
+        "type": "object",
+        "required": ["to_account_id", "amount", "currency"],
+        "additionalProperties": false,
+        "properties": {
+            "to_account_id": { "type": "string", "format": "uuid", "description": "Who receives it." },
+            "amount": { "type": "integer", "format": "int64", "minimum": 1, "description": "What arrives, in minor units." },
+            "currency": { "type": "string", "description": "As /account/balances names it." },
+        },
+    });
+    let replayed = Header {
+        name: "Idempotency-Replayed",
+        summary: "true: this is the answer of the first request with this key.",
+        required: false,
+        schema: json!({ "const": "true" }),
+    };
+    let created =
+        Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
+    let own = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound, Code::BodyInvalid, Code::ClaimInvalid];
+    Description {
+        summary: "Send money to another account",
+        details: "At once. The fee of the schedule `transfer` comes on top of the amount. A key that was refused stays refused: \
+                  who wants to try again later takes a new one.",
+        request: Some(request),
+        request_headers: vec![Header::idempotency_key(true)],
+        responses: vec![created],
+        codes: own.into_iter().chain(idempotency::CODES).collect(),
+    }
+}
+
+/// What [`get`] takes and gives.
+pub(super) fn describe_get() -> Description {
+    Description {
+        summary: "A transfer that the caller has sent or received",
+        responses: vec![Response::ok("The transfer.", schema())],
+        codes: vec![Code::NotFound, Code::ClaimInvalid],
+        ..Description::default()
+    }
+}
+
+fn schema() -> Value {
+    let id = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
+    let units = |description: &str| json!({ "type": "integer", "format": "int64", "description": description });
+    json!({
+        "type": "object",
+        "required": ["status", "id", "from_account_id", "to_account_id", "currency", "amount", "fee", "created_at"],
+        "properties": {
+            "status": { "enum": ["completed", "reversed"] },
+            "id": id("Its id."),
+            "from_account_id": id("Who has sent it."),
+            "to_account_id": id("Who has received it."),
+            "currency": { "type": "string" },
+            "amount": units("What has arrived, in minor units."),
+            "fee": units("What the sender has paid on top of it."),
+            "created_at": { "type": "string", "format": "date-time" },
+        },
+    })
+}
