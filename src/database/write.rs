@@ -75,6 +75,16 @@ pub struct Progress {
     /// The branch of a COMMIT that was sent and not answered.
     committing: Cell<Option<Branch>>,
     committed: Cell<Option<Position>>,
+    is_writing: Cell<bool>,
+}
+
+/// The one write of a call that is under way.
+struct Writing<'a>(&'a Progress);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.is_writing.set(false);
+    }
 }
 
 impl Progress {
@@ -87,6 +97,11 @@ impl Progress {
     /// primary alone can tell.
     pub fn committed(&self) -> Option<Position> {
         self.committing.get().map(never).or(self.committed.get())
+    }
+
+    /// Begins a write; none while another one is under way: of two at once nobody could say which is in doubt.
+    fn begin(&self) -> Option<Writing<'_>> {
+        (!self.is_writing.replace(true)).then_some(Writing(self))
     }
 }
 
@@ -129,6 +144,10 @@ impl Shared {
         if progress.is_in_doubt() {
             return Err(in_doubt());
         }
+        let Some(_writing) = progress.begin() else {
+            log::error!("a handler writes twice at the same time; one write must end before the next one begins");
+            return Err(Error::new(Code::Internal, "the handler of this route failed; the log says why"));
+        };
         let (mut conflicts, mut is_fresh) = (0, false);
         loop {
             if self.is_standby(node) {

@@ -18,11 +18,12 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap as Head, HeaderName as Name, HeaderValue as Value};
 
 use super::connections::Connection;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ORIGIN_VERIFY, X_REQUEST_ID};
+use super::headers::{bearer, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ORIGIN_VERIFY, X_REQUEST_ID};
 use super::pipeline::Pipeline;
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
 use crate::config::manifest::access::AuthMethod;
+use crate::auth::keys::is_api_key;
 use crate::config::param::Params;
 use crate::config::settings::{LimitSettings, Settings};
 use crate::error::{Code, Error};
@@ -104,7 +105,8 @@ impl Pipeline {
             deadline: Instant::now() + limits.request_timeout.0,
             ..self.onward(group, source.target(params), request, incoming, request_id)
         };
-        if !is_for_upstream(endpoint) {
+        let shown = request.headers().get_all(header::AUTHORIZATION);
+        if !is_for_upstream(endpoint) || shown.filter_map(bearer).any(is_api_key) {
             ask.headers.remove(header::AUTHORIZATION.as_str());
         }
         let outcome = self.pass_on(group, &ask, request).await;

@@ -102,12 +102,13 @@ pub fn rows(settings: &[ClaimSetting], identity: &Identity) -> Result<RowSetting
 }
 
 /// How a credential could be checked that was shown to a route which asks for none: a signed token has dots in it, and a key has
-/// none. Nothing where this instance checks neither.
+/// none. Nothing where this instance checks neither, or it is of another scheme, and so for who stands behind the route.
 ///
 /// # Errors
 /// `credentials_invalid`
 pub fn method_of(auth: &Auth, asked: &Asked<'_>) -> Result<Option<AuthMethod>, Error> {
-    if auth.keys.is_none() && auth.tokens.is_none() {
+    let is_for_another = asked.authorization.iter().all(|line| headers::bearer(line).is_none());
+    if is_for_another || (auth.keys.is_none() && auth.tokens.is_none()) {
         return Ok(None);
     }
     let is_token = credential(&asked.authorization)?.contains(&b'.');

@@ -146,7 +146,14 @@ impl Pipeline {
                 let work = async {
                     match (upstream, primary_origin) {
                         (Some(source), _) => {
-                            self.forward(request, source, &endpoint, &params, body, &request_id, started).await
+                            let forward =
+                                self.forward(request, source, &endpoint, &params, body, &request_id, started);
+                            let mut response = forward.await;
+                            if consistency == Consistency::Strong {
+                                // Asked for at the source, it is no answer for others, whatever the upstream says.
+                                respond::forbid_keeping(response.headers_mut(), &endpoint);
+                            }
+                            response
                         }
                         (None, primary_origin) => {
                             let method = request.method().as_str();

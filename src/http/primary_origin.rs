@@ -71,7 +71,7 @@ impl Pipeline {
         }
         let asked = Instant::now();
         let failure = match self.pass_on(group, &ask, request).await {
-            Ok(reply) if !is_read(&ask) || says_primary(&reply) => {
+            Ok(reply) if is_answer(&reply, &ask) => {
                 self.count_forwarded("answered");
                 return self.forwarded(request, reply, group, endpoint, &ask, asked.elapsed(), started);
             }
@@ -139,6 +139,12 @@ impl Pipeline {
             Error::new(Code::OutcomeUnknown, detail)
         };
         match failure {
+            Failure::NotPrimary if !is_read(ask) => {
+                if let Some(kept_back) = endpoint.said.may_say(Instant::now(), Code::OutcomeUnknown) {
+                    log::error!(kept_back; "{}: who answered a write at PRIMARY_ORIGIN is no origin", endpoint.route.path);
+                }
+                unknown("who answered is not the primary's region")
+            }
             Failure::NotPrimary => {
                 if let Some(kept_back) = endpoint.said.may_say(Instant::now(), Code::StrongUnavailable) {
                     log::error!(kept_back; "{}: the answer to a strong read did not come from the primary; look at PRIMARY_ORIGIN, ORIGIN_SECRET and consistency.strong_header there", endpoint.route.path);
@@ -185,10 +191,19 @@ fn says_primary(reply: &Reply) -> bool {
     reply.response.headers().get(X_ROUTE_PRIMARY.as_str()).is_some_and(|value| value == "true")
 }
 
+/// Whether an answer may be passed on. A read has one of the primary's alone. That a write was done says none but an origin; that it
+/// was not, what stands before the origin may say as well.
+fn is_answer(reply: &Reply, ask: &Ask) -> bool {
+    let head = reply.response.headers();
+    let is_refusal = reply.response.status().is_client_error() || reply.response.status().is_server_error();
+    says_primary(reply) || (!is_read(ask) && (is_refusal || head.contains_key(X_REGION.as_str())))
+}
+
 /// Whether it is no second try to run a request here, or one that changes nothing.
 fn may_be_run_here(failure: &Failure, group: &Group, ask: &Ask) -> bool {
     match failure {
-        Failure::NotPrimary | Failure::Unanswered(Unanswered::NotSent) => true,
+        Failure::Unanswered(Unanswered::NotSent) => true,
+        Failure::NotPrimary => is_read(ask),
         Failure::Unanswered(Unanswered::Broken) => group.is_repeatable(ask),
         Failure::Unanswered(Unanswered::Timeout | Unanswered::Own(_)) => false,
     }

@@ -188,9 +188,22 @@ pub fn from_answer(answer: &Answer, endpoint: &Endpoint, encoded: (Encoding, Byt
         head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
     head.insert(header::VARY, vary(endpoint));
-    head.insert(header::CACHE_CONTROL, uncached(endpoint));
+    forbid_keeping(head, endpoint);
     head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(detail));
     response
+}
+
+/// Says that nobody keeps an answer, and takes back what else says that somebody may: headers for CDNs alone (RFC 9213) count for
+/// more with them than `Cache-Control`.
+pub fn forbid_keeping(head: &mut HeaderMap, endpoint: &Endpoint) {
+    let says_more = |name: &str| {
+        name.ends_with("-cache-control") || matches!(name, "surrogate-control" | "expires" | "x-accel-expires")
+    };
+    let others: Vec<HeaderName> = head.keys().filter(|name| says_more(name.as_str())).cloned().collect();
+    for name in others {
+        head.remove(name);
+    }
+    head.insert(header::CACHE_CONTROL, uncached(endpoint));
 }
 
 /// Adds a handler's own headers, but for those that are the connection's.
@@ -218,7 +231,7 @@ fn media_type(answer: &Answer) -> HeaderValue {
 pub fn mark_forwarded<B>(response: &mut Response<B>, endpoint: &Endpoint) {
     let head = response.headers_mut();
     if endpoint.route.private || endpoint.route.is_cacheable() || !head.contains_key(header::CACHE_CONTROL) {
-        head.insert(header::CACHE_CONTROL, uncached(endpoint));
+        forbid_keeping(head, endpoint);
     }
     head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(endpoint.producer.detail()));
 }
@@ -227,7 +240,7 @@ pub fn mark_forwarded<B>(response: &mut Response<B>, endpoint: &Endpoint) {
 /// it, it has said itself.
 pub fn mark_strong_forwarded<B>(response: &mut Response<B>, endpoint: &Endpoint, via: HeaderValue) {
     let head = response.headers_mut();
-    head.insert(header::CACHE_CONTROL, uncached(endpoint));
+    forbid_keeping(head, endpoint);
     head.append(header::VIA, via);
     if !head.contains_key(headers::CACHE_STATUS) {
         head.insert(headers::CACHE_STATUS, CacheStatus::Bypass.header(""));

@@ -44,7 +44,6 @@ pub struct Session {
     is_read: bool,
     /// The furthest that it has seen.
     pub seen: Option<Position>,
-    has_useless_cookie: bool,
     is_secure: bool,
 }
 
@@ -80,12 +79,10 @@ impl Sessions {
         let mut session = Session { identity: identity.cloned(), is_secure, ..Session::default() };
         let Some(tokens) = self.tokens.as_ref().filter(|_| consistency == Consistency::Session) else { return session };
         session.is_read = true;
-        session.has_useless_cookie = shown(headers).any(|(_, is_cookie)| is_cookie);
         for (text, is_cookie) in shown(headers).take(TOKENS_MAX) {
             let result = match tokens.read(text, session.subject(), now()) {
                 Ok(position) => {
                     session.seen = Some(session.seen.map_or(position, |seen| seen.later(position)));
-                    session.has_useless_cookie &= !is_cookie;
                     "valid"
                 }
                 Err(refusal) => refusal.as_str(),
@@ -105,9 +102,6 @@ impl Sessions {
     ) {
         if let Some(position) = produced.committed {
             return self.hand_out(session, position, head);
-        }
-        if session.has_useless_cookie {
-            head.append(header::SET_COOKIE, self.cookie("", Duration::ZERO, session));
         }
         let is_of_primary = match &produced.answer {
             Ok(_) => produced.detail == "primary",

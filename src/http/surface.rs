@@ -188,9 +188,7 @@ impl Surface {
         path: &'path str,
     ) -> Option<Found<'surface, 'path>> {
         let found = tree.at(path).ok()?;
-        // Patterns have no dot segments themselves, so only what was captured can be one.
-        let has_dots = |(_, captured): (&str, &str)| captured.split('/').any(|segment| matches!(segment, "." | ".."));
-        if found.params.iter().any(has_dots) {
+        if found.params.iter().any(|(_, captured)| may_be_read_otherwise(captured)) {
             return None;
         }
         Some(Found { pattern: self.patterns.get(*found.value)?, captures: found.params })
@@ -205,6 +203,15 @@ impl Surface {
     pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.patterns.iter().flat_map(|pattern| &pattern.endpoints)
     }
+}
+
+/// Whether a proxy or a server behind this one may take a captured part of a path for another one: with segments of dots, or with
+/// empty ones, which many leave out. The last segment may be empty, as that of `/things/` is.
+fn may_be_read_otherwise(captured: &str) -> bool {
+    let mut segments = captured.split('/').rev();
+    let last = segments.next().unwrap_or_default();
+    let is_dots = |segment: &str| matches!(segment, "." | "..");
+    is_dots(last) || segments.any(|segment| segment.is_empty() || is_dots(segment))
 }
 
 /// What is issued anew is good for as long as the origin that stands in says, whatever was left of it.

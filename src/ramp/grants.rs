@@ -5,7 +5,8 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
+    "public.fee_schedules",
     "ramp.accounts",
     "ramp.kyc_limits",
     "ramp.daily_volumes",

@@ -53,6 +53,10 @@ pub(super) async fn create(call: Call) -> Result<Answer, Error> {
     if wanted.amount < 1 {
         return Err(Error::new(Code::BodyInvalid, "amount must be at least 1, in minor units"));
     }
+    // Refusals are kept with their sentence, so what it quotes is short.
+    if !(3..=4).contains(&wanted.currency.len()) || !wanted.currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return Err(Error::new(Code::BodyInvalid, "currency must be a code of three or four capitals, like USD"));
+    }
     idempotency::once(&call, "ramp.transfers.create", &wanted, async |conn, sender| send(conn, sender, &wanted).await)
         .await
 }
@@ -122,7 +126,7 @@ pub(super) fn describe_create() -> Description {
         "properties": {
             "to_account_id": { "type": "string", "format": "uuid", "description": "Who receives it." },
             "amount": { "type": "integer", "format": "int64", "minimum": 1, "description": "What arrives, in minor units." },
-            "currency": { "type": "string", "description": "As /account/balances names it." },
+            "currency": { "type": "string", "pattern": "^[A-Z]{3,4}$", "description": "As /account/balances names it." },
         },
     });
     let replayed = Header {

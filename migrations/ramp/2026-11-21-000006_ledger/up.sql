@@ -158,6 +158,9 @@ CREATE VIEW ramp.ledger_discrepancies AS
     FROM ramp.ledger_entries e JOIN ramp.ledger_accounts a ON a.id = e.ledger_account_id
     GROUP BY e.transaction_id, a.currency HAVING sum(e.amount) <> 0
     UNION ALL
+    SELECT 'transaction', t.id::text FROM ramp.ledger_transactions t
+    WHERE NOT EXISTS (SELECT FROM ramp.ledger_entries e WHERE e.transaction_id = t.id)
+    UNION ALL
     SELECT 'currency', currency FROM ramp.ledger_balances GROUP BY currency HAVING sum(posted) <> 0;
 
 -- Enters a transaction, posted at once or pending: `amounts` for the accounts of `holders` in `currencies`, which are opened
@@ -170,7 +173,8 @@ CREATE FUNCTION ramp.post(
 DECLARE
     is_enough boolean;
 BEGIN
-    IF cardinality(amounts) < 2 OR cardinality(holders) <> cardinality(amounts) OR cardinality(currencies) <> cardinality(amounts) THEN
+    IF coalesce(cardinality(amounts), 0) < 2 OR cardinality(holders) IS DISTINCT FROM cardinality(amounts)
+       OR cardinality(currencies) IS DISTINCT FROM cardinality(amounts) THEN
         RAISE EXCEPTION 'a transaction has two entries or more, each with holder, currency and amount' USING ERRCODE = 'check_violation';
     END IF;
     INSERT INTO ramp.ledger_accounts (holder, account_id, currency, balance_min, posted, held)

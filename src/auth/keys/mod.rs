@@ -37,6 +37,11 @@ use crate::telemetry::striped::Striped;
 
 pub use issue::{IssueError, Issued, Listed, NewKey, Revoked, create, list, revoke};
 
+/// Whether a credential has the form of an API key, whoever's it is.
+pub fn is_api_key(credential: &[u8]) -> bool {
+    Shown::parse(credential).is_some()
+}
+
 /// How long a request waits for a check where an earlier one still counts.
 const STALE_PATIENCE: Duration = Duration::from_millis(250);
 

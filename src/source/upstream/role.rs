@@ -20,14 +20,14 @@ impl Role {
     /// Whether what was asked for may be asked for again, whatever became of it.
     ///
     /// A service means by PUT and DELETE what RFC 9110 says. What handlers of the origin do is not known, so there only reads
-    /// count, and requests that have a key by which the second one is known.
+    /// count. Nor does an idempotency key: not every handler knows the second request by it, and one that does may find the first
+    /// still under way, which its client, who has sent one, must not be told.
     pub(super) fn is_repeatable(self, ask: &Ask) -> bool {
         let methods: &[&str] = match self {
             Self::Service => &["GET", "HEAD", "OPTIONS", "PUT", "DELETE"],
             Self::PrimaryOrigin { .. } => &["GET", "HEAD"],
         };
-        let has_key = || ask.headers.get("idempotency-key").is_some_and(|key| !key.is_empty());
-        methods.contains(&ask.method.as_str()) || (matches!(self, Self::PrimaryOrigin { .. }) && has_key())
+        methods.contains(&ask.method.as_str())
     }
 
     /// Whether who cannot be reached is let alone, instead of being tried all the same.

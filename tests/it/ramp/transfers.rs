@@ -52,6 +52,8 @@ fn what_cannot_be_sent_is_refused_by_name() {
         (r#"{"to_account_id":"TO","amount":"1","currency":"USD"}"#, "body_invalid", "amount"),
         (r#"{"to_account_id":"TO","amount":9223372036854775808,"currency":"USD"}"#, "body_invalid", "amount"),
         (r#"{"to_account_id":"TO","amount":1}"#, "body_invalid", "currency"),
+        (r#"{"to_account_id":"TO","amount":1,"currency":"US\u0000"}"#, "body_invalid", "currency"),
+        (r#"{"to_account_id":"TO","amount":1,"currency":"XXXXX"}"#, "body_invalid", "currency"),
         (r#"{"to_account_id":"TO","amount":1,"currency":"USD","note":"x"}"#, "body_invalid", "note"),
         (r#"{"to_account_id":"TO","amount":1,"currency":"USD"} {}"#, "body_invalid", "trailing"),
         (r#"{"to_account_id":"somebody","amount":1,"currency":"USD"}"#, "body_invalid", "to_account_id"),
