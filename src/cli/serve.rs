@@ -91,7 +91,9 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Serve
         log::warn!("{name} is set, but its part is not in this version; it has no effect");
     }
     if settings.consistency.has_weak_secret() {
-        log::warn!("TOKEN_SECRET: a secret of fewer than 16 characters can be guessed by whoever has one token");
+        log::warn!(
+            "TOKEN_SECRET: a secret of fewer than 16 characters can be guessed by whoever has one token; `openssl rand -hex 32` makes a good one"
+        );
     }
     let (who, lack) = introduction(&settings);
     let mut handover = None;

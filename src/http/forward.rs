@@ -18,12 +18,12 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap as Head, HeaderName as Name, HeaderValue as Value};
 
 use super::connections::Connection;
-use super::headers::{bearer, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ORIGIN_VERIFY, X_REQUEST_ID};
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ORIGIN_VERIFY, X_REQUEST_ID, bearer};
 use super::pipeline::Pipeline;
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
-use crate::config::manifest::access::AuthMethod;
 use crate::auth::keys::is_api_key;
+use crate::config::manifest::access::AuthMethod;
 use crate::config::param::Params;
 use crate::config::settings::{LimitSettings, Settings};
 use crate::error::{Code, Error};

@@ -213,7 +213,8 @@ impl Front {
         if let Some(access) = &endpoint.route.access {
             return Ok(Some(access.method));
         }
-        let is_wanted = way.asked.strong && !way.asked.authorization.is_empty();
+        let is_anothers = endpoint.producer.upstream().is_some() && gate::is_for_another(&way.asked);
+        let is_wanted = way.asked.strong && !way.asked.authorization.is_empty() && !is_anothers;
         if is_wanted && self.settings.consistency.strong_header == StrongHeader::Authenticated {
             return gate::method_of(&self.pipeline.auth, &way.asked);
         }

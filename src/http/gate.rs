@@ -102,13 +102,12 @@ pub fn rows(settings: &[ClaimSetting], identity: &Identity) -> Result<RowSetting
 }
 
 /// How a credential could be checked that was shown to a route which asks for none: a signed token has dots in it, and a key has
-/// none. Nothing where this instance checks neither, or it is of another scheme, and so for who stands behind the route.
+/// none. Nothing where this instance checks neither.
 ///
 /// # Errors
 /// `credentials_invalid`
 pub fn method_of(auth: &Auth, asked: &Asked<'_>) -> Result<Option<AuthMethod>, Error> {
-    let is_for_another = asked.authorization.iter().all(|line| headers::bearer(line).is_none());
-    if is_for_another || (auth.keys.is_none() && auth.tokens.is_none()) {
+    if auth.keys.is_none() && auth.tokens.is_none() {
         return Ok(None);
     }
     let is_token = credential(&asked.authorization)?.contains(&b'.');
@@ -117,6 +116,11 @@ pub fn method_of(auth: &Auth, asked: &Asked<'_>) -> Result<Option<AuthMethod>, E
         (Some(_), _) => Some(AuthMethod::Key),
         (None, _) => Some(AuthMethod::Jwt),
     })
+}
+
+/// Whether what is shown is of another scheme, and so for who stands behind an upstream route.
+pub fn is_for_another(asked: &Asked<'_>) -> bool {
+    asked.authorization.iter().all(|line| headers::bearer(line).is_none())
 }
 
 /// The one credential of a request (RFC 6750, section 2.1). In the query or in a body it is none: those are logged and kept.

@@ -146,8 +146,7 @@ impl Pipeline {
                 let work = async {
                     match (upstream, primary_origin) {
                         (Some(source), _) => {
-                            let forward =
-                                self.forward(request, source, &endpoint, &params, body, &request_id, started);
+                            let forward = self.forward(request, source, &endpoint, &params, body, &request_id, started);
                             let mut response = forward.await;
                             if consistency == Consistency::Strong {
                                 // Asked for at the source, it is no answer for others, whatever the upstream says.

@@ -79,7 +79,7 @@ impl Sessions {
         let mut session = Session { identity: identity.cloned(), is_secure, ..Session::default() };
         let Some(tokens) = self.tokens.as_ref().filter(|_| consistency == Consistency::Session) else { return session };
         session.is_read = true;
-        for (text, is_cookie) in shown(headers).take(TOKENS_MAX) {
+        for text in shown(headers).take(TOKENS_MAX) {
             let result = match tokens.read(text, session.subject(), now()) {
                 Ok(position) => {
                     session.seen = Some(session.seen.map_or(position, |seen| seen.later(position)));
@@ -133,12 +133,12 @@ impl Sessions {
     }
 }
 
-/// All that a request shows as tokens, and whether each stands in a cookie.
-fn shown(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], bool)> {
-    let in_header = headers.get_all(X_CONSISTENCY_TOKEN).flat_map(|line| members(line, b',')).map(|text| (text, false));
+/// All that a request shows as tokens.
+fn shown(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let in_header = headers.get_all(X_CONSISTENCY_TOKEN).flat_map(|line| members(line, b','));
     let cookies = headers.get_all(header::COOKIE).flat_map(|line| members(line, b';'));
     let in_cookies = cookies.filter_map(|pair| pair.strip_prefix(COOKIE.as_bytes())?.strip_prefix(b"="));
-    in_header.chain(in_cookies.map(|text| (text, true))).filter(|(text, _)| !text.is_empty())
+    in_header.chain(in_cookies).filter(|text| !text.is_empty())
 }
 
 fn members(line: &HeaderValue, separator: u8) -> impl Iterator<Item = &[u8]> {
@@ -161,8 +161,7 @@ mod tests {
         headers.append(X_CONSISTENCY_TOKEN, HeaderValue::from_static("a, b,,"));
         headers.append(X_CONSISTENCY_TOKEN, HeaderValue::from_static("c"));
         headers.append(header::COOKIE, HeaderValue::from_static("x=1; mainstay_ct=d;mainstay_ct=e; mainstay_cts=f"));
-        let found: Vec<(&[u8], bool)> = shown(&headers).collect();
-        let expected: [(&[u8], bool); 5] = [(b"a", false), (b"b", false), (b"c", false), (b"d", true), (b"e", true)];
-        assert_eq!(found, expected);
+        let found: Vec<&[u8]> = shown(&headers).collect();
+        assert_eq!(found, [b"a", b"b", b"c", b"d", b"e"]);
     }
 }

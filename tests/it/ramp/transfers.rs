@@ -66,7 +66,7 @@ fn what_cannot_be_sent_is_refused_by_name() {
         ),
         (r#"{"to_account_id":"TO","amount":1,"currency":"XXX"}"#, "limit_exceeded", "XXX"),
         (r#"{"to_account_id":"TO","amount":1,"currency":"JPY"}"#, "limit_exceeded", "JPY"),
-        (r#"{"to_account_id":"TO","amount":1,"currency":"USD'; --"}"#, "limit_exceeded", "USD"),
+        (r#"{"to_account_id":"TO","amount":1,"currency":"USD'; --"}"#, "body_invalid", "currency"),
         (r#"{"to_account_id":"TO","amount":1001,"currency":"USD"}"#, "insufficient_funds", "1002"),
         (r#"{"to_account_id":"TO","amount":1000,"currency":"USD"}"#, "insufficient_funds", "1001"),
     ];
