@@ -39,16 +39,13 @@ use viewer::World;
 const RECOVERY_TIME_MAX: Duration = Duration::from_secs(60);
 /// Some time in which nothing happens, so that each step begins with all well and everything cached.
 const CALM: Duration = Duration::from_millis(300);
-/// The seed of a run that names none.
-const SEED: u64 = 5;
 /// Lines of an origin's log that are shown of one that does not recover.
 const LINES_MAX: usize = 40;
 
 #[test]
 fn viewers_of_a_site_in_trouble_miss_nothing_that_was_cached() {
     let seconds = number("CHAOS_SECONDS", 15);
-    // Always the same trouble, in one order: `make chaos` is for others.
-    let seed = number("CHAOS_SEED", SEED);
+    let seed = number("CHAOS_SEED", fastrand::u64(..));
     println!("chaos: {seconds} s; again with CHAOS_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let world = &World::new(Site::start());
