@@ -1,6 +1,6 @@
 //! A writer that does not wait for the disk, on a server that is in no hurry to write.
 //!
-//! A read by a session token, which the same trap awaits, is not in this version.
+//! The same trap awaits reads by a session's token: `session/flush.rs` is about that.
 
 use mainstay::local::wait_until;
 use postgres::Client;
