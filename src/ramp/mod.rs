@@ -21,6 +21,7 @@ mod transfers;
 
 pub use migrations::{migrate, revert};
 
+use orders::Product;
 use serde::de::DeserializeOwned;
 
 use crate::config::manifest::Source;
@@ -29,9 +30,23 @@ use crate::source::handler::{Call, Registry};
 
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
+/// The token, which no fixing quotes.
+const TOKEN: &str = "AFRI";
+/// The currency that one token is worth one of.
+const TOKEN_PEG: &str = "USD";
 
 /// The handlers that move money, and keep what came of it by idempotency keys.
-const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
+const MONEY_HANDLERS: [&str; 9] = [
+    "ramp.transfers.create",
+    Product::Onramp.handlers().create,
+    Product::Onramp.handlers().cancel,
+    Product::Offramp.handlers().create,
+    Product::Offramp.handlers().cancel,
+    Product::Mint.handlers().create,
+    Product::Mint.handlers().cancel,
+    Product::Redemption.handlers().create,
+    Product::Redemption.handlers().cancel,
+];
 
 /// Whether a route's source is one of those that move money.
 pub fn moves_money(source: &Source) -> bool {
@@ -50,6 +65,7 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
     registry.describe("ramp.transfers.get", transfers::describe_get());
+    orders::register(registry);
 }
 
 /// The text of a parameter that a handler cannot do without.
