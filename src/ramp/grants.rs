@@ -5,7 +5,9 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 13] = [
+    "public.currencies",
+    "public.exchange_rates",
     "public.fee_schedules",
     "ramp.accounts",
     "ramp.kyc_limits",
@@ -15,14 +17,19 @@ const TABLES: [&str; 9] = [
     "ramp.ledger_entries",
     "ramp.idempotency_keys",
     "ramp.transfers",
+    "ramp.orders",
+    "ramp.order_history",
 ];
 
-const FUNCTIONS: [&str; 5] = [
+const FUNCTIONS: [&str; 8] = [
     "ramp.spend(uuid, text, bigint)",
     "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
     "ramp.keep_outcome(uuid, text, text, text, bytea)",
     "ramp.prune_idempotency_keys(interval)",
+    "ramp.create_order(uuid, uuid, text, text, bigint, text, bigint, text, bigint, text, double precision)",
+    "ramp.advance(uuid, text, text, bigint, text)",
+    "ramp.expire_order()",
 ];
 
 /// The grants that a serving role lacks; nothing where there is no such role.
