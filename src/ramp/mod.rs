@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod import;
 pub mod ledger;
 pub mod migrations;
+mod page;
 pub mod rates;
 pub mod schema;
 pub mod tables;
