@@ -41,6 +41,13 @@ pub(super) struct Place {
     pub id: Uuid,
 }
 
+impl Place {
+    /// The place below which all came to be before a time.
+    pub(super) const fn start_of(at: DateTime<Utc>) -> Self {
+        Self { at, id: Uuid::nil() }
+    }
+}
+
 /// The page that a call asks for.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -124,10 +131,17 @@ fn checksum(place: &[u8], scope: &[u8]) -> [u8; CHECK_BYTES] {
     hash.first_chunk().copied().unwrap_or_default()
 }
 
-/// An optional time of the call.
-pub(super) fn time(call: &Call, name: &str) -> Result<Option<DateTime<Utc>>, Error> {
-    let parse = |text: &str| text.parse().map_err(|_| invalid(name, "must be a time like 2026-10-30T12:00:00Z"));
-    call.params.text(name).map(parse).transpose()
+/// The times of a call between which rows came to be: at or after `from`, and before `to`.
+pub(super) fn span(call: &Call) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Error> {
+    let time = |name: &str| {
+        let parse = |text: &str| text.parse().map_err(|_| invalid(name, "must be a time like 2026-10-30T12:00:00Z"));
+        call.params.text(name).map(parse).transpose()
+    };
+    let (from, to): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = (time("from")?, time("to")?);
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        return Err(invalid("from", "must be before to"));
+    }
+    Ok((from, to))
 }
 
 /// The JSON Schema of a page: the rows as a member of this name, and the cursor.
