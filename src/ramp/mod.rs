@@ -14,9 +14,11 @@ pub mod ledger;
 pub mod migrations;
 pub mod orders;
 pub mod providers;
+mod page;
 pub mod rates;
 pub mod schema;
 pub mod tables;
+pub mod transactions;
 mod transfers;
 
 pub use migrations::{migrate, revert};
@@ -50,6 +52,12 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
     registry.describe("ramp.transfers.get", transfers::describe_get());
+    registry.add("ramp.transfers.list", transfers::list);
+    registry.describe("ramp.transfers.list", transfers::describe_list());
+    registry.add("ramp.transactions.list", transactions::list);
+    registry.describe("ramp.transactions.list", transactions::describe_list());
+    registry.add("ramp.transactions.get", transactions::get);
+    registry.describe("ramp.transactions.get", transactions::describe_get());
 }
 
 /// The text of a parameter that a handler cannot do without.
