@@ -122,6 +122,13 @@ impl Builder {
         self
     }
 
+    /// Adds a payment provider, which then has a webhook and takes orders of the reference application.
+    #[must_use]
+    pub fn provider(mut self, provider: impl ramp::providers::Provider + 'static) -> Self {
+        self.0.providers.add(std::sync::Arc::new(provider));
+        self
+    }
+
     /// Says which version of the program this is, commonly `env!("CARGO_PKG_VERSION")` of its crate. What handlers of another
     /// version have put into a cache that outlives them is not served.
     #[must_use]

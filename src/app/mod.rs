@@ -59,6 +59,7 @@ use crate::http::session::Sessions;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
 use crate::nodes::node::{Node, Totals};
+use crate::ramp::providers::Providers;
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Middlewares by name.
     pub middlewares: Middlewares,
+    /// Payment providers beside the sandbox.
+    pub providers: Providers,
     /// The version of the program; none: Mainstay's own.
     pub version: Option<String>,
 }

@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod import;
 pub mod ledger;
 pub mod migrations;
+pub mod providers;
 pub mod rates;
 pub mod schema;
 pub mod tables;
@@ -56,9 +57,14 @@ fn required<'a>(call: &'a Call, name: &str) -> Result<&'a str, Error> {
     call.params.text(name).ok_or_else(missing)
 }
 
-/// The body of a call, as JSON. What is wrong is named by where it stands.
+/// The body of a call, as JSON.
 fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
-    let mut text = serde_json::Deserializer::from_slice(&call.body);
+    json(&call.body)
+}
+
+/// A body, as JSON and nothing after it. What is wrong is named by where it stands.
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let mut text = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut text).map_err(|error| match error.path().to_string().as_str() {
         "." => error.inner().to_string(),
         path => format!("{path}: {}", error.inner()),
