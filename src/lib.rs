@@ -26,7 +26,7 @@
 //! | `database` | `config`, `error`, `nodes`, `position`, `telemetry` |
 //! | `auth` | `cache`, `config`, `database`, `error`, `identity`, `position`, `telemetry` |
 //! | `source` | `config`, `database`, `error`, `identity`, `nodes`, `position`, `telemetry` |
-//! | `ramp` | `config`, `database`, `error`, `identity`, `source` |
+//! | `ramp` | `config`, `database`, `error`, `identity`, `source`, `telemetry` |
 //! | `http` | `auth`, `cache`, `config`, `database`, `error`, `identity`, `mode`, `nodes`, `position`, `source`, `telemetry` |
 //! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `app` | everything but `cli` and `local` |

@@ -10,6 +10,7 @@ mod outlook;
 mod peers;
 mod prune;
 mod purge;
+mod settle;
 mod shutdown;
 mod snapshots;
 mod stores;
@@ -104,6 +105,14 @@ impl Parts {
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
     }
 
+    /// Gives the handlers what is known only now that the server starts.
+    fn equip(&mut self, settings: &Settings, metrics: &Arc<Metrics>) -> Result<(), ConfigError> {
+        let providers = self.providers.clone().with_sandbox(&settings.webhooks)?;
+        self.registry.add_data(Arc::new(providers));
+        self.registry.add_data(Arc::clone(metrics));
+        Ok(())
+    }
+
     fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
         let Pipeline { upstreams, settings, metrics, .. } = pipeline;
         upstreams.keep(&manifest.upstreams);
@@ -171,7 +180,7 @@ impl Server {
         listen: impl FnOnce(&ServerSettings) -> Result<Listeners, ConfigError>,
         settings: Settings,
         dir: PathBuf,
-        parts: Parts,
+        mut parts: Parts,
     ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir, settings.consistency.account_reads).map_err(problems)?;
         manifest.check_auth(&settings, &dir).map_err(problems)?;
@@ -181,6 +190,7 @@ impl Server {
         let has_database = capabilities.fills && settings.database.is_set();
         let database = if has_database { Some(Database::start(&settings)?) } else { None };
         let metrics = Arc::new(metrics);
+        parts.equip(&settings, &metrics)?;
         let shared = if settings.redis.url.is_empty() {
             None
         } else {
@@ -282,7 +292,8 @@ impl Server {
         }
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
-            keep_running(&core, "the pruning of idempotency keys", Core::prune);
+            keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
+            keep_running(&core, "the sweep of events", Core::settle_events);
         }
         Ok(Self {
             public_addr,

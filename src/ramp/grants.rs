@@ -5,7 +5,7 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "public.fee_schedules",
     "ramp.accounts",
     "ramp.kyc_limits",
@@ -15,14 +15,19 @@ const TABLES: [&str; 9] = [
     "ramp.ledger_entries",
     "ramp.idempotency_keys",
     "ramp.transfers",
+    "ramp.webhook_events",
 ];
 
-const FUNCTIONS: [&str; 5] = [
+const FUNCTIONS: [&str; 9] = [
     "ramp.spend(uuid, text, bigint)",
     "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
     "ramp.keep_outcome(uuid, text, text, text, bytea)",
     "ramp.prune_idempotency_keys(interval)",
+    "ramp.store_webhook_event(text, text, text, uuid, bigint, text, bytea)",
+    "ramp.lock_webhook_event(text, text, boolean)",
+    "ramp.keep_webhook_outcome(text, text, text)",
+    "ramp.prune_webhook_events(interval)",
 ];
 
 /// The grants that a serving role lacks; nothing where there is no such role.

@@ -17,6 +17,7 @@ pub mod rates;
 pub mod schema;
 pub mod tables;
 mod transfers;
+pub mod webhooks;
 
 pub use migrations::{migrate, revert};
 
@@ -29,8 +30,8 @@ use crate::source::handler::{Call, Registry};
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
 
-/// The handlers that move money, and keep what came of it by idempotency keys.
-const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
+/// The handlers that move money.
+const MONEY_HANDLERS: [&str; 2] = ["ramp.transfers.create", "ramp.webhooks.receive"];
 
 /// Whether a route's source is one of those that move money.
 pub fn moves_money(source: &Source) -> bool {
@@ -49,6 +50,8 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
     registry.describe("ramp.transfers.get", transfers::describe_get());
+    registry.add("ramp.webhooks.receive", webhooks::receive);
+    registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
 }
 
 /// The text of a parameter that a handler cannot do without.

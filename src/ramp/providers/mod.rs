@@ -13,7 +13,10 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::config::ConfigError;
+use crate::config::webhooks::WebhookSettings;
 use crate::error::Error;
+use sandbox::Sandbox;
 
 /// How long the name of a provider may be: accounts of the ledger are called by it.
 const NAME_BYTES_MAX: usize = 32;
@@ -95,14 +98,27 @@ impl Providers {
         self.0.get(name).map(|provider| &**provider)
     }
 
-    /// All names, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// With the sandbox beside them, where it has a secret.
+    ///
+    /// # Errors
+    /// Where one has a name that none can have, or the sandbox's.
+    pub fn with_sandbox(mut self, settings: &WebhookSettings) -> Result<Self, ConfigError> {
+        if let Some(wrong) = self.0.keys().find(|name| !is_name(name)) {
+            let form = "a lower-case letter, then letters, digits and underscores, 32 in all";
+            return Err(ConfigError::new(format!("the provider {wrong:?}: its name must be {form}")));
+        }
+        if let Some(sandbox) = Sandbox::new(&settings.sandbox_secret.list(), settings.tolerance.0) {
+            if self.0.contains_key(sandbox::NAME) {
+                return Err(ConfigError::new("webhooks.sandbox_secret: another provider is called sandbox; leave it empty"));
+            }
+            self.add(Arc::new(sandbox));
+        }
+        Ok(self)
     }
 }
 
 /// Whether a text may be a provider's name.
-pub fn is_name(text: &str) -> bool {
+fn is_name(text: &str) -> bool {
     text.len() <= NAME_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
