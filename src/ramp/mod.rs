@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod import;
 pub mod ledger;
 pub mod migrations;
+pub mod orders;
 pub mod providers;
 pub mod rates;
 pub mod schema;

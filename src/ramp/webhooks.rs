@@ -13,6 +13,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::orders::{Applied, apply};
 use super::providers::{Delivery, Event, Providers};
 use super::required;
 use super::tables::webhook_events;
@@ -211,7 +212,11 @@ async fn settle(
         return Ok(Settled::Before(outcome));
     }
     let applied = apply(conn, provider, &stored.event()).await?;
-    diesel::select(sql::keep(provider, event_id, applied.outcome())).execute(conn).await?;
+    let outcome = match &applied {
+        Applied::Moved(status) => status,
+        Applied::Ignored(reason) => *reason,
+    };
+    diesel::select(sql::keep(provider, event_id, outcome)).execute(conn).await?;
     Ok(Settled::Now(applied))
 }
 
@@ -308,23 +313,4 @@ pub(super) fn describe_receive() -> Description {
         responses: vec![Response::ok("The event is stored, and seen to.", answer)],
         codes: vec![Code::NotFound, Code::SignatureInvalid, Code::BodyInvalid],
     }
-}
-
-/// Until orders are there.
-enum Applied {
-    Moved(String),
-    Ignored(&'static str),
-}
-
-impl Applied {
-    fn outcome(&self) -> &str {
-        match self {
-            Self::Moved(status) => status,
-            Self::Ignored(reason) => reason,
-        }
-    }
-}
-
-async fn apply(_conn: &mut AsyncPgConnection, _provider: &str, event: &Event) -> Result<Applied, Abort> {
-    Ok(if event.kind == "x" { Applied::Moved(String::new()) } else { Applied::Ignored("unknown_order") })
 }
