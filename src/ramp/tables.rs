@@ -144,5 +144,31 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// What providers have told.
+    ramp.webhook_events (provider, event_id) {
+        /// Who has told it.
+        provider -> Text,
+        /// Its id, which the provider gave it.
+        event_id -> Text,
+        /// What happened.
+        kind -> Text,
+        /// The order that it happened to.
+        order_id -> Uuid,
+        /// How much was moved, where it says so.
+        amount -> Nullable<BigInt>,
+        /// The currency of that amount.
+        currency -> Nullable<Text>,
+        /// The body as it was signed.
+        payload -> Bytea,
+        /// When it came first.
+        received_at -> Timestamptz,
+        /// What came of it; NULL: it is still to be seen to.
+        outcome -> Nullable<Text>,
+        /// When it was seen to.
+        processed_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(accounts, ledger_transactions, transfers);
 diesel::allow_tables_to_appear_in_same_query!(ledger_accounts, ledger_entries);
