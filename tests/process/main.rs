@@ -26,6 +26,7 @@ mod money;
 mod openapi;
 mod operators;
 mod own_handlers;
+mod probe;
 mod readme;
 mod serve;
 mod shadow;
