@@ -5,7 +5,7 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "public.currencies",
     "public.exchange_rates",
     "public.fee_schedules",
@@ -19,9 +19,10 @@ const TABLES: [&str; 13] = [
     "ramp.transfers",
     "ramp.orders",
     "ramp.order_history",
+    "ramp.webhook_events",
 ];
 
-const FUNCTIONS: [&str; 8] = [
+const FUNCTIONS: [&str; 12] = [
     "ramp.spend(uuid, text, bigint)",
     "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
@@ -30,6 +31,10 @@ const FUNCTIONS: [&str; 8] = [
     "ramp.create_order(uuid, uuid, text, text, bigint, text, bigint, text, bigint, text, double precision)",
     "ramp.advance(uuid, text, text, bigint, text)",
     "ramp.expire_order()",
+    "ramp.store_webhook_event(text, text, text, uuid, bigint, text, bytea)",
+    "ramp.lock_webhook_event(text, text, boolean)",
+    "ramp.keep_webhook_outcome(text, text, text)",
+    "ramp.prune_webhook_events(interval)",
 ];
 
 /// The grants that a serving role lacks; nothing where there is no such role.

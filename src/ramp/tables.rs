@@ -33,6 +33,30 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Accounts of the ledger.
+    ramp.ledger_accounts (id) {
+        /// Its id.
+        id -> BigInt,
+        /// The customer whose it is, where it is one's.
+        account_id -> Nullable<Uuid>,
+        /// The currency whose minor units it counts.
+        currency -> Text,
+    }
+}
+
+diesel::table! {
+    /// What transactions add to accounts of the ledger.
+    ramp.ledger_entries (transaction_id, ledger_account_id) {
+        /// The transaction.
+        transaction_id -> Uuid,
+        /// The account of the ledger.
+        ledger_account_id -> BigInt,
+        /// In minor units: positive where it goes up.
+        amount -> BigInt,
+    }
+}
+
+diesel::table! {
     /// What came of requests that move money.
     ramp.idempotency_keys (account_id, operation, key) {
         /// Who asked.
@@ -120,4 +144,31 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// What providers have told.
+    ramp.webhook_events (provider, event_id) {
+        /// Who has told it.
+        provider -> Text,
+        /// Its id, which the provider gave it.
+        event_id -> Text,
+        /// What happened.
+        kind -> Text,
+        /// The order that it happened to.
+        order_id -> Uuid,
+        /// How much was moved, where it says so.
+        amount -> Nullable<BigInt>,
+        /// The currency of that amount.
+        currency -> Nullable<Text>,
+        /// The body as it was signed.
+        payload -> Bytea,
+        /// When it came first.
+        received_at -> Timestamptz,
+        /// What came of it; NULL: it is still to be seen to.
+        outcome -> Nullable<Text>,
+        /// When it was seen to.
+        processed_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(accounts, ledger_transactions, transfers);
+diesel::allow_tables_to_appear_in_same_query!(ledger_accounts, ledger_entries);
