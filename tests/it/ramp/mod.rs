@@ -7,7 +7,9 @@ mod ledger;
 mod manifest;
 mod migrations;
 mod rates;
+mod providers;
 mod transfers;
+mod webhooks;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
