@@ -13,10 +13,12 @@ pub mod import;
 pub mod ledger;
 pub mod migrations;
 pub mod orders;
+mod page;
 pub mod providers;
 pub mod rates;
 pub mod schema;
 pub mod tables;
+pub mod transactions;
 mod transfers;
 pub mod webhooks;
 
@@ -51,6 +53,12 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
     registry.describe("ramp.transfers.get", transfers::describe_get());
+    registry.add("ramp.transfers.list", transfers::list);
+    registry.describe("ramp.transfers.list", transfers::describe_list());
+    registry.add("ramp.transactions.list", transactions::list);
+    registry.describe("ramp.transactions.list", transactions::describe_list());
+    registry.add("ramp.transactions.get", transactions::get);
+    registry.describe("ramp.transactions.get", transactions::describe_get());
     registry.add("ramp.webhooks.receive", webhooks::receive);
     registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
 }
