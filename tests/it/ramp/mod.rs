@@ -7,8 +7,10 @@ mod ledger;
 mod manifest;
 mod migrations;
 mod orders;
+mod providers;
 mod rates;
 mod transfers;
+mod webhooks;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
