@@ -19,6 +19,7 @@ mod edge;
 mod failover;
 mod failures;
 mod foreign;
+mod health;
 mod keys;
 mod load;
 mod local;
