@@ -9,11 +9,14 @@ CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-
 # What makes requests out of the document of the API, from PyPI, below the target directory.
 VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5
 
+# What looks for known mistakes in infra/terraform, from PyPI, below the target directory.
+CHECKOV_TOOLS := $(abspath $(TARGET_DIR))/tools/checkov-3.3.30
+
 .DEFAULT_GOAL := help
-.PHONY: help dev test soak chaos bench lint fmt verify
+.PHONY: help dev test soak chaos bench lint fmt verify infra infra-terraform
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 17
 
 dev: ## run everything on this machine with real data; ARGS="--fresh" starts over, ARGS="--help" tells more
 	@scripts/install-deps $(if $(findstring --edge,$(ARGS)),edge,base)
@@ -57,3 +60,14 @@ $(VERIFY_TOOLS)/done:
 
 $(TARGET_DIR)/tools/bin/cargo-deny:
 	cargo install --locked --debug --quiet --root $(TARGET_DIR)/tools cargo-deny@0.20.2
+
+infra: infra-terraform ## check all of infra/
+
+infra-terraform: $(CHECKOV_TOOLS)/done ## check infra/terraform: format, validity, tests against a mocked provider, checkov
+	CHECKOV=$(CHECKOV_TOOLS)/bin/checkov infra/scripts/check-terraform
+
+$(CHECKOV_TOOLS)/done:
+	@scripts/install-deps verify
+	python3 -m venv $(CHECKOV_TOOLS)
+	$(CHECKOV_TOOLS)/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+	touch $@
