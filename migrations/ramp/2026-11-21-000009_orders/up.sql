@@ -23,7 +23,7 @@ Money in, money out, and tokens. All of them need an API key, and every POST an 
 | `/api/v1/redemption/requests` | AFRI | a balance |
 
 `POST` one with what you give, in minor units: `{"amount":100000,"currency":"USD","asset":"AFRI","provider":"sandbox"}`; mint and
-redemption name no provider. The answer is an order with its `quote`: the rate (that of `/public/rates`), the fee (that of
+redemption name no provider. The answer is an order with its `quote`: the rate (that of `/public/rates`, with AFRI at one US dollar), the fee (that of
 `/public/fees/quote`) and what you receive. Both count until `expires_at`; then the order expires.
 
 `GET` the path for your orders, the newest first, and `/{id}` for one with its history. `POST /{id}/cancel` ends one for which

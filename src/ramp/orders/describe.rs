@@ -138,7 +138,7 @@ pub(super) fn schema(product: Product) -> Value {
             "provider": text("Who tells what becomes of it."),
             "quote": quote,
             "instructions": { "description": "How to pay, where the provider has something to say." },
-            "history": { "type": "array", "items": step, "minItems": 1, "description": "Its steps, the first one first." },
+            "history": { "type": "array", "items": step, "description": "Its steps, the first one first." },
             "created_at": time("When it was made."),
         },
     })
