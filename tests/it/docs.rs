@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -24,6 +24,7 @@ const PAGES: [&str; 16] = [
     "docs/replicas.md",
     "docs/sessions.md",
     "docs/upstream.md",
+    "docs/webhooks.md",
 ];
 
 fn root() -> PathBuf {
