@@ -34,3 +34,4 @@ mod shadow;
 mod snapshot;
 mod support;
 mod tokens;
+mod webhooks;

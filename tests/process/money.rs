@@ -13,21 +13,21 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, Origin, Reply, mainstay, repository, request, request_within};
 
 /// A database with the tables of the reference application.
-struct Site<'a> {
-    primary: &'a Postgres,
-    name: String,
+pub struct Site<'a> {
+    pub primary: &'a Postgres,
+    pub name: String,
     /// The URL of the role that serves.
-    serving: String,
+    pub serving: String,
 }
 
 /// A customer, with an API key.
-struct Customer {
-    id: String,
-    bearer: String,
+pub struct Customer {
+    pub id: String,
+    pub bearer: String,
 }
 
 impl<'a> Site<'a> {
-    fn migrated(primary: &'a Postgres, name: String) -> Self {
+    pub fn migrated(primary: &'a Postgres, name: String) -> Self {
         let role = format!("{name}_serving");
         primary.psql(&name, &format!("CREATE ROLE {role} LOGIN")).unwrap();
         let site = Self { primary, serving: primary.url(&role, &name), name };
@@ -43,11 +43,11 @@ impl<'a> Site<'a> {
         mainstay(args, &[("DATABASE_URL", &self.primary.url("postgres", &self.name))])
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub fn sql(&self, sql: &str) -> String {
         self.primary.psql(&self.name, sql).unwrap().trim_end().to_owned()
     }
 
-    fn customer(&self, name: &str) -> Customer {
+    pub fn customer(&self, name: &str) -> Customer {
         let made = self.run(&["accounts", "create", "--name", name, "--json"]);
         assert_eq!(made.code, Some(0), "{made:?}");
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -71,7 +71,7 @@ impl<'a> Site<'a> {
     }
 
     /// Money came from nowhere and went nowhere, and all balances are what the entries say.
-    fn assert_sound(&self) {
+    pub fn assert_sound(&self) {
         assert_eq!(self.sql("SELECT * FROM ramp.ledger_discrepancies"), "");
         assert_eq!(self.sql("SELECT * FROM ramp.ledger_accounts WHERE posted - held < balance_min"), "");
     }
@@ -83,7 +83,7 @@ impl Customer {
     }
 
     /// What there is of a currency.
-    fn available(&self, origin: &Origin, currency: &str) -> i64 {
+    pub fn available(&self, origin: &Origin, currency: &str) -> i64 {
         let balances = self.get(origin, "/account/balances").json();
         let mut all = balances["balances"].as_array().unwrap().iter();
         all.find(|one| one["currency"] == currency).map_or(0, |one| one["available"].as_i64().unwrap())
