@@ -13,7 +13,9 @@ mod purge;
 mod settle;
 mod shutdown;
 mod snapshots;
+mod statistics;
 mod stores;
+mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -72,6 +74,7 @@ use outlook::Outlook;
 use peers::Peers;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
+use statistics::Statistics;
 use stores::StoreWatch;
 
 /// How long a task that panicked rests.
@@ -160,6 +163,7 @@ struct Core {
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
+    statistics: Statistics,
 }
 
 impl Server {
@@ -259,6 +263,7 @@ impl Server {
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
+            statistics: Statistics::default(),
             pipeline,
         });
         let front =
@@ -293,6 +298,7 @@ impl Server {
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
             keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
+            keep_running(&core, "the roll-up of statistics", Core::keep_statistics);
             keep_running(&core, "the sweep of events", Core::settle_events);
         }
         Ok(Self {

@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod overload;
 pub mod param;
 pub mod settings;
+pub mod statistics;
 pub mod units;
 pub mod webhooks;
 

@@ -16,6 +16,7 @@ use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
+use super::statistics::StatisticsSettings;
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -90,6 +91,8 @@ pub struct Settings {
     pub idempotency: IdempotencySettings,
     /// What providers deliver.
     pub webhooks: WebhookSettings,
+    /// What is counted by day.
+    pub statistics: StatisticsSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -533,7 +536,8 @@ impl Settings {
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
         self.idempotency.check()?;
-        self.webhooks.check()
+        self.webhooks.check()?;
+        self.statistics.check()
     }
 
     /// Times that only mean something beside each other.
