@@ -21,6 +21,7 @@ use crate::database::maintenance::MaintenanceConnection;
 use crate::database::write::Abort;
 use crate::error::{Code, Error};
 use crate::source::Answer;
+use crate::source::description::Header;
 use crate::source::handler::Call;
 
 /// The request header with the key, in lower case.
@@ -124,6 +125,16 @@ async fn attempt(
         }
         // All of the transaction is taken back, the claim included.
         Err(other) => Err(other),
+    }
+}
+
+/// How [`once`] marks an answer that was given before, for descriptions.
+pub(super) fn replayed() -> Header {
+    Header {
+        name: "Idempotency-Replayed",
+        summary: "true: this is the answer of the first request with this key.",
+        required: false,
+        schema: serde_json::json!({ "const": "true" }),
     }
 }
 

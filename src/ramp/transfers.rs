@@ -201,14 +201,11 @@ pub(super) fn describe_create() -> Description {
             "currency": { "type": "string", "pattern": "^[A-Z]{3,4}$", "description": "As /account/balances names it." },
         },
     });
-    let replayed = Header {
-        name: "Idempotency-Replayed",
-        summary: "true: this is the answer of the first request with this key.",
-        required: false,
-        schema: json!({ "const": "true" }),
+    let created = Response {
+        status: 201,
+        headers: vec![idempotency::replayed()],
+        ..Response::ok("The transfer, which is complete.", schema())
     };
-    let created =
-        Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
     let own = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound, Code::BodyInvalid, Code::ClaimInvalid];
     Description {
         summary: "Send money to another account",
