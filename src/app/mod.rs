@@ -14,6 +14,7 @@ mod purge;
 mod settle;
 mod shutdown;
 mod snapshots;
+mod statistics;
 mod stores;
 mod upkeep;
 
@@ -74,6 +75,7 @@ use outlook::Outlook;
 use peers::Peers;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
+use statistics::Statistics;
 use stores::StoreWatch;
 
 /// How long a task that panicked rests.
@@ -163,6 +165,7 @@ struct Core {
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
+    statistics: Statistics,
 }
 
 impl Server {
@@ -262,6 +265,7 @@ impl Server {
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
+            statistics: Statistics::default(),
             pipeline,
         });
         let front =
@@ -296,6 +300,7 @@ impl Server {
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
             keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
+            keep_running(&core, "the roll-up of statistics", Core::keep_statistics);
             keep_running(&core, "the sweep of events", Core::settle_events);
             keep_running(&core, "the expiry of orders", Core::expire_orders);
         }

@@ -12,6 +12,7 @@ pub mod orders;
 pub mod overload;
 pub mod param;
 pub mod settings;
+pub mod statistics;
 pub mod units;
 pub mod webhooks;
 

@@ -17,6 +17,7 @@ use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
 use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
+use super::statistics::StatisticsSettings;
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -93,6 +94,8 @@ pub struct Settings {
     pub orders: OrderSettings,
     /// What providers deliver.
     pub webhooks: WebhookSettings,
+    /// What is counted by day.
+    pub statistics: StatisticsSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -537,7 +540,8 @@ impl Settings {
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
         self.idempotency.check()?;
         self.orders.check()?;
-        self.webhooks.check()
+        self.webhooks.check()?;
+        self.statistics.check()
     }
 
     /// Times that only mean something beside each other.

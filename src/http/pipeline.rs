@@ -268,13 +268,16 @@ impl Pipeline {
                 };
                 match stale.as_ref().and_then(|entry| self.usable_on_error(entry, &error, now)) {
                     Some((entry, past)) => {
-                        let status = CacheStatus::StaleIfError { past, status: error.code.info().status, layer };
+                        status = CacheStatus::StaleIfError { past, status: error.code.info().status, layer };
                         respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
                     }
                     None => respond::from_error(&error, endpoint, request_id, status),
                 }
             }
         };
+        if matches!(status, CacheStatus::SharedHit { .. } | CacheStatus::StaleIfError { .. }) {
+            endpoint.counters.answered.inc();
+        }
         respond::add_timing(&mut response, took, started.elapsed());
         Ok(response)
     }

@@ -5,7 +5,7 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 16] = [
     "public.currencies",
     "public.exchange_rates",
     "public.fee_schedules",
@@ -20,9 +20,11 @@ const TABLES: [&str; 14] = [
     "ramp.orders",
     "ramp.order_history",
     "ramp.webhook_events",
+    "ramp.daily_requests",
+    "ramp.daily_money",
 ];
 
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 14] = [
     "ramp.spend(uuid, text, bigint)",
     "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
@@ -35,6 +37,8 @@ const FUNCTIONS: [&str; 12] = [
     "ramp.lock_webhook_event(text, text, boolean)",
     "ramp.keep_webhook_outcome(text, text, text)",
     "ramp.prune_webhook_events(interval)",
+    "ramp.add_requests(uuid, bigint, date[], text[], bigint[], bigint[], bigint[])",
+    "ramp.count_money(integer)",
 ];
 
 /// The grants that a serving role lacks; nothing where there is no such role.
