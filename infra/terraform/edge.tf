@@ -133,4 +133,22 @@ resource "aws_cloudfront_distribution" "edge" {
       restriction_type = "none"
     }
   }
+
+  # Of `var.settings`, which validations cannot see through what is made of it.
+  lifecycle {
+    precondition {
+      condition     = local.edge_keep_alive_seconds < local.balancer_idle_seconds && local.balancer_idle_seconds < local.keep_alive_seconds
+      error_message = "server.keep_alive must be longer than the 60 s of the load balancer, or requests meet connections that are being closed."
+    }
+
+    precondition {
+      condition     = local.direct_timeout_seconds <= 60
+      error_message = "limits.request_timeout must be at most 55s: CloudFront waits for 60 s at most."
+    }
+
+    precondition {
+      condition     = local.reads_timeout_seconds <= 10
+      error_message = "database.statement_timeout must be at most 9s, or failing over takes longer than viewers wait."
+    }
+  }
 }

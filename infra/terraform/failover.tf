@@ -24,8 +24,10 @@ module "failover_balancer" {
 
 locals {
   failover_reads_database = var.failover_service.source == "read-only"
-  failover_redis_host     = module.eu_west_1.redis.reader_host
-  failover_database_host  = module.eu_west_1.replica.host
+  # Both may only read: nothing of it can reach what a regional origin would trust.
+  failover_users         = { redis = module.eu_west_1.redis.reader_user, database = module.eu_west_1.replica.user }
+  failover_redis_host    = module.eu_west_1.redis.reader_host
+  failover_database_host = module.eu_west_1.replica.host
 }
 
 module "failover_secrets" {
@@ -38,8 +40,8 @@ module "failover_secrets" {
   contents = {
     ADMIN_TOKEN               = var.secrets.admin_token
     ORIGIN_SECRET             = var.secrets.origin_secret
-    REDIS_URL                 = "rediss://reader:${var.secrets.redis_reader_password}@${local.failover_redis_host}:6379"
-    DATABASE_READ_REPLICA_URL = "postgres://reader:${var.secrets.database_reader_password}@${local.failover_database_host}:5432/mainstay?${local.database_options}"
+    REDIS_URL                 = "rediss://${local.failover_users.redis}:${var.secrets.redis_reader_password}@${local.failover_redis_host}:6379"
+    DATABASE_READ_REPLICA_URL = "postgres://${local.failover_users.database}:${var.secrets.database_reader_password}@${local.failover_database_host}:5432/mainstay?${local.database_options}"
   }
   contents_version = parseint(substr(sha256(jsonencode([
     var.secrets_version, local.failover_redis_host, local.failover_database_host, local.database_options,

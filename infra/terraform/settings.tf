@@ -24,9 +24,8 @@ locals {
   shutdown_timeout_seconds  = local.seconds["MAINSTAY__SERVER__SHUTDOWN_TIMEOUT"]
 
   # A chain in which nobody closes a connection that the one before it is about to use: CloudFront lets go first, the server last.
-  edge_keep_alive_seconds     = 50
-  balancer_idle_seconds       = 60
-  regional_keep_alive_minimum = local.balancer_idle_seconds + 5
+  edge_keep_alive_seconds = 50
+  balancer_idle_seconds   = 60
 
   # What the shipped manifest tells caches to keep, and what the failover origin issues.
   manifest_edge_seconds = max([

@@ -58,6 +58,11 @@ output "service" {
   }
 }
 
+output "task" {
+  description = "What a task of the regional origin has in its environment, and the names of what it is told in secret."
+  value       = module.service.task
+}
+
 output "database" {
   description = "What a database in this region needs."
   value = {
@@ -68,13 +73,15 @@ output "database" {
 }
 
 output "replica" {
-  description = "The region's replica."
-  value       = { host = aws_db_instance.replica.address, identifier = aws_db_instance.replica.identifier }
+  description = "The region's replica, and the user that reads it."
+  value       = { host = aws_db_instance.replica.address, identifier = aws_db_instance.replica.identifier, user = local.replica_user }
 }
 
 output "redis" {
-  description = "Redis: where it is written, and where it can only be read."
+  description = "Redis: where it is written, where and as whom it can only be read, and whose tasks may come in."
   value = {
+    clients      = keys(aws_vpc_security_group_ingress_rule.redis)
+    reader_user  = aws_elasticache_user.reader.user_name
     primary_host = aws_elasticache_replication_group.this.primary_endpoint_address
     reader_host  = aws_elasticache_replication_group.this.reader_endpoint_address
   }

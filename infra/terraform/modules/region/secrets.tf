@@ -8,6 +8,9 @@ locals {
   # replica. In the promoted one's own region primary and replica would be one.
   has_replica = !var.primary.promoted
 
+  # May not write, even where it comes to the primary (roles.sql).
+  replica_user = "reader"
+
   # Without the roots of RDS in the image the connection is encrypted and the server's name is not checked.
   database_options = var.database.ca_file == null ? "sslmode=require" : "sslmode=verify-full"
 
@@ -33,7 +36,7 @@ module "secrets" {
   contents = {
     ADMIN_TOKEN               = var.secrets.admin_token
     DATABASE_URL              = "postgres://serving:${var.secrets.database_serving_password}@${var.primary_database_host}:5432/mainstay?${local.database_options}"
-    DATABASE_READ_REPLICA_URL = "postgres://reader:${var.secrets.database_reader_password}@${aws_db_instance.replica.address}:5432/mainstay?${local.database_options}"
+    DATABASE_READ_REPLICA_URL = "postgres://${local.replica_user}:${var.secrets.database_reader_password}@${aws_db_instance.replica.address}:5432/mainstay?${local.database_options}"
     ORIGIN_SECRET             = var.secrets.origin_secret
     REDIS_URL                 = "rediss://serving:${var.secrets.redis_password}@${local.redis_host}:6379"
     TOKEN_SECRET              = var.secrets.token_secret

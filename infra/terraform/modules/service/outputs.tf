@@ -12,3 +12,8 @@ output "log_group" {
   description = "Where its tasks log to."
   value       = aws_cloudwatch_log_group.this.name
 }
+
+output "task" {
+  description = "What a task has in its environment, and the names of what it is told in secret."
+  value       = { environment = local.task_environment, secret_names = keys(var.secrets) }
+}
