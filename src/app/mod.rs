@@ -1,6 +1,7 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
 mod count;
+mod edge;
 mod expire;
 mod handover;
 mod hard;
@@ -46,6 +47,7 @@ use crate::config::settings::{ServerSettings, Settings};
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::edge::Outlet;
 use crate::http::admission::Admission;
 use crate::http::alone::Alone;
 use crate::http::audit::Audit;
@@ -208,6 +210,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
+        let outlet = Outlet::new(&settings.edge)?.filter(|_| capabilities.tells);
         let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
@@ -230,7 +233,7 @@ impl Server {
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
-        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
+        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, instance));
         // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago. Who only
         // listens begins nowhere, and takes for current what the stream says is.
         if !capabilities.tells {
@@ -389,6 +392,11 @@ impl Core {
         keep_running(ear, "the guard of watched tables", move |ear| {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
+        });
+        let surface = Arc::clone(&self.surface);
+        keep_running(ear, "the teller of the edge", move |ear| {
+            let surface = Arc::clone(&surface);
+            ear.tell_edge(move || surface.load().endpoints().map(|endpoint| Arc::clone(&endpoint.route)).collect())
         });
         keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
             auth.keep_uses().await;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
+use super::edge::EdgeSettings;
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
@@ -28,7 +29,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 17] = [
+const NAMED: [(&str, &str); 22] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -45,6 +46,11 @@ const NAMED: [(&str, &str); 17] = [
     ("REDIS_URL", "redis.url"),
     ("CACHE_NAMESPACE", "cache.namespace"),
     ("LOG_FORMAT", "log.format"),
+    ("AWS_ACCESS_KEY_ID", "edge.access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "edge.secret_access_key"),
+    ("AWS_SESSION_TOKEN", "edge.session_token"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "edge.container_credentials_path"),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "edge.container_credentials_url"),
     ("SANDBOX_WEBHOOK_SECRET", "webhooks.sandbox_secret"),
 ];
 
@@ -86,6 +92,8 @@ pub struct Settings {
     pub changes: ChangeSettings,
     /// The response cache.
     pub cache: CacheSettings,
+    /// The CDN that is told of purges.
+    pub edge: EdgeSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
     /// What repeated requests are answered from.
@@ -535,6 +543,7 @@ impl Settings {
         self.forward.check(&self.limits)?;
         self.rate_limit.check()?;
         self.auth.check_tokens()?;
+        self.edge.check()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
