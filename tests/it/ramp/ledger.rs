@@ -366,6 +366,7 @@ fn nobody_changes_what_was_entered() {
         "UPDATE ramp.idempotency_keys SET outcome = '201'".to_owned(),
         "DELETE FROM ramp.idempotency_keys".to_owned(),
         "UPDATE ramp.transfers SET amount = 1".to_owned(),
+        "INSERT INTO ramp.transfers SELECT * FROM ramp.transfers".to_owned(),
         "CREATE TABLE ramp.mine ()".to_owned(),
     ];
     for statement in refused_to_serving {
