@@ -30,5 +30,6 @@ mod readme;
 mod serve;
 mod shadow;
 mod snapshot;
+mod stored;
 mod support;
 mod tokens;
