@@ -43,6 +43,8 @@ pub enum Code {
     CredentialsInvalid,
     /// An API key or a token was right until it expired.
     CredentialsExpired,
+    /// A delivery to a webhook is not signed as its provider signs, or too long ago.
+    SignatureInvalid,
     /// The caller is known and lacks a scope.
     ScopeMissing,
     /// The caller is known, but not by what the route asks for.
@@ -135,6 +137,7 @@ impl Code {
             Self::Unauthorized => info("unauthorized", 401, "Token required", false),
             Self::CredentialsInvalid => info("credentials_invalid", 401, "Invalid credentials", false),
             Self::CredentialsExpired => info("credentials_expired", 401, "Expired credentials", false),
+            Self::SignatureInvalid => info("signature_invalid", 401, "Invalid signature", false),
             Self::ScopeMissing => info("scope_missing", 403, "Scope missing", false),
             Self::ClaimInvalid => info("claim_invalid", 403, "Claim missing or invalid", false),
             Self::AuthUnavailable => info("auth_unavailable", 503, "Credentials cannot be checked", true),

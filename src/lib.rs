@@ -26,7 +26,7 @@
 //! | `database` | `config`, `error`, `nodes`, `position`, `telemetry` |
 //! | `auth` | `cache`, `config`, `database`, `error`, `identity`, `position`, `telemetry` |
 //! | `source` | `config`, `database`, `error`, `identity`, `nodes`, `position`, `telemetry` |
-//! | `ramp` | `config`, `database`, `error`, `identity`, `source` |
+//! | `ramp` | `config`, `database`, `error`, `identity`, `source`, `telemetry` |
 //! | `http` | `auth`, `cache`, `config`, `database`, `error`, `identity`, `mode`, `nodes`, `position`, `source`, `telemetry` |
 //! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `app` | everything but `cli` and `local` |
@@ -119,6 +119,13 @@ impl Builder {
         F: for<'a> Fn(&'a HttpRequest, Next<'a>) -> LocalBoxFuture<'a, HttpResponse> + Send + Sync + 'static,
     {
         self.0.middlewares.add(name, middleware);
+        self
+    }
+
+    /// Adds a payment provider, which then has a webhook and takes orders of the reference application.
+    #[must_use]
+    pub fn provider(mut self, provider: impl ramp::providers::Provider + 'static) -> Self {
+        self.0.providers.add(std::sync::Arc::new(provider));
         self
     }
 

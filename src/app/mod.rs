@@ -10,6 +10,7 @@ mod outlook;
 mod peers;
 mod prune;
 mod purge;
+mod settle;
 mod shutdown;
 mod snapshots;
 mod stores;
@@ -59,6 +60,7 @@ use crate::http::session::Sessions;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
 use crate::nodes::node::{Node, Totals};
+use crate::ramp::providers::Providers;
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -86,6 +88,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Middlewares by name.
     pub middlewares: Middlewares,
+    /// Payment providers beside the sandbox.
+    pub providers: Providers,
     /// The version of the program; none: Mainstay's own.
     pub version: Option<String>,
 }
@@ -99,6 +103,14 @@ impl Parts {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
         let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
+    }
+
+    /// Gives the handlers what is known only now that the server starts.
+    fn equip(&mut self, settings: &Settings, metrics: &Arc<Metrics>) -> Result<(), ConfigError> {
+        let providers = self.providers.clone().with_sandbox(&settings.webhooks)?;
+        self.registry.add_data(Arc::new(providers));
+        self.registry.add_data(Arc::clone(metrics));
+        Ok(())
     }
 
     fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
@@ -168,7 +180,7 @@ impl Server {
         listen: impl FnOnce(&ServerSettings) -> Result<Listeners, ConfigError>,
         settings: Settings,
         dir: PathBuf,
-        parts: Parts,
+        mut parts: Parts,
     ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir, settings.consistency.account_reads).map_err(problems)?;
         manifest.check_auth(&settings, &dir).map_err(problems)?;
@@ -178,6 +190,7 @@ impl Server {
         let has_database = capabilities.fills && settings.database.is_set();
         let database = if has_database { Some(Database::start(&settings)?) } else { None };
         let metrics = Arc::new(metrics);
+        parts.equip(&settings, &metrics)?;
         let shared = if settings.redis.url.is_empty() {
             None
         } else {
@@ -279,7 +292,8 @@ impl Server {
         }
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
-            keep_running(&core, "the pruning of idempotency keys", Core::prune);
+            keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
+            keep_running(&core, "the sweep of events", Core::settle_events);
         }
         Ok(Self {
             public_addr,

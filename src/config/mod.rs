@@ -12,6 +12,7 @@ pub mod overload;
 pub mod param;
 pub mod settings;
 pub mod units;
+pub mod webhooks;
 
 /// A configuration that cannot be run with: one sentence that names the file or key, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

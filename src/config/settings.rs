@@ -17,6 +17,7 @@ use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
+use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
 /// The greatest `cache.early_refresh_beta`.
@@ -25,7 +26,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 16] = [
+const NAMED: [(&str, &str); 17] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -42,11 +43,8 @@ const NAMED: [(&str, &str); 16] = [
     ("REDIS_URL", "redis.url"),
     ("CACHE_NAMESPACE", "cache.namespace"),
     ("LOG_FORMAT", "log.format"),
+    ("SANDBOX_WEBHOOK_SECRET", "webhooks.sandbox_secret"),
 ];
-
-/// Names of the design whose parts this version does not have yet. Setting one is not an error, since deployments share
-/// their environment between versions, but it is said at the start.
-const RESERVED: [&str; 1] = ["SANDBOX_WEBHOOK_SECRET"];
 
 /// All settings, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -90,13 +88,12 @@ pub struct Settings {
     pub failover: FailoverSettings,
     /// What repeated requests are answered from.
     pub idempotency: IdempotencySettings,
+    /// What providers deliver.
+    pub webhooks: WebhookSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
     pub log: LogSettings,
-    /// Names that are set for parts this version does not have.
-    #[serde(skip)]
-    pub reserved_names_set: Vec<&'static str>,
 }
 
 /// `[server]`
@@ -454,7 +451,6 @@ impl Settings {
         settings.database.url.file = files.remove("database.url");
         settings.database.read_replica_urls.file = files.remove("database.read_replica_urls");
         settings.database.direct_url.file = files.remove("database.direct_url");
-        settings.reserved_names_set = RESERVED.into_iter().filter(|name| layers.env.contains_key(*name)).collect();
         settings.check()?;
         Ok(settings)
     }
@@ -538,7 +534,8 @@ impl Settings {
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
-        self.idempotency.check()
+        self.idempotency.check()?;
+        self.webhooks.check()
     }
 
     /// Times that only mean something beside each other.

@@ -5,7 +5,9 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 14] = [
+    "public.currencies",
+    "public.exchange_rates",
     "public.fee_schedules",
     "ramp.accounts",
     "ramp.kyc_limits",
@@ -15,15 +17,25 @@ const TABLES: [&str; 9] = [
     "ramp.ledger_entries",
     "ramp.idempotency_keys",
     "ramp.transfers",
+    "ramp.orders",
+    "ramp.order_history",
+    "ramp.webhook_events",
 ];
 
-const FUNCTIONS: [&str; 6] = [
+const FUNCTIONS: [&str; 13] = [
     "ramp.spend(uuid, text, bigint)",
     "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
     "ramp.send(uuid, uuid, uuid, text, bigint, bigint)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
     "ramp.keep_outcome(uuid, text, text, text, bytea)",
     "ramp.prune_idempotency_keys(interval)",
+    "ramp.create_order(uuid, uuid, text, text, bigint, text, bigint, text, bigint, text, double precision)",
+    "ramp.advance(uuid, text, text, bigint, text)",
+    "ramp.expire_order()",
+    "ramp.store_webhook_event(text, text, text, uuid, bigint, text, bytea)",
+    "ramp.lock_webhook_event(text, text, boolean)",
+    "ramp.keep_webhook_outcome(text, text, text)",
+    "ramp.prune_webhook_events(interval)",
 ];
 
 /// The grants that a serving role lacks; nothing where there is no such role.

@@ -7,6 +7,8 @@ use uuid::Uuid;
 
 /// What fees are paid to.
 pub const FEES: &str = "fees";
+/// What one entry may be, up or down, in minor units.
+pub(super) const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
 
 diesel::define_sql_function! {
     /// Enters a transaction; false where an account would fall below its limit.

@@ -12,10 +12,13 @@ pub mod idempotency;
 pub mod import;
 pub mod ledger;
 pub mod migrations;
+pub mod orders;
+pub mod providers;
 pub mod rates;
 pub mod schema;
 pub mod tables;
 mod transfers;
+pub mod webhooks;
 
 pub use migrations::{migrate, revert};
 
@@ -28,8 +31,8 @@ use crate::source::handler::{Call, Registry};
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
 
-/// The handlers that move money, and keep what came of it by idempotency keys.
-const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
+/// The handlers that move money.
+const MONEY_HANDLERS: [&str; 2] = ["ramp.transfers.create", "ramp.webhooks.receive"];
 
 /// Whether a route's source is one of those that move money.
 pub fn moves_money(source: &Source) -> bool {
@@ -48,6 +51,8 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
     registry.describe("ramp.transfers.get", transfers::describe_get());
+    registry.add("ramp.webhooks.receive", webhooks::receive);
+    registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
 }
 
 /// The text of a parameter that a handler cannot do without.
@@ -56,9 +61,14 @@ fn required<'a>(call: &'a Call, name: &str) -> Result<&'a str, Error> {
     call.params.text(name).ok_or_else(missing)
 }
 
-/// The body of a call, as JSON. What is wrong is named by where it stands.
+/// The body of a call, as JSON.
 fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
-    let mut text = serde_json::Deserializer::from_slice(&call.body);
+    json(&call.body)
+}
+
+/// A body, as JSON and nothing after it. What is wrong is named by where it stands.
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let mut text = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut text).map_err(|error| match error.path().to_string().as_str() {
         "." => error.inner().to_string(),
         path => format!("{path}: {}", error.inner()),

@@ -72,4 +72,78 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    /// On-ramp and off-ramp orders, mint and redemption requests.
+    ramp.orders (id) {
+        /// Its id.
+        id -> Uuid,
+        /// The customer's.
+        account_id -> Uuid,
+        /// `onramp`, `offramp`, `mint` or `redemption`.
+        product -> Text,
+        /// Who tells what becomes of it.
+        provider -> Text,
+        /// What the customer gives, in minor units.
+        given_amount -> BigInt,
+        /// The currency of that.
+        given_currency -> Text,
+        /// What the customer receives, in minor units.
+        received_amount -> BigInt,
+        /// The currency of that.
+        received_currency -> Text,
+        /// The fee, in the currency that is no token.
+        fee -> BigInt,
+        /// Units received for one given.
+        rate -> Numeric,
+        /// When it was made.
+        created_at -> Timestamptz,
+        /// Until when its quote counts.
+        expires_at -> Timestamptz,
+        /// Where it stands.
+        status -> Text,
+    }
+}
+
+diesel::table! {
+    /// How orders came to their status.
+    ramp.order_history (order_id, seq) {
+        /// The order's id.
+        order_id -> Uuid,
+        /// The number of the step, from one.
+        seq -> Integer,
+        /// What has happened.
+        event -> Text,
+        /// Where the order has stood since.
+        to_status -> Text,
+        /// When.
+        at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    /// What providers have told.
+    ramp.webhook_events (provider, event_id) {
+        /// Who has told it.
+        provider -> Text,
+        /// Its id, which the provider gave it.
+        event_id -> Text,
+        /// What happened.
+        kind -> Text,
+        /// The order that it happened to.
+        order_id -> Uuid,
+        /// How much was moved, where it says so.
+        amount -> Nullable<BigInt>,
+        /// The currency of that amount.
+        currency -> Nullable<Text>,
+        /// The body as it was signed.
+        payload -> Bytea,
+        /// When it came first.
+        received_at -> Timestamptz,
+        /// What came of it; NULL: it is still to be seen to.
+        outcome -> Nullable<Text>,
+        /// When it was seen to.
+        processed_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(accounts, ledger_transactions, transfers);

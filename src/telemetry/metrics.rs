@@ -92,6 +92,10 @@ pub struct Metrics {
     pub peer_failures: IntCounterVec,
     /// Time since nothing was left to pull from a peer; absent until then.
     pub peer_pull_age_seconds: GaugeVec,
+    /// Deliveries of payment providers.
+    pub webhook_events: IntCounterVec,
+    /// Events that were stored and are still to be applied.
+    pub webhook_events_waiting: IntGauge,
     /// Times at which the key set of tokens was read.
     pub jwks_fetches: IntCounterVec,
     /// 1 while something that is configured is not in use.
@@ -233,6 +237,15 @@ impl Metrics {
                 &["peer", "reason"],
             )?,
             peer_pull_age_seconds,
+            webhook_events: counters(
+                "webhook_events_total",
+                "Deliveries of payment providers: moved, duplicate, refused, or why an event changed nothing, as unknown_order.",
+                &["provider", "outcome"],
+            )?,
+            webhook_events_waiting: gauge(
+                "webhook_events_waiting",
+                "Events stored and not applied after webhooks.sweep_interval, up to 100.",
+            )?,
             jwks_fetches: counters(
                 "jwks_fetches_total",
                 "Times the key set of tokens was read, by result.",

@@ -90,8 +90,8 @@ fn currencies_say_when_they_are_quoted() {
 
 #[test]
 fn fee_schedules_are_listed_and_filtered() {
-    assert_eq!(rows("/public/fees", &[None, None]).len(), 25);
-    assert_eq!(rows("/public/fees", &[Some("onramp"), None]).len(), 5);
+    assert_eq!(rows("/public/fees", &[None, None]).len(), 29);
+    assert_eq!(rows("/public/fees", &[Some("onramp"), None]).len(), 6);
     let [schedule] = &rows("/public/fees", &[Some("redemption"), Some("EUR")])[..] else { panic!() };
     assert_eq!((&schedule["fixed_fee"], &schedule["max_fee"]), (&100.into(), &serde_json::Value::Null));
 }
