@@ -18,6 +18,7 @@ mod dev;
 mod edge;
 mod failover;
 mod failures;
+mod flows;
 mod foreign;
 mod keys;
 mod load;

@@ -265,7 +265,7 @@ fn whoever_is_killed_in_the_middle_each_key_has_one_effect() {
 }
 
 /// Tells the clients that it is over, also where something panics.
-struct Over<'a>(&'a AtomicBool);
+pub struct Over<'a>(pub &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

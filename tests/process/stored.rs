@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use mainstay::local::{Redis, RedisOptions, Scratch, Server, free_port, wait_until};
+use mainstay::local::{Redis, RedisOptions, Scratch, free_port, wait_until};
 use serde_json::{Value, json};
 
 use crate::money::{Customer, Site};
