@@ -63,7 +63,32 @@ struct Heard {
     cursor: Option<(Position, Cursor)>,
     /// The last message of the stream that had tags.
     tagged: Option<Position>,
+    /// From where whoever leads next can go on.
+    end: Option<StreamEnd>,
     purges: VecDeque<i64>,
+}
+
+/// What the stream has told so far, by its last message: all that the cursor shows was told by `prev` and those before it. What
+/// an instance has told itself is not in it, since nobody else was told of that.
+#[derive(Clone, Debug)]
+pub(super) struct StreamEnd {
+    /// The message that carried the cursor.
+    pub(super) at: Position,
+    /// What a message with the rows that the cursor does not show follows on.
+    pub(super) prev: Position,
+    pub(super) cursor: Cursor,
+}
+
+impl StreamEnd {
+    /// The end after one more message.
+    fn after(end: Option<Self>, message: &Message) -> Option<Self> {
+        let prev = if message.has_tags() { message.at } else { message.prev? };
+        if message.cursor.is_empty() {
+            // A purge that is in no feed: the rows are where they were, if it knew of all that was told of them.
+            return end.filter(|end| message.prev == Some(end.prev)).map(|end| Self { prev, ..end });
+        }
+        Some(Self { at: message.at, prev, cursor: Cursor::new(message.cursor.clone()) })
+    }
 }
 
 /// A source of messages that does not answer, said once until it does.
@@ -140,6 +165,7 @@ impl Ear {
             // follows the feed himself, in place of falling silent for as long as that one has the lease.
             if !applied.foreign {
                 heard.stream_at = Some(now);
+                heard.end = StreamEnd::after(heard.end.take(), message);
             }
         }
         self.note(message, applied, "stream");
@@ -193,6 +219,11 @@ impl Ear {
     /// The last message of the stream that had tags.
     pub(super) fn tagged(&self) -> Option<Position> {
         self.heard.lock().tagged
+    }
+
+    /// From where whoever leads next can go on.
+    pub(super) fn end_of_stream(&self) -> Option<StreamEnd> {
+        self.heard.lock().end.clone()
     }
 
     /// The last message of the stream.

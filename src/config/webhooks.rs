@@ -36,13 +36,17 @@ impl WebhookSettings {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let fail = |sentence: &str| Err(ConfigError::new(sentence));
         if !(TOLERANCE_MIN..=TOLERANCE_MAX).contains(&self.tolerance.0) {
-            return fail("webhooks.tolerance: from 1s to 1h, for as long a delivery that was overheard can be sent again");
+            return fail(
+                "webhooks.tolerance: from 1s to 1h, for as long a delivery that was overheard can be sent again",
+            );
         }
         if self.sweep_interval.0.is_zero() {
             return fail("webhooks.sweep_interval: must be longer than zero");
         }
         if self.retention.0 < RETENTION_MIN {
-            return fail("webhooks.retention: at least 7d, for providers deliver again, and what was forgotten would be new");
+            return fail(
+                "webhooks.retention: at least 7d, for providers deliver again, and what was forgotten would be new",
+            );
         }
         Ok(())
     }

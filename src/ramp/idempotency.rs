@@ -22,6 +22,7 @@ use crate::database::maintenance::MaintenanceConnection;
 use crate::database::write::Abort;
 use crate::error::{Code, Error};
 use crate::source::Answer;
+use crate::source::description::Header;
 use crate::source::handler::Call;
 
 /// The request header with the key, in lower case.
@@ -126,6 +127,16 @@ async fn refuse(call: &Call, request: &Request<'_>, refusal: &Error) -> Result<O
         Ok(outcome)
     })
     .await
+}
+
+/// How [`once`] marks an answer that was given before, for descriptions.
+pub(super) fn replayed() -> Header {
+    Header {
+        name: "Idempotency-Replayed",
+        summary: "true: this is the answer of the first request with this key.",
+        required: false,
+        schema: serde_json::json!({ "const": "true" }),
+    }
 }
 
 /// The key of a call.

@@ -13,15 +13,18 @@ pub mod import;
 pub mod ledger;
 pub mod migrations;
 pub mod orders;
+mod page;
 pub mod providers;
 pub mod rates;
 pub mod schema;
 pub mod tables;
+pub mod transactions;
 mod transfers;
 pub mod webhooks;
 
 pub use migrations::{migrate, revert};
 
+use orders::Product;
 use serde::de::DeserializeOwned;
 
 use crate::config::manifest::Source;
@@ -30,9 +33,24 @@ use crate::source::handler::{Call, Registry};
 
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
+/// The token, which no fixing quotes.
+const TOKEN: &str = "AFRI";
+/// The currency that one token is worth one of.
+const TOKEN_PEG: &str = "USD";
 
 /// The handlers that move money.
-const MONEY_HANDLERS: [&str; 2] = ["ramp.transfers.create", "ramp.webhooks.receive"];
+const MONEY_HANDLERS: [&str; 10] = [
+    "ramp.transfers.create",
+    "ramp.webhooks.receive",
+    Product::Onramp.handlers().create,
+    Product::Onramp.handlers().cancel,
+    Product::Offramp.handlers().create,
+    Product::Offramp.handlers().cancel,
+    Product::Mint.handlers().create,
+    Product::Mint.handlers().cancel,
+    Product::Redemption.handlers().create,
+    Product::Redemption.handlers().cancel,
+];
 
 /// Whether a route's source is one of those that move money.
 pub fn moves_money(source: &Source) -> bool {
@@ -51,8 +69,15 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
     registry.describe("ramp.transfers.get", transfers::describe_get());
+    registry.add("ramp.transfers.list", transfers::list);
+    registry.describe("ramp.transfers.list", transfers::describe_list());
+    registry.add("ramp.transactions.list", transactions::list);
+    registry.describe("ramp.transactions.list", transactions::describe_list());
+    registry.add("ramp.transactions.get", transactions::get);
+    registry.describe("ramp.transactions.get", transactions::describe_get());
     registry.add("ramp.webhooks.receive", webhooks::receive);
     registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
+    orders::register(registry);
 }
 
 /// The text of a parameter that a handler cannot do without.

@@ -33,6 +33,30 @@ diesel::table! {
 }
 
 diesel::table! {
+    /// Accounts of the ledger.
+    ramp.ledger_accounts (id) {
+        /// Its id.
+        id -> BigInt,
+        /// The customer whose it is, where it is one's.
+        account_id -> Nullable<Uuid>,
+        /// The currency whose minor units it counts.
+        currency -> Text,
+    }
+}
+
+diesel::table! {
+    /// What transactions add to accounts of the ledger.
+    ramp.ledger_entries (transaction_id, ledger_account_id) {
+        /// The transaction.
+        transaction_id -> Uuid,
+        /// The account of the ledger.
+        ledger_account_id -> BigInt,
+        /// In minor units: positive where it goes up.
+        amount -> BigInt,
+    }
+}
+
+diesel::table! {
     /// What came of requests that move money.
     ramp.idempotency_keys (account_id, operation, key) {
         /// Who asked.
@@ -147,3 +171,4 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(accounts, ledger_transactions, transfers);
+diesel::allow_tables_to_appear_in_same_query!(ledger_accounts, ledger_entries);

@@ -1,4 +1,6 @@
-//! Transfers from one customer to another: `ramp.transfers.create` and `ramp.transfers.get`.
+//! Transfers from one customer to another: `ramp.transfers.create`, `ramp.transfers.get` and `ramp.transfers.list`.
+
+use std::cmp::Reverse;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
@@ -8,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::page::{self, Page, Place};
 use super::tables::{ledger_transactions, transfers};
 use super::{accounts, body, fees, idempotency, required};
 use crate::database::write::Abort;
@@ -57,6 +60,18 @@ struct Shown {
     status: &'static str,
     #[serde(flatten)]
     transfer: Transfer,
+}
+
+impl Shown {
+    fn new((transfer, is_reversed): (Transfer, bool)) -> Self {
+        Self { status: if is_reversed { "reversed" } else { "completed" }, transfer }
+    }
+}
+
+#[derive(Serialize)]
+struct List {
+    transfers: Vec<Shown>,
+    next_cursor: Option<String>,
 }
 
 /// `ramp.transfers.create`: sends money to another account, at once. The fee comes on top of the amount.
@@ -114,14 +129,71 @@ pub(super) async fn get(call: Call) -> Result<Answer, Error> {
     let id = required(&call, "id")?;
     let absent = || Error::new(Code::NotFound, format!("there is no transfer {id}"));
     let id = Uuid::parse_str(id).map_err(|_| absent())?;
-    let reversal = ledger_transactions::table.filter(ledger_transactions::reverses.eq(transfers::id.nullable()));
     let row = transfers::table
         .find(id)
         .filter(transfers::from_account_id.eq(caller).or(transfers::to_account_id.eq(caller)))
-        .select((Transfer::as_select(), exists(reversal)));
+        .select((Transfer::as_select(), is_reversed()));
     let found = call.read(async |conn| row.first::<(Transfer, bool)>(conn).await.optional()).await?;
-    let (transfer, is_reversed) = found.ok_or_else(absent)?;
-    Answer::json(&Shown { status: if is_reversed { "reversed" } else { "completed" }, transfer })
+    Answer::json(&Shown::new(found.ok_or_else(absent)?))
+}
+
+/// `ramp.transfers.list`: a page of the transfers that the caller has sent or received, the newest first.
+pub(super) async fn list(call: Call) -> Result<Answer, Error> {
+    let caller = accounts::of(&call)?;
+    let page = Page::of(&call, "transfers", caller)?;
+    let (from, to) = page::span(&call)?;
+    let below = page.below.or(to.map(Place::start_of));
+    let wanted = call.params.text("direction");
+    let found = call.read(async |conn| {
+        let mut found = Vec::new();
+        for direction in
+            ["sent", "received"].into_iter().filter(|direction| wanted.is_none_or(|name| name == *direction))
+        {
+            found.extend(newest(conn, caller, direction, from, below, page.rows_wanted()).await?);
+        }
+        Ok(found)
+    });
+    let place = |transfer: &Transfer| Place { at: transfer.created_at, id: transfer.id };
+    let mut found = found.await?;
+    found.sort_unstable_by_key(|(transfer, _)| Reverse(place(transfer)));
+    let (shown, next_cursor) = page.cut(found, |(transfer, _)| place(transfer));
+    Answer::json(&List { transfers: shown.into_iter().map(Shown::new).collect(), next_cursor })
+}
+
+/// The newest transfers of an account in one direction, each with whether it was taken back.
+async fn newest(
+    conn: &mut AsyncPgConnection,
+    account: Uuid,
+    direction: &str,
+    from: Option<DateTime<Utc>>,
+    below: Option<Place>,
+    count: i64,
+) -> QueryResult<Vec<(Transfer, bool)>> {
+    let mut query = transfers::table
+        .select((Transfer::as_select(), is_reversed()))
+        .order((transfers::created_at.desc(), transfers::id.desc()))
+        .limit(count)
+        .into_boxed();
+    query = match direction {
+        "sent" => query.filter(transfers::from_account_id.eq(account)),
+        _ => query.filter(transfers::to_account_id.eq(account)),
+    };
+    if let Some(from) = from {
+        query = query.filter(transfers::created_at.ge(from));
+    }
+    if let Some(Place { at, id }) = below {
+        // The first of the two is for the index.
+        let is_below = transfers::created_at.lt(at).or(transfers::id.lt(id));
+        query = query.filter(transfers::created_at.le(at)).filter(is_below);
+    }
+    query.load(conn).await
+}
+
+/// Whether a transaction takes a transfer back.
+#[diesel::dsl::auto_type]
+fn is_reversed() -> _ {
+    let reversals = ledger_transactions::table.filter(ledger_transactions::reverses.eq(transfers::id.nullable()));
+    exists(reversals)
 }
 
 /// What [`create`] takes and gives.
@@ -136,14 +208,11 @@ pub(super) fn describe_create() -> Description {
             "currency": { "type": "string", "pattern": "^[A-Z]{3,4}$", "description": "As /account/balances names it." },
         },
     });
-    let replayed = Header {
-        name: "Idempotency-Replayed",
-        summary: "true: this is the answer of the first request with this key.",
-        required: false,
-        schema: json!({ "const": "true" }),
+    let created = Response {
+        status: 201,
+        headers: vec![idempotency::replayed()],
+        ..Response::ok("The transfer, which is complete.", schema())
     };
-    let created =
-        Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
     let own = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound, Code::BodyInvalid, Code::ClaimInvalid];
     Description {
         summary: "Send money to another account",
@@ -162,6 +231,17 @@ pub(super) fn describe_get() -> Description {
         summary: "A transfer that the caller has sent or received",
         responses: vec![Response::ok("The transfer.", schema())],
         codes: vec![Code::NotFound, Code::ClaimInvalid],
+        ..Description::default()
+    }
+}
+
+/// What [`list`] takes and gives.
+pub(super) fn describe_list() -> Description {
+    Description {
+        summary: "The transfers that the caller has sent or received",
+        details: "The newest first. Who walks from page to page sees each one once, whatever is sent meanwhile.",
+        responses: vec![Response::ok("A page.", page::schema("transfers", &schema()))],
+        codes: vec![Code::ClaimInvalid, Code::ParamInvalid],
         ..Description::default()
     }
 }

@@ -198,12 +198,7 @@ async fn store(
 }
 
 /// Applies an event that is stored, unless that was done before.
-async fn settle(
-    conn: &mut AsyncPgConnection,
-    provider: &str,
-    event_id: &str,
-    waits: bool,
-) -> Result<Settled, Abort> {
+async fn settle(conn: &mut AsyncPgConnection, provider: &str, event_id: &str, waits: bool) -> Result<Settled, Abort> {
     if !diesel::select(sql::lock(provider, event_id, waits)).get_result::<bool>(conn).await? {
         return Ok(Settled::Elsewhere);
     }

@@ -79,7 +79,19 @@ impl Call {
     ) -> Self {
         let depth = depth.into();
         let (served, progress) = (Rc::default(), Rc::default());
-        Self { method, params, body, caller: None, database, consistency, depth, deadline, served, progress, data: None }
+        Self {
+            method,
+            params,
+            body,
+            caller: None,
+            database,
+            consistency,
+            depth,
+            deadline,
+            served,
+            progress,
+            data: None,
+        }
     }
 
     /// The same call, for one caller alone.

@@ -23,8 +23,8 @@ const SECONDS: u64 = 15;
 /// What each customer begins with, in minor units.
 const FUNDS: [(&str, i64); 2] = [("USD", 2_000_000), ("AFRI", 20_000_000_000)];
 const SECRET: &str = "sandbox secret of the flows";
-/// Short, so that quotes expire in the middle.
-const QUOTE_TTL: &str = "2s";
+/// As short as may be, so that quotes expire in the middle.
+const QUOTE_TTL: &str = "10s";
 
 /// A product: where its orders are made, what is given for it, and what providers tell of it.
 struct Product {
@@ -253,7 +253,8 @@ fn serve(site: &Site<'_>) -> Origin {
     let env = [
         ("DATABASE_URL", site.serving.as_str()),
         ("SANDBOX_WEBHOOK_SECRET", SECRET),
-        ("MAINSTAY__RAMP__QUOTE_TTL", QUOTE_TTL),
+        ("MAINSTAY__ORDERS__QUOTE_TTL", QUOTE_TTL),
+        ("MAINSTAY__ORDERS__SWEEP_INTERVAL", "1s"),
         ("MAINSTAY__WEBHOOKS__SWEEP_INTERVAL", "1s"),
     ];
     let origin = Origin::start(&repository("config"), &env);

@@ -109,7 +109,9 @@ impl Providers {
         }
         if let Some(sandbox) = Sandbox::new(&settings.sandbox_secret.list(), settings.tolerance.0) {
             if self.0.contains_key(sandbox::NAME) {
-                return Err(ConfigError::new("webhooks.sandbox_secret: another provider is called sandbox; leave it empty"));
+                return Err(ConfigError::new(
+                    "webhooks.sandbox_secret: another provider is called sandbox; leave it empty",
+                ));
             }
             self.add(Arc::new(sandbox));
         }

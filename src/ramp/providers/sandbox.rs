@@ -119,7 +119,8 @@ impl<'a> Signed<'a> {
                 _ => {}
             }
         }
-        let time = time.filter(|time| time.len() <= TIME_DIGITS_MAX && time.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let time =
+            time.filter(|time| time.len() <= TIME_DIGITS_MAX && time.bytes().all(|byte| byte.is_ascii_digit()))?;
         (!macs.is_empty()).then_some(Self { time, seconds: time.parse().ok()?, macs })
     }
 }
