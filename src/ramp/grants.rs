@@ -22,9 +22,8 @@ const TABLES: [&str; 14] = [
     "ramp.webhook_events",
 ];
 
-const FUNCTIONS: [&str; 13] = [
+const FUNCTIONS: [&str; 12] = [
     "ramp.spend(uuid, text, bigint)",
-    "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
     "ramp.send(uuid, uuid, uuid, text, bigint, bigint)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
     "ramp.keep_outcome(uuid, text, text, text, bytea)",
