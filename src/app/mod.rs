@@ -1,6 +1,7 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
 mod count;
+mod expire;
 mod handover;
 mod hard;
 mod hear;
@@ -14,6 +15,7 @@ mod settle;
 mod shutdown;
 mod snapshots;
 mod stores;
+mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -109,6 +111,7 @@ impl Parts {
     fn equip(&mut self, settings: &Settings, metrics: &Arc<Metrics>) -> Result<(), ConfigError> {
         let providers = self.providers.clone().with_sandbox(&settings.webhooks)?;
         self.registry.add_data(Arc::new(providers));
+        self.registry.add_data(Arc::new(settings.orders.clone()));
         self.registry.add_data(Arc::clone(metrics));
         Ok(())
     }
@@ -294,6 +297,7 @@ impl Server {
         if core.pipeline.database.is_some() && capabilities.tells {
             keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
             keep_running(&core, "the sweep of events", Core::settle_events);
+            keep_running(&core, "the expiry of orders", Core::expire_orders);
         }
         Ok(Self {
             public_addr,

@@ -8,6 +8,7 @@ pub mod failover;
 pub mod forward;
 pub mod idempotency;
 pub mod manifest;
+pub mod orders;
 pub mod overload;
 pub mod param;
 pub mod settings;

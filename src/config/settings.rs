@@ -15,6 +15,7 @@ use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
+use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub failover: FailoverSettings,
     /// What repeated requests are answered from.
     pub idempotency: IdempotencySettings,
+    /// What customers order.
+    pub orders: OrderSettings,
     /// What providers deliver.
     pub webhooks: WebhookSettings,
     /// The `cors` middleware.
@@ -535,6 +538,7 @@ impl Settings {
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
         self.idempotency.check()?;
+        self.orders.check()?;
         self.webhooks.check()
     }
 

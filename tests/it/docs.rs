@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 17] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -17,6 +17,7 @@ const PAGES: [&str; 16] = [
     "docs/failover.md",
     "docs/forwarding.md",
     "docs/ledger.md",
+    "docs/orders.md",
     "docs/manifest.md",
     "docs/openapi.md",
     "docs/operating.md",

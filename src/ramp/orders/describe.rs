@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::idempotency;
+use super::super::{idempotency, page};
 use super::product::Product;
 use crate::error::Code;
 use crate::source::description::{Description, Header, Response};
@@ -41,13 +41,15 @@ pub(super) fn create(product: Product) -> Description {
     };
     let own =
         [Code::InsufficientFunds, Code::LimitExceeded, Code::RateUnavailable, Code::BodyInvalid, Code::ClaimInvalid];
+    // Without an issuer there is nothing to mint.
+    let absent = (!product.is_outside()).then_some(Code::NotFound);
     Description {
         summary,
         details,
         request: Some(request),
         request_headers: vec![Header::idempotency_key(true)],
         responses: vec![once(201, "The order.", product)],
-        codes: own.into_iter().chain(idempotency::CODES).collect(),
+        codes: own.into_iter().chain(absent).chain(idempotency::CODES).collect(),
     }
 }
 
@@ -57,6 +59,17 @@ pub(super) fn get(product: Product) -> Description {
         summary: "An order of the caller's, with its history",
         responses: vec![Response::ok("The order.", schema(product))],
         codes: vec![Code::NotFound, Code::ClaimInvalid],
+        ..Description::default()
+    }
+}
+
+/// What `ramp.{product}.list` takes and gives.
+pub(super) fn list(product: Product) -> Description {
+    Description {
+        summary: "The caller's orders",
+        details: "The newest first.",
+        responses: vec![Response::ok("A page.", page::schema("orders", &schema(product)))],
+        codes: vec![Code::ClaimInvalid, Code::ParamInvalid],
         ..Description::default()
     }
 }
@@ -124,6 +137,7 @@ pub(super) fn schema(product: Product) -> Value {
             "asset": text("What it is exchanged for."),
             "provider": text("Who tells what becomes of it."),
             "quote": quote,
+            "instructions": { "description": "How to pay, where the provider has something to say." },
             "history": { "type": "array", "items": step, "minItems": 1, "description": "Its steps, the first one first." },
             "created_at": time("When it was made."),
         },

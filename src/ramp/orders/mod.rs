@@ -9,8 +9,7 @@ mod product;
 mod quote;
 mod shown;
 
-use std::time::Duration;
-
+use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,20 +17,23 @@ use uuid::Uuid;
 pub use events::expire;
 pub(in crate::ramp) use events::{Applied, apply};
 pub(in crate::ramp) use product::Product;
+use shown::{Row, Shown};
 
+use super::page::{Page, Place};
+use super::providers::Providers;
+use super::tables::orders;
 use super::{TOKEN, accounts, body, idempotency, required};
+use crate::config::orders::OrderSettings;
 use crate::database::write::Abort;
 use crate::error::{Code, Error};
 use crate::source::Answer;
 use crate::source::handler::{Call, Registry};
 
-/// Who confirms what becomes of tokens. Customers do not choose it.
+/// The provider that confirms what becomes of tokens. Customers do not choose it.
 const ISSUER: &str = "sandbox";
-/// How long a quote counts.
-const QUOTE_TTL: Duration = Duration::from_secs(15 * 60);
 
 mod sql {
-    use diesel::sql_types::{BigInt, Bool, Double, Text, Uuid};
+    use diesel::sql_types::{BigInt, Double, Text, Uuid};
 
     diesel::define_sql_function! {
         #[sql_name = "ramp.create_order"]
@@ -81,6 +83,8 @@ pub(super) fn register(registry: &mut Registry) {
         let handlers = product.handlers();
         registry.add(handlers.create, move |call| create(product, call));
         registry.describe(handlers.create, describe::create(product));
+        registry.add(handlers.list, move |call| list(product, call));
+        registry.describe(handlers.list, describe::list(product));
         registry.add(handlers.get, move |call| get(product, call));
         registry.describe(handlers.get, describe::get(product));
         registry.add(handlers.cancel, move |call| cancel(product, call));
@@ -92,13 +96,21 @@ pub(super) fn register(registry: &mut Registry) {
 async fn create(product: Product, call: Call) -> Result<Answer, Error> {
     let wanted: Wanted = body(&call)?;
     wanted.check(product)?;
-    if wanted.provider.as_deref().is_some_and(|provider| provider != "sandbox") {
-        return Err(Error::new(Code::BodyInvalid, "provider: there is none of this name"));
+    let (Some(providers), Some(settings)) = (call.data::<Providers>(), call.data::<OrderSettings>()) else {
+        log::error!("the handlers of orders were not given their providers and settings");
+        return Err(Error::new(Code::Internal, "no orders are taken here; the log says why"));
+    };
+    let provider = wanted.provider.as_deref().unwrap_or(ISSUER);
+    if providers.get(provider).is_none() {
+        return Err(match &wanted.provider {
+            Some(_) => Error::new(Code::BodyInvalid, "provider: there is none of this name"),
+            None => Error::new(Code::NotFound, format!("there is no issuer: the provider {ISSUER} is not configured")),
+        });
     }
     idempotency::once(&call, product.handlers().create, &wanted, async |conn, account_id| {
-        let id = open(conn, product, account_id, &wanted).await?;
+        let id = open(conn, product, account_id, &wanted, settings).await?;
         let order = shown::find(conn, product, account_id, id).await?.ok_or_else(|| absent(id))?;
-        Ok(Answer { status: 201, ..Answer::json(&order)? })
+        Ok(Answer { status: 201, ..Answer::json(&order.instructed(Some(providers)))? })
     })
     .await
 }
@@ -108,6 +120,7 @@ async fn open(
     product: Product,
     account_id: Uuid,
     wanted: &Wanted,
+    settings: &OrderSettings,
 ) -> Result<Uuid, Abort> {
     let &Wanted { amount, ref currency, ref asset, ref provider } = wanted;
     let wanted = quote::Wanted { product, amount, currency, asset };
@@ -125,7 +138,7 @@ async fn open(
         wanted.received(),
         quote.fee,
         quote.rate.to_string(),
-        QUOTE_TTL.as_secs_f64(),
+        settings.quote_ttl.0.as_secs_f64(),
     );
     if diesel::select(create).get_result::<bool>(conn).await? {
         return Ok(id);
@@ -138,7 +151,42 @@ async fn open(
 async fn get(product: Product, call: Call) -> Result<Answer, Error> {
     let (account_id, id) = (accounts::of(&call)?, id(&call)?);
     let found = call.read(async |conn| shown::find(conn, product, account_id, id).await).await?;
-    Answer::json(&found.ok_or_else(|| absent(id))?)
+    Answer::json(&found.ok_or_else(|| absent(id))?.instructed(call.data()))
+}
+
+#[derive(Serialize)]
+struct List {
+    orders: Vec<Shown>,
+    next_cursor: Option<String>,
+}
+
+/// `ramp.{product}.list`: a page of the caller's orders, the newest first.
+async fn list(product: Product, call: Call) -> Result<Answer, Error> {
+    let account_id = accounts::of(&call)?;
+    let page = Page::of(&call, product.as_str(), account_id)?;
+    let status = call.params.text("status");
+    let list = call.read(async |conn| {
+        let mut query = orders::table
+            .filter(orders::account_id.eq(account_id))
+            .filter(orders::product.eq(product.as_str()))
+            .order((orders::created_at.desc(), orders::id.desc()))
+            .limit(page.rows_wanted())
+            .select(Row::as_select())
+            .into_boxed();
+        if let Some(status) = status {
+            query = query.filter(orders::status.eq(status));
+        }
+        if let Some(Place { at, id }) = page.below {
+            // The first of the two is for the index.
+            let is_below = orders::created_at.lt(at).or(orders::id.lt(id));
+            query = query.filter(orders::created_at.le(at)).filter(is_below);
+        }
+        let (rows, next_cursor) = page.cut(query.load(conn).await?, Row::place);
+        Ok(List { orders: shown::with_history(conn, product, rows).await?, next_cursor })
+    });
+    let List { orders, next_cursor } = list.await?;
+    let orders = orders.into_iter().map(|order| order.instructed(call.data())).collect();
+    Answer::json(&List { orders, next_cursor })
 }
 
 /// `ramp.{product}.cancel`: ends an order of the caller's, where that may still be.

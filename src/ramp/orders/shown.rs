@@ -6,9 +6,12 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::decimal::Decimal;
+use super::super::page::Place;
+use super::super::providers::{Due, Providers};
 use super::super::tables::{order_history, orders};
 use super::product::Product;
 
@@ -16,7 +19,7 @@ use super::product::Product;
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = orders, check_for_backend(diesel::pg::Pg))]
 pub(super) struct Row {
-    pub id: Uuid,
+    id: Uuid,
     provider: String,
     given_amount: i64,
     given_currency: String,
@@ -24,9 +27,16 @@ pub(super) struct Row {
     received_currency: String,
     fee: i64,
     rate: Decimal,
-    pub created_at: DateTime<Utc>,
+    created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
     status: String,
+}
+
+impl Row {
+    /// Where it stands in a list.
+    pub fn place(&self) -> Place {
+        Place { at: self.created_at, id: self.id }
+    }
 }
 
 /// A step of an order's history.
@@ -49,6 +59,8 @@ pub(super) struct Shown {
     asset: String,
     provider: String,
     quote: Quote,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instructions: Option<Value>,
     history: Vec<Step>,
     created_at: DateTime<Utc>,
 }
@@ -80,7 +92,25 @@ impl Shown {
             (received_currency, given_currency, Received::CurrencyAmount(order.received_amount))
         };
         let quote = Quote { rate, fee, fee_currency: currency.clone(), received, expires_at };
-        Self { id, status, amount: order.given_amount, currency, asset, provider, quote, history, created_at }
+        Self {
+            id,
+            status,
+            amount: order.given_amount,
+            currency,
+            asset,
+            provider,
+            quote,
+            instructions: None,
+            history,
+            created_at,
+        }
+    }
+
+    /// The same, with what its customer is told to do, where there is something to pay.
+    pub fn instructed(self, providers: Option<&Providers>) -> Self {
+        let due = Due { order_id: self.id, amount: self.amount, currency: &self.currency };
+        let provider = providers.filter(|_| self.status == "awaiting_payment").and_then(|all| all.get(&self.provider));
+        Self { instructions: provider.and_then(|provider| provider.instructions(&due)), ..self }
     }
 
     /// Where the order stands.

@@ -16,6 +16,12 @@ use super::{LOADED, PRIMARY};
 const OWN: [&str; 5] =
     ["/account/profile", "/account/balances", "/account/kyc", "/api/v1/transfers", "/api/v1/transfers/{id}"];
 
+/// The routes of orders, which are one customer's each as well.
+fn orders() -> Vec<String> {
+    let lists = ["onramp/orders", "offramp/orders", "mint/requests", "redemption/requests"];
+    lists.iter().flat_map(|list| ["", "/{id}", "/{id}/cancel"].map(|rest| format!("/api/v1/{list}{rest}"))).collect()
+}
+
 fn manifest() -> Manifest {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
@@ -34,13 +40,14 @@ fn the_manifest_names_all_routes_and_keeps_their_answers() {
     let paths: BTreeSet<&str> = manifest.routes.iter().map(|route| route.path.as_str()).collect();
     let twice = ["rates", "rates/history", "currencies", "fees", "fees/quote"];
     let once = ["/public/docs", "/public/docs/{slug}"].into_iter().chain(OWN);
-    let expected: BTreeSet<String> = once
+    let mut expected: BTreeSet<String> = once
         .map(str::to_owned)
         .chain(twice.iter().flat_map(|path| [format!("/public/{path}"), format!("/api/v1/{path}")]))
         .collect();
+    expected.extend(orders());
     assert_eq!(paths, expected.iter().map(String::as_str).collect());
     for route in &manifest.routes {
-        if OWN.contains(&route.path.as_str()) {
+        if OWN.contains(&route.path.as_str()) || orders().contains(&route.path) {
             assert!(route.access.is_some() && route.private && !route.is_cacheable(), "{}", route.path);
             assert_eq!((route.consistency, route.cache_control().as_str()), (Consistency::Strong, "no-store, private"));
             continue;

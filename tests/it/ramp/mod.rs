@@ -6,6 +6,7 @@ mod import;
 mod ledger;
 mod manifest;
 mod migrations;
+mod orders;
 mod rates;
 mod transfers;
 
@@ -24,11 +25,14 @@ use mainstay::error::Error;
 use mainstay::identity::Identity;
 use mainstay::local::{Postgres, PostgresOptions, Scratch};
 use mainstay::ramp;
+use mainstay::ramp::providers::Providers;
 use mainstay::source::Answer;
 use mainstay::source::handler::{Call, Caller, Registry};
 
 /// The newest fixing of the history that comes with the binary.
 const LAST: &str = "2026-10-30";
+/// What the sandbox signs with.
+const WEBHOOK_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| Scratch::new("ramp").unwrap());
 pub static PRIMARY: LazyLock<Postgres> = LazyLock::new(|| {
@@ -127,6 +131,7 @@ impl Customer {
     fn call(&self, handler: &str, parameters: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, Error> {
         let mut registry = Registry::default();
         ramp::register(&mut registry);
+        equip(&mut registry);
         let handler = registry.get(handler).unwrap();
         let claims = [("sub".to_owned(), self.account.clone().into())].into_iter().collect();
         let subject = format!("key:{}", self.account).into();
@@ -149,6 +154,15 @@ impl Customer {
         let body = format!(r#"{{"to_account_id":"{}","amount":{amount},"currency":"{currency}"}}"#, to.account);
         self.call("ramp.transfers.create", "", &[("idempotency-key", key)], &body)
     }
+}
+
+/// Gives handlers what a server gives them: the settings that nobody has set, and the sandbox.
+fn equip(registry: &mut Registry) {
+    let env = [("SANDBOX_WEBHOOK_SECRET".to_owned(), WEBHOOK_SECRET.to_owned())];
+    let settings =
+        Settings::load(Layers { dir: SCRATCH.path(), env: env.into_iter().collect(), flags: Vec::new() }).unwrap();
+    registry.add_data(Arc::new(Providers::default().with_sandbox(&settings.webhooks).unwrap()));
+    registry.add_data(Arc::new(settings.orders));
 }
 
 /// Whether an answer was given before.
