@@ -272,7 +272,7 @@ fn whatever_happens_at_once_every_cent_is_where_it_was_said_to_be() {
     let primary = Postgres::primary(PostgresOptions::new(scratch.join("primary"))).unwrap();
     primary.psql("postgres", "CREATE DATABASE flows").unwrap();
     let site = Site::migrated(&primary, "flows".to_owned());
-    site.sql("INSERT INTO exchange_rates (base, quote, as_of, rate) VALUES ('EUR', 'USD', '2026-10-30', 1.1172)");
+    site.sql("INSERT INTO exchange_rates (date, currency, rate) VALUES ('2026-10-30', 'USD', 1.1172)");
     let customers: Vec<Customer> = (0..CUSTOMERS).map(|number| site.customer(&format!("customer {number}"))).collect();
     for customer in &customers {
         FUNDS.iter().for_each(|(currency, funds)| site.fund(customer, currency, *funds));

@@ -32,4 +32,10 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Plans are kept as long as a connection lasts. One that was made while the tables were small would read all of them ever after, until
+-- somebody analyzes them.
+ALTER FUNCTION ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid) SET enable_seqscan = off;
+ALTER FUNCTION ramp.enter() SET enable_seqscan = off;
+ALTER FUNCTION ramp.settling() SET enable_seqscan = off;
+
 REVOKE ALL ON FUNCTION ramp.send(uuid, uuid, uuid, text, bigint, bigint) FROM PUBLIC;
