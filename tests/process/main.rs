@@ -36,3 +36,4 @@ mod snapshot;
 mod stored;
 mod support;
 mod tokens;
+mod webhooks;

@@ -22,6 +22,9 @@ fn orders() -> Vec<String> {
     lists.iter().flat_map(|list| ["", "/{id}", "/{id}/cancel"].map(|rest| format!("/api/v1/{list}{rest}"))).collect()
 }
 
+/// The route of payment providers, who prove what they tell by their signature.
+const WEBHOOK: &str = "/api/v1/webhooks/{provider}";
+
 fn manifest() -> Manifest {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
@@ -39,7 +42,7 @@ fn the_manifest_names_all_routes_and_keeps_their_answers() {
     let manifest = manifest();
     let paths: BTreeSet<&str> = manifest.routes.iter().map(|route| route.path.as_str()).collect();
     let twice = ["rates", "rates/history", "currencies", "fees", "fees/quote"];
-    let once = ["/public/docs", "/public/docs/{slug}"].into_iter().chain(OWN);
+    let once = ["/public/docs", "/public/docs/{slug}", WEBHOOK].into_iter().chain(OWN);
     let mut expected: BTreeSet<String> = once
         .map(str::to_owned)
         .chain(twice.iter().flat_map(|path| [format!("/public/{path}"), format!("/api/v1/{path}")]))
@@ -50,6 +53,11 @@ fn the_manifest_names_all_routes_and_keeps_their_answers() {
         if OWN.contains(&route.path.as_str()) || orders().contains(&route.path) {
             assert!(route.access.is_some() && route.private && !route.is_cacheable(), "{}", route.path);
             assert_eq!((route.consistency, route.cache_control().as_str()), (Consistency::Strong, "no-store, private"));
+            continue;
+        }
+        if route.path == WEBHOOK {
+            assert!(!route.is_cacheable() && route.methods == ["POST"] && route.access.is_none());
+            assert_eq!((route.consistency, route.cache_control().as_str()), (Consistency::Strong, "no-store"));
             continue;
         }
         assert_eq!(route.cache_control(), "public, max-age=300, stale-while-revalidate=60", "{}", route.path);

@@ -8,7 +8,9 @@ mod manifest;
 mod migrations;
 mod orders;
 mod rates;
+mod providers;
 mod transfers;
+mod webhooks;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
