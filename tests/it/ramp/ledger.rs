@@ -17,13 +17,13 @@ const FUNDS: i64 = 1_000;
 
 /// The seed of a test: given by `LEDGER_SEED`, else a new one. It is printed where the test fails.
 #[expect(clippy::print_stdout, reason = "whoever wants to see a failure again needs it")]
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let seed = std::env::var("LEDGER_SEED").ok().map_or_else(|| fastrand::u64(..), |text| text.parse().unwrap());
     println!("LEDGER_SEED={seed}");
     seed
 }
 
-fn client(user: &str, database: &str) -> Client {
+pub(super) fn client(user: &str, database: &str) -> Client {
     Client::connect(&PRIMARY.url(user, database), NoTls).unwrap()
 }
 

@@ -13,8 +13,15 @@ use postgres::{Client, NoTls};
 use super::{LOADED, PRIMARY};
 
 /// The routes of one customer each.
-const OWN: [&str; 5] =
-    ["/account/profile", "/account/balances", "/account/kyc", "/api/v1/transfers", "/api/v1/transfers/{id}"];
+const OWN: [&str; 7] = [
+    "/account/profile",
+    "/account/balances",
+    "/account/kyc",
+    "/api/v1/transfers",
+    "/api/v1/transfers/{id}",
+    "/api/v1/transactions",
+    "/api/v1/transactions/{id}",
+];
 
 /// The routes of orders, which are one customer's each as well.
 fn orders() -> Vec<String> {

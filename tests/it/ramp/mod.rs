@@ -7,8 +7,9 @@ mod ledger;
 mod manifest;
 mod migrations;
 mod orders;
-mod rates;
 mod providers;
+mod rates;
+mod transactions;
 mod transfers;
 mod webhooks;
 
@@ -131,6 +132,19 @@ impl Customer {
 
     /// Calls a handler with header lines and a body.
     fn call(&self, handler: &str, parameters: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { self.call_on(open(&self.database), handler, parameters, headers, body).await })
+    }
+
+    /// The same, on databases that are open already.
+    async fn call_on(
+        &self,
+        database: Arc<Database>,
+        handler: &str,
+        parameters: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, Error> {
         let mut registry = Registry::default();
         ramp::register(&mut registry);
         equip(&mut registry);
@@ -140,15 +154,12 @@ impl Customer {
         let identity = Identity { subject, key: None, scopes: Vec::new(), claims };
         let headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().into())).collect();
         let caller = Arc::new(Caller { identity: Some(Arc::new(identity)), headers, ..Caller::default() });
-        let method = if body.is_empty() { "GET" } else { "POST" };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (database, deadline) = (open(&self.database), Instant::now() + Duration::from_secs(30));
-            let (method, body) = (Arc::from(method), bytes::Bytes::from(body.to_owned()));
-            let params = params(parameters);
-            let call = Call::new(method, params, body, Some(database), Consistency::Strong, None, deadline);
-            handler(call.of(caller)).await
-        })
+        let (method, deadline) =
+            (if body.is_empty() { "GET" } else { "POST" }, Instant::now() + Duration::from_secs(30));
+        let (method, body) = (Arc::from(method), bytes::Bytes::from(body.to_owned()));
+        let params = params(parameters);
+        let call = Call::new(method, params, body, Some(database), Consistency::Strong, None, deadline);
+        handler(call.of(caller)).await
     }
 
     /// Sends money to another one.

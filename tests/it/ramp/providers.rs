@@ -69,7 +69,8 @@ fn any_secret_of_the_list_signs_and_any_signature_of_the_header_does() {
     }
     assert_eq!(check("new secret", &one("old secret")), "signature_invalid");
     // A provider that changes its secret signs with both.
-    let (old, new) = (mac("old secret", &NOW.to_string(), body.as_bytes()), mac("new secret", &NOW.to_string(), body.as_bytes()));
+    let (old, new) =
+        (mac("old secret", &NOW.to_string(), body.as_bytes()), mac("new secret", &NOW.to_string(), body.as_bytes()));
     for header in [format!("t={NOW},v1={old},v1={new}"), format!("v1={new}, v1={old}, t={NOW}, v0=other, v2=")] {
         assert_eq!(check("new secret", &header), "taken", "{header}");
     }
@@ -107,11 +108,18 @@ fn what_is_not_signed_as_it_should_be_is_refused_and_nobody_learns_how_to() {
     ];
     for (headers, says) in cases {
         let error = verify(SECRET, headers, body.as_bytes()).unwrap_err();
-        assert_eq!((error.code.as_str(), error.detail.contains(says)), ("signature_invalid", true), "{headers:?}: {error}");
+        assert_eq!(
+            (error.code.as_str(), error.detail.contains(says)),
+            ("signature_invalid", true),
+            "{headers:?}: {error}"
+        );
         assert!(!error.detail.contains(&right) && !error.detail.contains("horse"), "{error}");
     }
     assert_eq!(code(verify(SECRET, &[&good], body.as_bytes())), "taken");
-    assert_eq!(code(verify(SECRET, &[&good.to_uppercase().replace("T=", "t=").replace("V1", "v1")], body.as_bytes())), "taken");
+    assert_eq!(
+        code(verify(SECRET, &[&good.to_uppercase().replace("T=", "t=").replace("V1", "v1")], body.as_bytes())),
+        "taken"
+    );
     for other in [format!("{body} "), body.replace("evt_1", "evt_2"), String::new()] {
         assert_eq!(code(verify(SECRET, &[&good], other.as_bytes())), "signature_invalid", "{other}");
     }

@@ -243,7 +243,11 @@ fn what_is_refused_is_not_stored() {
         (long, 413, "body_too_large", "65536"),
     ] {
         let reply = site.deliver(&body);
-        assert_eq!((reply.status, reply.problem().as_str(), reply.text().contains(named)), (status, code, true), "{reply:?}");
+        assert_eq!(
+            (reply.status, reply.problem().as_str(), reply.text().contains(named)),
+            (status, code, true),
+            "{reply:?}"
+        );
     }
     for provider in ["nobody", "Sandbox", "sandbox%20"] {
         let reply = deliver(&site.instance, provider, paid.as_bytes());
@@ -389,9 +393,12 @@ fn sweeps_and_deliveries_at_once_apply_each_event_once() {
 #[test]
 fn events_are_forgotten_when_they_are_old_and_seen_to() {
     let site = Site::new();
-    for (id, days, outcome) in
-        [("young", 6, "'completed'"), ("older", 8, "'completed'"), ("old", 100, "'completed'"), ("waiting", 100, "NULL")]
-    {
+    for (id, days, outcome) in [
+        ("young", 6, "'completed'"),
+        ("older", 8, "'completed'"),
+        ("old", 100, "'completed'"),
+        ("waiting", 100, "NULL"),
+    ] {
         site.sql(&format!(
             "INSERT INTO ramp.webhook_events (provider, event_id, kind, order_id, payload, received_at, outcome, processed_at) \
              SELECT 'sandbox', '{id}', 'payment.succeeded', gen_random_uuid(), 'x', now() - interval '{days} days', o, \

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::super::Customer;
-use super::{event, with_rates};
+use super::{described, event, with_rates};
 
 fn page(customer: &Customer, product: &str, parameters: &str) -> Value {
-    let answer = customer.call(&format!("ramp.{product}.list"), parameters, &[], "").unwrap();
-    serde_json::from_slice(&answer.body).unwrap()
+    let handler = format!("ramp.{product}.list");
+    described(&handler, 200, &customer.call(&handler, parameters, &[], "").unwrap().body)
 }
 
 #[test]

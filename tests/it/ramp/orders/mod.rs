@@ -5,10 +5,13 @@ mod requests;
 mod states;
 
 use mainstay::error::Error;
+use mainstay::ramp;
+use mainstay::source::handler::Registry;
 use postgres::{Client, NoTls};
 use serde_json::{Value, json};
 
 use super::{Customer, PRIMARY, migrated_database, sql};
+use crate::openapi::checker::misfit;
 
 const ONE_RATE: &str = "INSERT INTO exchange_rates (date, currency, rate) \
                         VALUES ('2026-10-30', 'USD', 1.1172), ('2026-10-30', 'ZAR', 18.6455), ('2026-10-30', 'GBP', 0.8338)";
@@ -40,25 +43,38 @@ fn system(database: &str, holder: &str) -> String {
     sql(database, &balances)
 }
 
+/// An answer of a handler, which is as its description says.
+fn described(handler: &str, status: u16, body: &[u8]) -> Value {
+    let mut registry = Registry::default();
+    ramp::register(&mut registry);
+    let description = registry.description(handler).unwrap();
+    let response = description.responses.iter().find(|response| response.status == status).unwrap();
+    let value = serde_json::from_slice(body).unwrap();
+    assert_eq!(misfit(&Value::Null, response.schema.as_ref().unwrap(), &value), None, "{handler}: {value}");
+    value
+}
+
 impl Customer {
     /// Orders something, with a key that is the body.
     fn order(&self, product: &str, body: &Value) -> Result<Value, Error> {
         let body = body.to_string();
-        let answer = self.call(&format!("ramp.{product}.create"), "", &[("idempotency-key", &body)], &body)?;
+        let handler = format!("ramp.{product}.create");
+        let answer = self.call(&handler, "", &[("idempotency-key", &body)], &body)?;
         assert_eq!(answer.status, 201);
-        Ok(serde_json::from_slice(&answer.body).unwrap())
+        Ok(described(&handler, 201, &answer.body))
     }
 
     fn get_order(&self, product: &str, id: &str) -> Result<Value, Error> {
-        let answer = self.call(&format!("ramp.{product}.get"), &format!("id={id}"), &[], "")?;
-        Ok(serde_json::from_slice(&answer.body).unwrap())
+        let handler = format!("ramp.{product}.get");
+        let answer = self.call(&handler, &format!("id={id}"), &[], "")?;
+        Ok(described(&handler, 200, &answer.body))
     }
 
     fn cancel_order(&self, product: &str, id: &str, key: &str) -> Result<Value, Error> {
         let name = format!("ramp.{product}.cancel");
         let answer = self.call(&name, &format!("id={id}"), &[("idempotency-key", key)], "{}")?;
         assert_eq!(answer.status, 200);
-        Ok(serde_json::from_slice(&answer.body).unwrap())
+        Ok(described(&name, 200, &answer.body))
     }
 
     /// What is available and held of a currency.
