@@ -115,12 +115,9 @@ impl World<'_> {
 
     /// Asks for something under a key of its own, now and then twice at once, and remembers the answer.
     fn ask(&self, random: &mut fastrand::Rng, customer: usize, what: What, path: &str, body: &Value, key: String) -> Reply {
-        let bearer = &self.customers[customer].bearer;
         let body = body.to_string();
         let once = || {
-            let headers =
-                [("Authorization", bearer.as_str()), ("Content-Type", "application/json"), ("Idempotency-Key", &key)];
-            let ask = |base: &str| post(&format!("{base}{path}"), &headers, &body);
+            let ask = |base: &str| self.customers[customer].post(&format!("{base}{path}"), &body, Some(&key));
             self.insist(ask, |reply| matches!(reply.status, 200..=499) && !is_in_flight(reply))
         };
         let copies = if random.u8(..4) == 0 { 2 } else { 1 };

@@ -91,9 +91,13 @@ impl Customer {
 
     pub fn send(&self, base: &str, to: &Self, amount: i64, currency: &str, key: Option<&str>) -> Reply {
         let body = json!({ "to_account_id": to.id, "amount": amount, "currency": currency }).to_string();
+        self.post(&format!("{base}/api/v1/transfers"), &body, key)
+    }
+
+    pub fn post(&self, url: &str, body: &str, key: Option<&str>) -> Reply {
         let mut headers = vec![("Authorization", self.bearer.as_str()), ("Content-Type", "application/json")];
         headers.extend(key.map(|key| ("Idempotency-Key", key)));
-        request_within(Duration::from_secs(10), "POST", &format!("{base}/api/v1/transfers"), &headers, Some(&body))
+        request_within(Duration::from_secs(10), "POST", url, &headers, Some(body))
     }
 }
 

@@ -163,7 +163,7 @@ fn requests(route: &Value, customer: &Customer, known: &Known) -> Vec<Asked> {
 
 /// What makes requests succeed: ids of what there is, by path, and bodies, of which the second is refused for what it asks for.
 struct Known {
-    ids: BTreeMap<&'static str, String>,
+    ids: BTreeMap<String, String>,
     bodies: BTreeMap<&'static str, (String, String)>,
 }
 
@@ -172,18 +172,42 @@ fn nothing_that_is_strong_or_somebody_s_own_is_stored_anywhere() {
     let cluster = Cluster::shared();
     let site = Site::migrated(&cluster.primary, cluster.database(""));
     let (ada, bob) = (site.customer("Ada"), site.customer("Bob"));
-    site.fund(&ada, "AFRI", 5_000_000);
+    site.fund(&ada, "AFRI", 50_000_000);
+    site.fund(&ada, "USD", 50_000);
+    site.sql("INSERT INTO exchange_rates (date, currency, rate) VALUES ('2026-10-30', 'USD', 1.1172)");
     let scratch = Scratch::new("stored").unwrap();
     let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap().expect("redis-server is installed");
-    let env = [("DATABASE_URL", site.serving.as_str()), ("REDIS_URL", &redis.url())];
+    let env = [
+        ("DATABASE_URL", site.serving.as_str()),
+        ("REDIS_URL", &redis.url()),
+        ("SANDBOX_WEBHOOK_SECRET", "what the sandbox signs with"),
+    ];
     let mut origin = Origin::start(&repository("config"), &env);
     origin.get_until("/health/edge", |reply| reply.status == 200);
     let sent = ada.send(&origin.base, &bob, 1, "AFRI", Some("for its id")).json();
     let transfer = |amount: i64| json!({ "to_account_id": bob.id, "amount": amount, "currency": "AFRI" }).to_string();
-    let known = Known {
-        ids: [("/api/v1/transfers/{id}", sent["id"].as_str().unwrap().to_owned())].into(),
-        bodies: [("/api/v1/transfers", (transfer(10), transfer(9_000_000)))].into(),
+    let order = |amount: i64, provider: Option<&str>| {
+        let mut body = json!({ "amount": amount, "currency": "USD", "asset": "AFRI" });
+        provider.into_iter().for_each(|provider| body["provider"] = json!(provider));
+        body.to_string()
     };
+    let outside = |amount| (order(amount, Some("sandbox")), order(90_000_000_000_000, Some("sandbox")));
+    let inside = |amount| (order(amount, None), order(90_000_000_000_000, None));
+    let bodies = BTreeMap::from([
+        ("/api/v1/transfers", (transfer(10), transfer(60_000_000))),
+        ("/api/v1/onramp/orders", outside(10_000)),
+        ("/api/v1/offramp/orders", outside(20_000_000)),
+        ("/api/v1/mint/requests", inside(20_000)),
+        ("/api/v1/redemption/requests", inside(20_000_000)),
+    ]);
+    let mut ids = BTreeMap::from([("/api/v1/transfers/{id}".to_owned(), sent["id"].as_str().unwrap().to_owned())]);
+    for (path, (body, _)) in bodies.iter().filter(|(path, _)| !path.contains("transfers")) {
+        let made = ada.post(&format!("{}{path}", origin.base), body, Some("for its id"));
+        assert_eq!(made.status, 201, "{path}: {made:?}");
+        let id = made.json()["id"].as_str().unwrap().to_owned();
+        ids.extend(["/{id}", "/{id}/cancel"].map(|rest| (format!("{path}{rest}"), id.clone())));
+    }
+    let known = Known { ids, bodies };
 
     let listed = mainstay(&["routes", "--json", "--config", repository("config").to_str().unwrap()], &[]);
     let routes: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap();
