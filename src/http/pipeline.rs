@@ -294,8 +294,9 @@ impl Pipeline {
         if let Err(error) = self.catch_up(session).await {
             return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
         }
-        let patience = self.admission.patience(false);
-        let mut pass = match self.admission.direct.enter(Priority::Foreground, patience).await {
+        let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let gate = if only_reads { &self.admission.direct } else { &self.admission.writes };
+        let mut pass = match gate.enter(Priority::Foreground, self.admission.patience(false)).await {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
@@ -305,8 +306,7 @@ impl Pipeline {
             pass.measured(&at.route.path, &produced.answer);
             produced
         };
-        let produced =
-            if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
+        let produced = if only_reads { work.await } else { apart(work).await };
         let mut response = match &produced.answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;

@@ -26,7 +26,7 @@ const TABLES: [&str; 16] = [
 
 const FUNCTIONS: [&str; 14] = [
     "ramp.spend(uuid, text, bigint)",
-    "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
+    "ramp.send(uuid, uuid, uuid, text, bigint, bigint)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
     "ramp.keep_outcome(uuid, text, text, text, bytea)",
     "ramp.prune_idempotency_keys(interval)",
@@ -53,7 +53,6 @@ pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Optio
     }
     let mut wanted: Vec<String> =
         TABLES.iter().map(|table| format!("has_table_privilege(oid, to_regclass('{table}'), 'SELECT')")).collect();
-    wanted.push("has_table_privilege(oid, to_regclass('ramp.transfers'), 'INSERT')".to_owned());
     wanted.push("has_schema_privilege(oid, to_regnamespace('ramp')::oid, 'USAGE')".to_owned());
     wanted.extend(
         FUNCTIONS.iter().map(|name| format!("has_function_privilege(oid, to_regprocedure('{name}')::oid, 'EXECUTE')")),
@@ -66,7 +65,7 @@ pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Optio
     let lacking = sql_query(lacking).bind::<Text, _>(role).load::<Role>(conn)?;
     Ok(lacking.first().map(|Role { name }| {
         format!(
-            "GRANT USAGE ON SCHEMA ramp TO {name}; GRANT SELECT ON {} TO {name}; GRANT INSERT ON ramp.transfers TO {name}; \
+            "GRANT USAGE ON SCHEMA ramp TO {name}; GRANT SELECT ON {} TO {name}; \
              GRANT EXECUTE ON FUNCTION {} TO {name}",
             TABLES.join(", "),
             FUNCTIONS.join(", ")

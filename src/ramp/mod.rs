@@ -2,7 +2,7 @@
 //!
 //! What a query can say stands in the manifest (currencies, fee schedules, documents, a customer's balances). Here is what needs
 //! exact arithmetic: rates in any base, and quotes of fees, whose answers depend on the declared parameters and on the data
-//! alone, never on the clock; and what writes: money moves through [`ledger`], once for each [`idempotency`] key.
+//! alone, never on the clock; and what writes: money moves through functions of the database, once for each [`idempotency`] key.
 
 pub mod accounts;
 pub mod decimal;
