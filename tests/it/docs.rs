@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 25] = [
+const PAGES: [&str; 26] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -33,6 +33,7 @@ const PAGES: [&str; 25] = [
     "docs/replicas.md",
     "docs/sessions.md",
     "docs/upstream.md",
+    "docs/webhooks.md",
 ];
 
 fn root() -> PathBuf {
