@@ -63,7 +63,9 @@ fn things_to_try(world: &World, first: &Region, base: &str) {
         "  psql '{}' -c \"UPDATE exchange_rates SET rate = rate * 2 WHERE currency = 'USD' AND date = (SELECT max(date) FROM exchange_rates)\"",
         world.primary.url("postgres", DATABASE)
     );
-    println!("\nWhat the sandbox tells of an order that was paid (README.md makes one; a secret of your own goes in the place of this one):\n");
+    println!(
+        "\nWhat the sandbox tells of an order that was paid (README.md makes one; a secret of your own goes in the place of this one):\n"
+    );
     println!("  {}", told_by_the_sandbox(base));
     println!("\nA purge by hand, and what the server knows:\n");
     let admin = first.origin.admin_url();
@@ -74,7 +76,8 @@ fn things_to_try(world: &World, first: &Region, base: &str) {
 /// A line that signs an event as the sandbox provider does, and delivers it.
 fn told_by_the_sandbox(base: &str) -> String {
     let body = r#"{"id":"evt_'$T'","type":"payment.succeeded","data":{"order_id":"'$ORDER'"}}"#;
-    let mac = format!(r#"printf '%s.%s' $T "$BODY" | openssl dgst -sha256 -hmac '{SANDBOX_SECRET}' -r | cut -d' ' -f1"#);
+    let mac =
+        format!(r#"printf '%s.%s' $T "$BODY" | openssl dgst -sha256 -hmac '{SANDBOX_SECRET}' -r | cut -d' ' -f1"#);
     format!(
         r#"ORDER=its-id; T=$(date +%s); BODY='{body}'; curl -i '{base}/api/v1/webhooks/sandbox' -H "X-Signature: t=$T,v1=$({mac})" -d "$BODY""#
     )
