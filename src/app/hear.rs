@@ -17,6 +17,7 @@ use crate::cache::tag::Tag;
 use crate::config::settings::{PastHardPurgeSilence, Settings};
 use crate::database::changes::feed::{Batch, Cursor, Feed, FeedError, Reader};
 use crate::database::read::Database;
+use crate::edge::Outlet;
 use crate::http::pipeline::Pipeline;
 use crate::position::{Position, SystemId, Timeline};
 
@@ -42,6 +43,7 @@ pub struct Ear {
     pub(super) bus: Option<Bus>,
     pub(super) settings: Arc<Settings>,
     pub(super) snapshots: Option<Arc<Snapshots>>,
+    pub(super) outlet: Option<Outlet>,
     pub(super) instance: String,
     pub(super) is_leading: AtomicBool,
     /// Whether the stream has more than was read of it.
@@ -126,6 +128,7 @@ impl Ear {
         pipeline: Arc<Pipeline>,
         bus: Option<Bus>,
         snapshots: Option<Arc<Snapshots>>,
+        outlet: Option<Outlet>,
         instance: String,
     ) -> Self {
         let (database, settings) = (pipeline.database.clone(), Arc::clone(&pipeline.settings));
@@ -135,6 +138,7 @@ impl Ear {
             bus,
             settings,
             snapshots,
+            outlet,
             instance,
             is_leading: AtomicBool::new(false),
             is_behind: AtomicBool::new(true),
@@ -189,6 +193,7 @@ impl Ear {
         metrics.bus_messages.with_label_values(&[source, kind]).inc();
         if message.has_tags() {
             self.pipeline.refresh_hottest();
+            self.collect_for_edge(message);
         }
         if let Some(snapshots) = self.snapshots.as_ref().filter(|_| !message.hard.is_empty()) {
             snapshots.forget();
@@ -405,7 +410,7 @@ impl Ear {
     }
 
     /// Rests, unless the instance leaves meanwhile.
-    async fn pause(&self, time: Duration) {
+    pub(super) async fn pause(&self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.is_leaving() {
             sleep(HARD_LOOK_INTERVAL).await;

@@ -1,6 +1,7 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
 mod count;
+mod edge;
 mod expire;
 mod handover;
 mod hard;
@@ -14,6 +15,7 @@ mod purge;
 mod settle;
 mod shutdown;
 mod snapshots;
+mod statistics;
 mod stores;
 mod upkeep;
 
@@ -45,6 +47,7 @@ use crate::config::settings::{ServerSettings, Settings};
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::edge::Outlet;
 use crate::http::admission::Admission;
 use crate::http::alone::Alone;
 use crate::http::audit::Audit;
@@ -74,6 +77,7 @@ use outlook::Outlook;
 use peers::Peers;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
+use statistics::Statistics;
 use stores::StoreWatch;
 
 /// How long a task that panicked rests.
@@ -163,6 +167,7 @@ struct Core {
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
+    statistics: Statistics,
 }
 
 impl Server {
@@ -205,6 +210,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
+        let outlet = Outlet::new(&settings.edge)?.filter(|_| capabilities.tells);
         let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
@@ -227,7 +233,7 @@ impl Server {
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
-        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
+        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, instance));
         // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago. Who only
         // listens begins nowhere, and takes for current what the stream says is.
         if !capabilities.tells {
@@ -262,6 +268,7 @@ impl Server {
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
+            statistics: Statistics::default(),
             pipeline,
         });
         let front =
@@ -296,6 +303,7 @@ impl Server {
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
             keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
+            keep_running(&core, "the roll-up of statistics", Core::keep_statistics);
             keep_running(&core, "the sweep of events", Core::settle_events);
             keep_running(&core, "the expiry of orders", Core::expire_orders);
         }
@@ -384,6 +392,11 @@ impl Core {
         keep_running(ear, "the guard of watched tables", move |ear| {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
+        });
+        let surface = Arc::clone(&self.surface);
+        keep_running(ear, "the teller of the edge", move |ear| {
+            let surface = Arc::clone(&surface);
+            ear.tell_edge(move || surface.load().endpoints().map(|endpoint| Arc::clone(&endpoint.route)).collect())
         });
         keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
             auth.keep_uses().await;

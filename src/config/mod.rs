@@ -4,6 +4,7 @@
 //! program uses. A [`ConfigError`] names the key, and the command line turns it into exit code 64.
 
 pub mod auth;
+pub mod edge;
 pub mod failover;
 pub mod forward;
 pub mod idempotency;
@@ -12,6 +13,7 @@ pub mod orders;
 pub mod overload;
 pub mod param;
 pub mod settings;
+pub mod statistics;
 pub mod units;
 pub mod webhooks;
 

@@ -12,11 +12,13 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
+use super::edge::EdgeSettings;
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
 use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
+use super::statistics::StatisticsSettings;
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -27,7 +29,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 17] = [
+const NAMED: [(&str, &str); 22] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -44,6 +46,11 @@ const NAMED: [(&str, &str); 17] = [
     ("REDIS_URL", "redis.url"),
     ("CACHE_NAMESPACE", "cache.namespace"),
     ("LOG_FORMAT", "log.format"),
+    ("AWS_ACCESS_KEY_ID", "edge.access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "edge.secret_access_key"),
+    ("AWS_SESSION_TOKEN", "edge.session_token"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "edge.container_credentials_path"),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "edge.container_credentials_url"),
     ("SANDBOX_WEBHOOK_SECRET", "webhooks.sandbox_secret"),
 ];
 
@@ -85,6 +92,8 @@ pub struct Settings {
     pub changes: ChangeSettings,
     /// The response cache.
     pub cache: CacheSettings,
+    /// The CDN that is told of purges.
+    pub edge: EdgeSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
     /// What repeated requests are answered from.
@@ -93,6 +102,8 @@ pub struct Settings {
     pub orders: OrderSettings,
     /// What providers deliver.
     pub webhooks: WebhookSettings,
+    /// What is counted by day.
+    pub statistics: StatisticsSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -199,6 +210,7 @@ pub struct DatabaseSettings {
     pub connect_timeout: Span,
     pub wait_timeout: Span,
     pub statement_timeout: Span,
+    pub lock_timeout: Span,
     pub tls_ca_file: String,
     pub strong_concurrency_max: usize,
     pub primary_fallback_max: usize,
@@ -512,6 +524,7 @@ impl Settings {
             ("database.connect_timeout", self.database.connect_timeout),
             ("database.wait_timeout", self.database.wait_timeout),
             ("database.statement_timeout", self.database.statement_timeout),
+            ("database.lock_timeout", self.database.lock_timeout),
             ("redis.timeout", self.redis.timeout),
             ("redis.connect_timeout", self.redis.connect_timeout),
             ("redis.lease_timeout", self.redis.lease_timeout),
@@ -532,12 +545,14 @@ impl Settings {
         self.forward.check(&self.limits)?;
         self.rate_limit.check()?;
         self.auth.check_tokens()?;
+        self.edge.check()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
         self.idempotency.check()?;
         self.orders.check()?;
-        self.webhooks.check()
+        self.webhooks.check()?;
+        self.statistics.check()
     }
 
     /// Times that only mean something beside each other.

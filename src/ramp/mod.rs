@@ -2,7 +2,7 @@
 //!
 //! What a query can say stands in the manifest (currencies, fee schedules, documents, a customer's balances). Here is what needs
 //! exact arithmetic: rates in any base, and quotes of fees, whose answers depend on the declared parameters and on the data
-//! alone, never on the clock; and what writes: money moves through [`ledger`], once for each [`idempotency`] key.
+//! alone, never on the clock; and what writes: money moves through functions of the database, once for each [`idempotency`] key.
 
 pub mod accounts;
 pub mod decimal;
@@ -17,6 +17,7 @@ mod page;
 pub mod providers;
 pub mod rates;
 pub mod schema;
+pub mod statistics;
 pub mod tables;
 pub mod transactions;
 mod transfers;
@@ -75,6 +76,8 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transactions.list", transactions::describe_list());
     registry.add("ramp.transactions.get", transactions::get);
     registry.describe("ramp.transactions.get", transactions::describe_get());
+    registry.add("ramp.stats.daily", statistics::daily);
+    registry.describe("ramp.stats.daily", statistics::describe_daily());
     registry.add("ramp.webhooks.receive", webhooks::receive);
     registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
     orders::register(registry);

@@ -317,7 +317,7 @@ async fn rows(conn: &mut AsyncPgConnection, span: Span, only: Vec<&str>) -> Quer
 }
 
 /// An optional date of the call.
-fn date(call: &Call, name: &str) -> Result<Option<NaiveDate>, Error> {
+pub(super) fn date(call: &Call, name: &str) -> Result<Option<NaiveDate>, Error> {
     let parse = |text: &str| text.parse().map_err(|_| invalid(name, "must be a date like 2026-10-30"));
     call.params.text(name).map(parse).transpose()
 }

@@ -39,7 +39,7 @@ impl<'a> Site<'a> {
     }
 
     /// A command, as the owner of the tables.
-    fn run(&self, args: &[&str]) -> crate::support::Outcome {
+    pub fn run(&self, args: &[&str]) -> crate::support::Outcome {
         mainstay(args, &[("DATABASE_URL", &self.primary.url("postgres", &self.name))])
     }
 
@@ -55,7 +55,7 @@ impl<'a> Site<'a> {
         Customer { id: text("account_id"), bearer: format!("Bearer {}", text("api_key")) }
     }
 
-    fn fund(&self, customer: &Customer, currency: &str, amount: i64) {
+    pub fn fund(&self, customer: &Customer, currency: &str, amount: i64) {
         let post = format!(
             "SELECT ramp.post(gen_random_uuid(), 'test', false, ARRAY['clearing:sandbox', '{}'], ARRAY['{currency}', '{currency}'], \
              ARRAY[-{amount}, {amount}])",
@@ -64,7 +64,7 @@ impl<'a> Site<'a> {
         assert_eq!(self.sql(&post), "t");
     }
 
-    fn serve(&self) -> Origin {
+    pub fn serve(&self) -> Origin {
         let origin = Origin::start(&repository("config"), &[("DATABASE_URL", &self.serving)]);
         origin.get_until("/health/edge", |reply| reply.status == 200);
         origin
@@ -78,7 +78,7 @@ impl<'a> Site<'a> {
 }
 
 impl Customer {
-    fn get(&self, origin: &Origin, path: &str) -> Reply {
+    pub fn get(&self, origin: &Origin, path: &str) -> Reply {
         request("GET", &format!("{}{path}", origin.base), &[("Authorization", &self.bearer)], None)
     }
 
@@ -89,11 +89,15 @@ impl Customer {
         all.find(|one| one["currency"] == currency).map_or(0, |one| one["available"].as_i64().unwrap())
     }
 
-    fn send(&self, base: &str, to: &Self, amount: i64, currency: &str, key: Option<&str>) -> Reply {
+    pub fn send(&self, base: &str, to: &Self, amount: i64, currency: &str, key: Option<&str>) -> Reply {
         let body = json!({ "to_account_id": to.id, "amount": amount, "currency": currency }).to_string();
+        self.post(&format!("{base}/api/v1/transfers"), &body, key)
+    }
+
+    pub fn post(&self, url: &str, body: &str, key: Option<&str>) -> Reply {
         let mut headers = vec![("Authorization", self.bearer.as_str()), ("Content-Type", "application/json")];
         headers.extend(key.map(|key| ("Idempotency-Key", key)));
-        request_within(Duration::from_secs(10), "POST", &format!("{base}/api/v1/transfers"), &headers, Some(&body))
+        request_within(Duration::from_secs(10), "POST", url, &headers, Some(body))
     }
 }
 
@@ -265,7 +269,7 @@ fn whoever_is_killed_in_the_middle_each_key_has_one_effect() {
 }
 
 /// Tells the clients that it is over, also where something panics.
-struct Over<'a>(&'a AtomicBool);
+pub struct Over<'a>(pub &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

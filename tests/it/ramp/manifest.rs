@@ -29,6 +29,9 @@ fn orders() -> Vec<String> {
     lists.iter().flat_map(|list| ["", "/{id}", "/{id}/cancel"].map(|rest| format!("/api/v1/{list}{rest}"))).collect()
 }
 
+/// The route of statistics, whose answer is the same for all who may see it.
+const STATISTICS: &str = "/api/v1/stats/daily";
+
 /// The route of payment providers, who prove what they tell by their signature.
 const WEBHOOK: &str = "/api/v1/webhooks/{provider}";
 
@@ -49,7 +52,7 @@ fn the_manifest_names_all_routes_and_keeps_their_answers() {
     let manifest = manifest();
     let paths: BTreeSet<&str> = manifest.routes.iter().map(|route| route.path.as_str()).collect();
     let twice = ["rates", "rates/history", "currencies", "fees", "fees/quote"];
-    let once = ["/public/docs", "/public/docs/{slug}", WEBHOOK].into_iter().chain(OWN);
+    let once = ["/public/docs", "/public/docs/{slug}", WEBHOOK, STATISTICS].into_iter().chain(OWN);
     let mut expected: BTreeSet<String> = once
         .map(str::to_owned)
         .chain(twice.iter().flat_map(|path| [format!("/public/{path}"), format!("/api/v1/{path}")]))
