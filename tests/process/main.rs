@@ -32,5 +32,6 @@ mod readme;
 mod serve;
 mod shadow;
 mod snapshot;
+mod statistics;
 mod support;
 mod tokens;
