@@ -39,7 +39,7 @@ const RECIPIENTS: usize = 1000;
 const AMOUNT: i64 = 100_000;
 const FUNDS: i64 = 900_000_000_000_000;
 /// How long a client rests that was refused.
-const REST: Duration = Duration::from_millis(10);
+const REST: Duration = Duration::from_millis(50);
 
 /// What one kind of transaction came to from so many clients.
 #[derive(Serialize)]
