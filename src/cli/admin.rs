@@ -41,15 +41,7 @@ impl AdminArgs {
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let settings = self.folder.settings(Vec::new())?;
         let token = settings.server.admin_token.list().into_iter().next();
-        let mut address = settings.server.admin_addr;
-        if address.ip().is_unspecified() {
-            // Where it listens on all addresses, this machine's own will do.
-            address.set_ip(if address.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                std::net::Ipv6Addr::LOCALHOST.into()
-            });
-        }
+        let address = super::reached_at(settings.server.admin_addr);
         Client::new(self.url.as_deref().unwrap_or(&address.to_string()), token)
     }
 }

@@ -8,10 +8,12 @@ mod accounts;
 mod admin;
 mod check;
 mod dev;
+mod health;
 mod import;
 mod init;
 mod keys;
 mod migrate;
+mod probe;
 mod purge;
 mod routes;
 mod serve;
@@ -21,6 +23,7 @@ mod upstreams;
 mod warm;
 mod watches;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -79,9 +82,15 @@ enum Command {
     /// Print how a running instance is.
     #[command(after_help = status::HELP)]
     Status(status::StatusArgs),
+    /// Ask this machine's own instance for its health, as the health check of a container.
+    #[command(after_help = health::HELP)]
+    Health(health::HealthArgs),
     /// Fill a running instance's cache before clients ask.
     #[command(after_help = warm::HELP)]
     Warm(warm::WarmArgs),
+    /// Measure how long an edge and its regions take to answer, and who answers.
+    #[command(after_help = probe::HELP)]
+    Probe(probe::ProbeArgs),
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
@@ -141,7 +150,9 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Init(args) => init::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Warm(args) => warm::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Shadow(args) => shadow::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Accounts(command) => accounts::run(&command),
@@ -158,6 +169,12 @@ pub fn main(parts: Parts) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where this machine reaches a listener of its own: one that listens on all addresses, on loopback.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let loopback: IpAddr = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    if address.ip().is_unspecified() { SocketAddr::new(loopback, address.port()) } else { address }
 }
 
 /// Prints a line, and does not mind that whoever read it has gone (`| head`), where `println!` panics.
