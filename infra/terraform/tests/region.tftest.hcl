@@ -35,6 +35,7 @@ variables {
     stop_timeout_seconds     = 35
   }
   service      = { cpu = 1024, memory_mib = 2048, tasks_min = 2, tasks_max = 8, cpu_percent = 50, requests_per_minute = 120000 }
+  distribution = { id = "EMOCK", arn = "arn:aws:cloudfront::123456789012:distribution/EMOCK" }
   log_days     = 30
   alarm_emails = []
 }
