@@ -13,7 +13,7 @@ VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5
 INFRA_TOOLS := $(abspath $(TARGET_DIR))/tools/infra-files
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test soak chaos bench lint fmt verify infra-files infra-tools image image-test
+.PHONY: help dev test soak chaos bench lint fmt verify infra-files infra-tools image image-test push deploy
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
@@ -65,11 +65,20 @@ infra-files: infra-tools ## check the files of infra/: Dockerfiles, compose, Kub
 	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/check-files
 
 image: ## build the container image; ARGS=--offline needs no registry of crates, ENVIRONMENT=… is a label and a tag
+	@scripts/install-deps containers
 	@infra/scripts/image $(ARGS)
 
-image-test: infra-tools ## start the set of infra/compose.yaml with the image, hold it to the README, and run the process tests with its binary
+image-test: infra-tools ## start the set of infra/compose.yaml, hold it to the README; ARGS="name" picks process tests to run with the image's binary
 	@scripts/install-deps containers
+	@infra/scripts/stand-ins
 	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/compose-test
+	infra/scripts/process-test $(ARGS)
+
+push: ## push the image IMAGE=… to its registry
+	@infra/scripts/push $(IMAGE)
+
+deploy: ## bring IMAGE=… into service, migrations first; OUTPUTS=… is the file of `terraform output -json`
+	@infra/scripts/deploy $(IMAGE) $(OUTPUTS)
 
 infra-tools: $(INFRA_TOOLS)/done
 
