@@ -6,17 +6,19 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # The user's own cargo-deny, else one below the target directory. A debug build of it takes two minutes, once.
 CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-deny)
 
-# What makes requests out of the document of the API, from PyPI, below the target directory.
-VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5
+# What makes requests out of the document of the API, and what stands in for CloudFront, from PyPI, below the target directory.
+VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5-5.2.5
 
 # What checks and starts the files of infra/, from PyPI, below the target directory.
 INFRA_TOOLS := $(abspath $(TARGET_DIR))/tools/infra-files
+# What looks for known mistakes in infra/terraform, from PyPI, below the target directory.
+CHECKOV_TOOLS := $(abspath $(TARGET_DIR))/tools/checkov-3.3.30
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test soak chaos bench lint fmt verify infra-files infra-tools image image-test push deploy
+.PHONY: help dev test soak chaos bench lint fmt verify infra infra-terraform infra-files infra-tools image image-test push deploy
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 17
 
 dev: ## run everything on this machine with real data; ARGS="--fresh" starts over, ARGS="--help" tells more
 	@scripts/install-deps $(if $(findstring --edge,$(ARGS)),edge,base)
@@ -55,11 +57,16 @@ verify: lint test $(VERIFY_TOOLS)/done ## lint, test, and the long checks: answe
 $(VERIFY_TOOLS)/done:
 	@scripts/install-deps verify
 	python3 -m venv $(VERIFY_TOOLS)
-	$(VERIFY_TOOLS)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5 openapi-spec-validator==0.9.0
+	$(VERIFY_TOOLS)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5 openapi-spec-validator==0.9.0 'moto[server]==5.2.5'
 	touch $@
 
 $(TARGET_DIR)/tools/bin/cargo-deny:
 	cargo install --locked --debug --quiet --root $(TARGET_DIR)/tools cargo-deny@0.20.2
+
+infra: infra-terraform infra-files ## check all of infra/
+
+infra-terraform: $(CHECKOV_TOOLS)/done ## check infra/terraform: format, validity, tests against a mocked provider, checkov
+	CHECKOV=$(CHECKOV_TOOLS)/bin/checkov infra/scripts/check-terraform
 
 infra-files: infra-tools ## check the files of infra/: Dockerfiles, compose, Kubernetes, pipelines, scripts
 	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/check-files
@@ -86,4 +93,10 @@ $(INFRA_TOOLS)/done: infra/requirements.txt
 	@scripts/install-deps infra
 	python3 -m venv $(INFRA_TOOLS)
 	$(INFRA_TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement infra/requirements.txt
+	touch $@
+
+$(CHECKOV_TOOLS)/done:
+	@scripts/install-deps verify
+	python3 -m venv $(CHECKOV_TOOLS)
+	$(CHECKOV_TOOLS)/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
 	touch $@

@@ -43,6 +43,8 @@ pub enum Code {
     CredentialsInvalid,
     /// An API key or a token was right until it expired.
     CredentialsExpired,
+    /// A delivery to a webhook is not signed as its provider signs, or too long ago.
+    SignatureInvalid,
     /// The caller is known and lacks a scope.
     ScopeMissing,
     /// The caller is known, but not by what the route asks for.
@@ -57,6 +59,10 @@ pub enum Code {
     InsufficientFunds,
     /// More money than the account may move.
     LimitExceeded,
+    /// The latest fixing does not quote what is to be exchanged.
+    RateUnavailable,
+    /// What is asked for was possible before, and is no longer.
+    StateConflict,
     /// A request that moves money has no key, or a malformed one.
     IdempotencyKeyMissing,
     /// The key was used for another request.
@@ -135,6 +141,7 @@ impl Code {
             Self::Unauthorized => info("unauthorized", 401, "Token required", false),
             Self::CredentialsInvalid => info("credentials_invalid", 401, "Invalid credentials", false),
             Self::CredentialsExpired => info("credentials_expired", 401, "Expired credentials", false),
+            Self::SignatureInvalid => info("signature_invalid", 401, "Invalid signature", false),
             Self::ScopeMissing => info("scope_missing", 403, "Scope missing", false),
             Self::ClaimInvalid => info("claim_invalid", 403, "Claim missing or invalid", false),
             Self::AuthUnavailable => info("auth_unavailable", 503, "Credentials cannot be checked", true),
@@ -142,6 +149,8 @@ impl Code {
             Self::BodyInvalid => info("body_invalid", 400, "Invalid body", false),
             Self::InsufficientFunds => info("insufficient_funds", 422, "Insufficient funds", false),
             Self::LimitExceeded => info("limit_exceeded", 422, "Limit exceeded", false),
+            Self::RateUnavailable => info("rate_unavailable", 422, "No exchange rate", false),
+            Self::StateConflict => info("state_conflict", 409, "No longer possible", false),
             Self::IdempotencyKeyMissing => info("idempotency_key_missing", 400, "Idempotency key required", false),
             Self::IdempotencyMismatch => info("idempotency_mismatch", 422, "Idempotency key of another request", false),
             Self::IdempotencyInFlight => info("idempotency_in_flight", 409, "Request in flight", false),

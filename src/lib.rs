@@ -7,7 +7,7 @@
 //! [`database::read`] on a node that [`nodes`] has picked. What a handler writes goes to the primary by [`database::write`], and
 //! its session gets a token for it from [`http::session`]. What changes comes the other way: [`database::changes`] reads it
 //! from the change feed, [`cache::bus`] carries it through the fleet, and [`cache::fence`] judges by it what is kept in
-//! [`cache::memory`] and [`cache::shared`]. Routes come from [`config::manifest`], everything else that can
+//! [`cache::memory`] and [`cache::shared`]. [`edge`] tells a CDN what has fallen. Routes come from [`config::manifest`], everything else that can
 //! be set from [`config::settings`]. [`app`] wires it up, [`cli`] starts it.
 //!
 //! # Who may import whom
@@ -25,8 +25,9 @@
 //! | `cache` | `config`, `error`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `database` | `config`, `error`, `nodes`, `position`, `telemetry` |
 //! | `auth` | `cache`, `config`, `database`, `error`, `identity`, `position`, `telemetry` |
+//! | `edge` | `cache`, `config`, `database` |
 //! | `source` | `config`, `database`, `error`, `identity`, `nodes`, `position`, `telemetry` |
-//! | `ramp` | `config`, `database`, `error`, `identity`, `source` |
+//! | `ramp` | `config`, `database`, `error`, `identity`, `source`, `telemetry` |
 //! | `http` | `auth`, `cache`, `config`, `database`, `error`, `identity`, `mode`, `nodes`, `position`, `source`, `telemetry` |
 //! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `app` | everything but `cli` and `local` |
@@ -46,6 +47,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod database;
+pub mod edge;
 pub mod error;
 pub mod http;
 pub mod identity;
@@ -119,6 +121,13 @@ impl Builder {
         F: for<'a> Fn(&'a HttpRequest, Next<'a>) -> LocalBoxFuture<'a, HttpResponse> + Send + Sync + 'static,
     {
         self.0.middlewares.add(name, middleware);
+        self
+    }
+
+    /// Adds a payment provider, which then has a webhook and takes orders of the reference application.
+    #[must_use]
+    pub fn provider(mut self, provider: impl ramp::providers::Provider + 'static) -> Self {
+        self.0.providers.add(std::sync::Arc::new(provider));
         self
     }
 

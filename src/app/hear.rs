@@ -17,6 +17,7 @@ use crate::cache::tag::Tag;
 use crate::config::settings::{PastHardPurgeSilence, Settings};
 use crate::database::changes::feed::{Batch, Cursor, Feed, FeedError, Reader};
 use crate::database::read::Database;
+use crate::edge::Outlet;
 use crate::http::pipeline::Pipeline;
 use crate::position::{Position, SystemId, Timeline};
 
@@ -42,6 +43,7 @@ pub struct Ear {
     pub(super) bus: Option<Bus>,
     pub(super) settings: Arc<Settings>,
     pub(super) snapshots: Option<Arc<Snapshots>>,
+    pub(super) outlet: Option<Outlet>,
     pub(super) instance: String,
     pub(super) is_leading: AtomicBool,
     /// Whether the stream has more than was read of it.
@@ -63,7 +65,32 @@ struct Heard {
     cursor: Option<(Position, Cursor)>,
     /// The last message of the stream that had tags.
     tagged: Option<Position>,
+    /// From where whoever leads next can go on.
+    end: Option<StreamEnd>,
     purges: VecDeque<i64>,
+}
+
+/// What the stream has told so far, by its last message: all that the cursor shows was told by `prev` and those before it. What
+/// an instance has told itself is not in it, since nobody else was told of that.
+#[derive(Clone, Debug)]
+pub(super) struct StreamEnd {
+    /// The message that carried the cursor.
+    pub(super) at: Position,
+    /// What a message with the rows that the cursor does not show follows on.
+    pub(super) prev: Position,
+    pub(super) cursor: Cursor,
+}
+
+impl StreamEnd {
+    /// The end after one more message.
+    fn after(end: Option<Self>, message: &Message) -> Option<Self> {
+        let prev = if message.has_tags() { message.at } else { message.prev? };
+        if message.cursor.is_empty() {
+            // A purge that is in no feed: the rows are where they were, if it knew of all that was told of them.
+            return end.filter(|end| message.prev == Some(end.prev)).map(|end| Self { prev, ..end });
+        }
+        Some(Self { at: message.at, prev, cursor: Cursor::new(message.cursor.clone()) })
+    }
 }
 
 /// A source of messages that does not answer, said once until it does.
@@ -101,6 +128,7 @@ impl Ear {
         pipeline: Arc<Pipeline>,
         bus: Option<Bus>,
         snapshots: Option<Arc<Snapshots>>,
+        outlet: Option<Outlet>,
         instance: String,
     ) -> Self {
         let (database, settings) = (pipeline.database.clone(), Arc::clone(&pipeline.settings));
@@ -110,6 +138,7 @@ impl Ear {
             bus,
             settings,
             snapshots,
+            outlet,
             instance,
             is_leading: AtomicBool::new(false),
             is_behind: AtomicBool::new(true),
@@ -140,6 +169,7 @@ impl Ear {
             // follows the feed himself, in place of falling silent for as long as that one has the lease.
             if !applied.foreign {
                 heard.stream_at = Some(now);
+                heard.end = StreamEnd::after(heard.end.take(), message);
             }
         }
         self.note(message, applied, "stream");
@@ -163,6 +193,7 @@ impl Ear {
         metrics.bus_messages.with_label_values(&[source, kind]).inc();
         if message.has_tags() {
             self.pipeline.refresh_hottest();
+            self.collect_for_edge(message);
         }
         if let Some(snapshots) = self.snapshots.as_ref().filter(|_| !message.hard.is_empty()) {
             snapshots.forget();
@@ -193,6 +224,11 @@ impl Ear {
     /// The last message of the stream that had tags.
     pub(super) fn tagged(&self) -> Option<Position> {
         self.heard.lock().tagged
+    }
+
+    /// From where whoever leads next can go on.
+    pub(super) fn end_of_stream(&self) -> Option<StreamEnd> {
+        self.heard.lock().end.clone()
     }
 
     /// The last message of the stream.
@@ -374,7 +410,7 @@ impl Ear {
     }
 
     /// Rests, unless the instance leaves meanwhile.
-    async fn pause(&self, time: Duration) {
+    pub(super) async fn pause(&self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until && !self.is_leaving() {
             sleep(HARD_LOOK_INTERVAL).await;

@@ -14,8 +14,7 @@ use crate::cache::bus::{Bus, Published};
 use crate::cache::fence::Message;
 use crate::cache::shared::commands::Unavailable;
 use crate::config::manifest::Watch;
-use crate::database::changes::feed::{Feed, FeedError, Reader};
-
+use crate::database::changes::feed::{Cursor, Feed, FeedError, Reader, Started};
 use crate::position::Position;
 
 /// How long a leader may be silent until another one takes over, at least.
@@ -79,20 +78,7 @@ impl Ear {
             return Err(FeedError::Denied.into());
         }
         bus.announce(started.position.system).await?;
-        let mut cursor = started.cursor;
-        // The chain goes on from the last message with tags. Where the database remembers none, its cursor is new, and what
-        // was committed before that was told to nobody: then all that was filled before counts as purged, whatever was heard.
-        let own_branch =
-            |at: &Position| at.system == started.position.system && at.timeline == started.position.timeline;
-        let heard = self.tagged().filter(own_branch);
-        let known = match started.last {
-            Some(stored) => Some(heard.map_or(stored, |heard| stored.later(heard))),
-            None => heard.filter(|_| !started.migrated),
-        };
-        let mut prev = known.unwrap_or(started.position);
-        if known.is_none() && started.migrated {
-            feed.advance(&cursor, prev).await?;
-        }
+        let (mut cursor, mut prev) = self.go_on(feed, &started).await?;
         let (mut beat_at, mut led_until, mut through) = (None::<Instant>, Instant::now(), None);
         while !self.is_leaving() {
             let is_due = beat_at.is_none_or(|at| at.elapsed() >= beat);
@@ -110,7 +96,7 @@ impl Ear {
                 let is_lost = batch.lost;
                 batch.fence.map(|fence| message(batch, fence, Some(if is_lost { fence } else { prev }), through))
             } else if is_due {
-                let prev = self.tagged().filter(own_branch).unwrap_or(prev);
+                let prev = self.tagged().filter(|at| is_same_branch(*at, started.position)).unwrap_or(prev);
                 Some(heartbeat(feed.fence().await?, prev))
             } else {
                 None
@@ -138,6 +124,25 @@ impl Ear {
             sleep(poll).await;
         }
         Ok(())
+    }
+
+    /// From where a leader goes on, and what its first message follows on: what the database remembers of it, or the end of the
+    /// stream as it was heard here, if that is later. It is where leaders of other regions have led, since each region has a
+    /// cursor of its own, and where the cursor has expired. Whoever has neither does not know what was told, and begins
+    /// anew: then all that was filled before counts as purged.
+    async fn go_on(&self, feed: &mut Feed, started: &Started) -> Result<(Cursor, Position), Failed> {
+        let is_here = |at: Position| is_same_branch(at, started.position);
+        let heard = self.end_of_stream().filter(|end| is_here(end.at));
+        let tagged = self.tagged().filter(|at| is_here(*at));
+        Ok(match (started.last, heard) {
+            (stored, Some(end)) if stored.is_none_or(|stored| end.prev > stored) => (end.cursor, end.prev),
+            (Some(stored), _) => (started.cursor.clone(), tagged.map_or(stored, |tagged| stored.later(tagged))),
+            (None, _) if started.migrated => {
+                feed.advance(&started.cursor, started.position).await?;
+                (started.cursor.clone(), started.position)
+            }
+            (None, _) => (started.cursor.clone(), tagged.unwrap_or(started.position)),
+        })
     }
 
     /// Looks after the triggers of watched tables, where this instance is the one to do so.
@@ -177,6 +182,10 @@ impl Ear {
             }
         }
     }
+}
+
+fn is_same_branch(one: Position, other: Position) -> bool {
+    one.system == other.system && one.timeline == other.timeline
 }
 
 /// Tells that nothing was to be told, where no feed says more than that.

@@ -1,6 +1,8 @@
 //! The only wiring: builds everything out of settings and manifest, runs the servers, reloads, drains.
 
 mod count;
+mod edge;
+mod expire;
 mod handover;
 mod hard;
 mod hear;
@@ -10,9 +12,12 @@ mod outlook;
 mod peers;
 mod prune;
 mod purge;
+mod settle;
 mod shutdown;
 mod snapshots;
+mod statistics;
 mod stores;
+mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -42,6 +47,7 @@ use crate::config::settings::{ServerSettings, Settings};
 use crate::database::health::{Health, Status, Verdict};
 use crate::database::read::Database;
 use crate::database::status::NodeStatus;
+use crate::edge::Outlet;
 use crate::http::admission::Admission;
 use crate::http::alone::Alone;
 use crate::http::audit::Audit;
@@ -59,6 +65,7 @@ use crate::http::session::Sessions;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
 use crate::nodes::node::{Node, Totals};
+use crate::ramp::providers::Providers;
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -70,6 +77,7 @@ use outlook::Outlook;
 use peers::Peers;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
+use statistics::Statistics;
 use stores::StoreWatch;
 
 /// How long a task that panicked rests.
@@ -86,6 +94,8 @@ pub struct Parts {
     pub registry: Registry,
     /// Middlewares by name.
     pub middlewares: Middlewares,
+    /// Payment providers beside the sandbox.
+    pub providers: Providers,
     /// The version of the program; none: Mainstay's own.
     pub version: Option<String>,
 }
@@ -99,6 +109,15 @@ impl Parts {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
         let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
+    }
+
+    /// Gives the handlers what is known only now that the server starts.
+    fn equip(&mut self, settings: &Settings, metrics: &Arc<Metrics>) -> Result<(), ConfigError> {
+        let providers = self.providers.clone().with_sandbox(&settings.webhooks)?;
+        self.registry.add_data(Arc::new(providers));
+        self.registry.add_data(Arc::new(settings.orders.clone()));
+        self.registry.add_data(Arc::clone(metrics));
+        Ok(())
     }
 
     fn surface(&self, manifest: &Manifest, pipeline: &Pipeline) -> Surface {
@@ -148,6 +167,7 @@ struct Core {
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
+    statistics: Statistics,
 }
 
 impl Server {
@@ -168,7 +188,7 @@ impl Server {
         listen: impl FnOnce(&ServerSettings) -> Result<Listeners, ConfigError>,
         settings: Settings,
         dir: PathBuf,
-        parts: Parts,
+        mut parts: Parts,
     ) -> Result<Self, ConfigError> {
         let manifest = parts.manifest(&dir, settings.consistency.account_reads).map_err(problems)?;
         manifest.check_auth(&settings, &dir).map_err(problems)?;
@@ -178,6 +198,7 @@ impl Server {
         let has_database = capabilities.fills && settings.database.is_set();
         let database = if has_database { Some(Database::start(&settings)?) } else { None };
         let metrics = Arc::new(metrics);
+        parts.equip(&settings, &metrics)?;
         let shared = if settings.redis.url.is_empty() {
             None
         } else {
@@ -189,6 +210,7 @@ impl Server {
         let bus = shared
             .clone()
             .map(|shared| Bus::new(shared, &settings.cache.namespace, &instance, settings.redis.stream_entries_max));
+        let outlet = Outlet::new(&settings.edge)?.filter(|_| capabilities.tells);
         let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
         let pipeline = Arc::new(Pipeline {
@@ -211,7 +233,7 @@ impl Server {
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
-        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), instance));
+        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, instance));
         // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago. Who only
         // listens begins nowhere, and takes for current what the stream says is.
         if !capabilities.tells {
@@ -246,6 +268,7 @@ impl Server {
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
+            statistics: Statistics::default(),
             pipeline,
         });
         let front =
@@ -279,7 +302,10 @@ impl Server {
         }
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
-            keep_running(&core, "the pruning of idempotency keys", Core::prune);
+            keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
+            keep_running(&core, "the roll-up of statistics", Core::keep_statistics);
+            keep_running(&core, "the sweep of events", Core::settle_events);
+            keep_running(&core, "the expiry of orders", Core::expire_orders);
         }
         Ok(Self {
             public_addr,
@@ -366,6 +392,11 @@ impl Core {
         keep_running(ear, "the guard of watched tables", move |ear| {
             let surface = Arc::clone(&surface);
             ear.guard(move || surface.load().watches())
+        });
+        let surface = Arc::clone(&self.surface);
+        keep_running(ear, "the teller of the edge", move |ear| {
+            let surface = Arc::clone(&surface);
+            ear.tell_edge(move || surface.load().endpoints().map(|endpoint| Arc::clone(&endpoint.route)).collect())
         });
         keep_running(&self.pipeline.auth, "the writer of API keys' last uses", |auth| async move {
             auth.keep_uses().await;

@@ -124,6 +124,7 @@ impl Ear {
             snapshots.forget();
         }
         self.pipeline.refresh_hottest();
+        self.collect(order.tags.iter().map(String::as_str));
         let reached = vec![self.settings.region.clone()];
         Report { id: id.to_string(), fence: fence.or(told), known: 1, confirmed: 1, reached, unreached: unheard }
     }

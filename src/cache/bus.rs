@@ -23,6 +23,8 @@ use crate::position::{Lsn, Position, SystemId, Timeline};
 const PRESENCE_TIME: Duration = Duration::from_secs(5);
 /// How long confirmations of a purge are kept for whoever asked for it.
 const CONFIRMATION_TIME: Duration = Duration::from_secs(60);
+/// How long what was spent in a month is remembered: until nobody's clock is in that month.
+const SPENT_TIME: Duration = Duration::from_secs(40 * 24 * 60 * 60);
 /// Messages taken from the stream at once.
 pub const READ_MAX: usize = 1000;
 /// How much longer than it was to wait a read may take.
@@ -47,6 +49,11 @@ const SERVER: &str = "return redis.call('INFO', 'server')";
 const PRESENT: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) \
     redis.call('ZADD', KEYS[1], now, ARGV[1]) redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2]) \
     redis.call('PEXPIRE', KEYS[1], ARGV[2]) return redis.call('ZCARD', KEYS[1])";
+
+/// Adds to a count, unless it would be more than it may. It is forgotten a while after it was begun.
+const SPEND: &str = "local n = tonumber(redis.call('GET', KEYS[1]) or '0') + tonumber(ARGV[1]) \
+    if n > tonumber(ARGV[2]) then return 0 end redis.call('INCRBY', KEYS[1], ARGV[1]) \
+    redis.call('PEXPIRE', KEYS[1], ARGV[3], 'NX') return 1";
 
 /// The stream of one fleet.
 pub struct Bus {
@@ -390,6 +397,17 @@ impl Bus {
     /// Where Redis cannot be reached.
     pub async fn confirmed(&self, purge: i64) -> Result<usize, Unavailable> {
         self.ask(cmd("SCARD").arg(self.key(&format!("confirmed:{purge}")))).await
+    }
+
+    /// Counts what the fleet spends in a month, and says whether that was within the bound; what was not is not counted. The count is
+    /// as good as Redis' memory.
+    ///
+    /// # Errors
+    /// Where Redis cannot be reached.
+    pub async fn spend(&self, month: &str, count: u64, count_max: u64) -> Result<bool, Unavailable> {
+        let mut spend = script(SPEND, &self.key(month));
+        let taken: i64 = self.ask(spend.arg(count).arg(count_max).arg(millis(SPENT_TIME))).await?;
+        Ok(taken == 1)
     }
 
     /// A connection for [`Bus::read`].

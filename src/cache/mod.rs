@@ -7,6 +7,7 @@ pub mod bus;
 pub mod entry;
 pub mod fence;
 pub mod fill;
+pub mod flight;
 pub mod key;
 pub mod memory;
 pub mod page;

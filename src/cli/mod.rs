@@ -13,6 +13,7 @@ mod import;
 mod init;
 mod keys;
 mod migrate;
+mod probe;
 mod purge;
 mod routes;
 mod serve;
@@ -87,6 +88,9 @@ enum Command {
     /// Fill a running instance's cache before clients ask.
     #[command(after_help = warm::HELP)]
     Warm(warm::WarmArgs),
+    /// Measure how long an edge and its regions take to answer, and who answers.
+    #[command(after_help = probe::HELP)]
+    Probe(probe::ProbeArgs),
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
@@ -148,6 +152,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Warm(args) => warm::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Shadow(args) => shadow::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Accounts(command) => accounts::run(&command),

@@ -23,7 +23,7 @@ Environment (each also as NAME_FILE, a path to a file that holds the value):
   DATABASE_DIRECT_URL          the primary past a pooler, for the change feed
   REDIS_URL                    the shared cache and the bus of a fleet: redis://, rediss://, redis-cluster://
   REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE, FAILOVER_SOURCE,
-  FAILOVER_PEER_TOKEN
+  FAILOVER_PEER_TOKEN, SANDBOX_WEBHOOK_SECRET
   MAINSTAY__SECTION__KEY       any key of config/default.toml
 
 Signals: SIGTERM drains and exits, SIGINT does so without waiting for balancers to notice, a second one exits at once, SIGHUP
@@ -87,12 +87,14 @@ fn raise_open_files() {
 }
 
 fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Server, Option<Handover>), ConfigError> {
-    for name in &settings.reserved_names_set {
-        log::warn!("{name} is set, but its part is not in this version; it has no effect");
-    }
     if settings.consistency.has_weak_secret() {
         log::warn!(
             "TOKEN_SECRET: a secret of fewer than 16 characters can be guessed by whoever has one token; `openssl rand -hex 32` makes a good one"
+        );
+    }
+    if settings.webhooks.has_weak_secret() {
+        log::warn!(
+            "SANDBOX_WEBHOOK_SECRET: a secret of fewer than 16 characters can be guessed by whoever has seen one delivery; `openssl rand -hex 32` makes a good one"
         );
     }
     let (who, lack) = introduction(&settings);

@@ -4,14 +4,18 @@
 //! program uses. A [`ConfigError`] names the key, and the command line turns it into exit code 64.
 
 pub mod auth;
+pub mod edge;
 pub mod failover;
 pub mod forward;
 pub mod idempotency;
 pub mod manifest;
+pub mod orders;
 pub mod overload;
 pub mod param;
 pub mod settings;
+pub mod statistics;
 pub mod units;
+pub mod webhooks;
 
 /// A configuration that cannot be run with: one sentence that names the file or key, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -12,11 +12,15 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
+use super::edge::EdgeSettings;
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
+use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
+use super::statistics::StatisticsSettings;
 use super::units::{Secret, Span, list};
+use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
 
 /// The greatest `cache.early_refresh_beta`.
@@ -25,7 +29,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 16] = [
+const NAMED: [(&str, &str); 22] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -42,11 +46,13 @@ const NAMED: [(&str, &str); 16] = [
     ("REDIS_URL", "redis.url"),
     ("CACHE_NAMESPACE", "cache.namespace"),
     ("LOG_FORMAT", "log.format"),
+    ("AWS_ACCESS_KEY_ID", "edge.access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "edge.secret_access_key"),
+    ("AWS_SESSION_TOKEN", "edge.session_token"),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "edge.container_credentials_path"),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "edge.container_credentials_url"),
+    ("SANDBOX_WEBHOOK_SECRET", "webhooks.sandbox_secret"),
 ];
-
-/// Names of the design whose parts this version does not have yet. Setting one is not an error, since deployments share
-/// their environment between versions, but it is said at the start.
-const RESERVED: [&str; 1] = ["SANDBOX_WEBHOOK_SECRET"];
 
 /// All settings, validated.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,17 +92,22 @@ pub struct Settings {
     pub changes: ChangeSettings,
     /// The response cache.
     pub cache: CacheSettings,
+    /// The CDN that is told of purges.
+    pub edge: EdgeSettings,
     /// The secondary origin.
     pub failover: FailoverSettings,
     /// What repeated requests are answered from.
     pub idempotency: IdempotencySettings,
+    /// What customers order.
+    pub orders: OrderSettings,
+    /// What providers deliver.
+    pub webhooks: WebhookSettings,
+    /// What is counted by day.
+    pub statistics: StatisticsSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
     pub log: LogSettings,
-    /// Names that are set for parts this version does not have.
-    #[serde(skip)]
-    pub reserved_names_set: Vec<&'static str>,
 }
 
 /// `[server]`
@@ -199,6 +210,7 @@ pub struct DatabaseSettings {
     pub connect_timeout: Span,
     pub wait_timeout: Span,
     pub statement_timeout: Span,
+    pub lock_timeout: Span,
     pub tls_ca_file: String,
     pub strong_concurrency_max: usize,
     pub primary_fallback_max: usize,
@@ -453,7 +465,6 @@ impl Settings {
         settings.database.url.file = files.remove("database.url");
         settings.database.read_replica_urls.file = files.remove("database.read_replica_urls");
         settings.database.direct_url.file = files.remove("database.direct_url");
-        settings.reserved_names_set = RESERVED.into_iter().filter(|name| layers.env.contains_key(*name)).collect();
         settings.check()?;
         Ok(settings)
     }
@@ -513,6 +524,7 @@ impl Settings {
             ("database.connect_timeout", self.database.connect_timeout),
             ("database.wait_timeout", self.database.wait_timeout),
             ("database.statement_timeout", self.database.statement_timeout),
+            ("database.lock_timeout", self.database.lock_timeout),
             ("redis.timeout", self.redis.timeout),
             ("redis.connect_timeout", self.redis.connect_timeout),
             ("redis.lease_timeout", self.redis.lease_timeout),
@@ -533,10 +545,14 @@ impl Settings {
         self.forward.check(&self.limits)?;
         self.rate_limit.check()?;
         self.auth.check_tokens()?;
+        self.edge.check()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
-        self.idempotency.check()
+        self.idempotency.check()?;
+        self.orders.check()?;
+        self.webhooks.check()?;
+        self.statistics.check()
     }
 
     /// Times that only mean something beside each other.

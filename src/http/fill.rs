@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use super::admission::{Pass, Share};
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
+use crate::cache::Cache;
 use crate::cache::entry::{Entry, Origin, Parts};
 use crate::cache::fence::{Ledger, Standing};
 use crate::cache::fill::{Filled, Join, Layer, Lead, Outcome, Wait, Wanted};
@@ -46,7 +47,7 @@ pub(super) struct Fill {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) params: Params,
     pub(super) key: Key,
-    pub(super) canonical: Box<[u8]>,
+    pub(super) canonical: Arc<[u8]>,
     pub(super) tags: Arc<[Tag]>,
     /// Whether what is there is still fresh, and to be renewed before it expires.
     renews: bool,
@@ -119,9 +120,9 @@ impl Fill {
         }
     }
 
-    fn wanted(&self) -> Wanted<'_> {
-        let fingerprint = &self.endpoint.route.fingerprint;
-        Wanted { key: self.key, canonical: &self.canonical, fingerprint, tags: &self.tags }
+    fn join(&self, cache: &Cache) -> Join {
+        let wanted = Wanted { key: self.key, canonical: Arc::clone(&self.canonical), fingerprint: *self.fingerprint() };
+        cache.fills.join(wanted, &self.tags, &cache.fences)
     }
 
     pub(super) fn fingerprint(&self) -> &[u8; 16] {
@@ -134,7 +135,7 @@ impl Pipeline {
     /// running, or waiting.
     pub(super) fn join(self: &Arc<Self>, fill: Fill) -> Option<(Waiting, bool)> {
         let place = self.admission.waiters.take(1)?;
-        let (wait, collapsed) = match self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
+        let (wait, collapsed) = match fill.join(&self.cache) {
             Join::Lead(lead, wait) => {
                 // Another fill may have ended between this request's lookup and here.
                 let fresh = |entry: Option<&Arc<Entry>>| entry.filter(|entry| self.is_fresh(entry)).cloned();
@@ -167,7 +168,7 @@ impl Pipeline {
         let is_fresh = |entry: Option<&Arc<Entry>>| entry.is_some_and(|entry| self.is_fresh(entry));
         let renews = self.cache.memory.with(key, canonical, &endpoint.route.fingerprint, is_fresh);
         let fill = Fill { renews, priority, ..Fill::new(endpoint, params, key, canonical) };
-        if let Join::Lead(lead, _) = self.cache.fills.join(&fill.wanted(), &self.cache.fences) {
+        if let Join::Lead(lead, _) = fill.join(&self.cache) {
             actix_rt::spawn(Arc::clone(self).fill(lead, fill));
         }
     }

@@ -32,7 +32,7 @@ struct Problem<'a> {
     routes: Option<&'a [String]>,
 }
 
-/// What is asked for where the credential was the matter (RFC 6750, section 3). Of an error speaks only what a credential was
+/// What is asked for where the credential was the matter (RFC 6750, section 3), or a signature, of which its error says all. Of an error speaks only what a credential was
 /// shown to; the scopes are those that would do.
 pub fn challenge(error: &Error, scopes: &[String]) -> Option<HeaderValue> {
     const REALM: &str = "Bearer realm=\"mainstay\"";
@@ -41,6 +41,7 @@ pub fn challenge(error: &Error, scopes: &[String]) -> Option<HeaderValue> {
     let said = || error.detail.chars().filter(is_plain).collect::<String>();
     let text = match error.code {
         Code::Unauthorized => REALM.to_owned(),
+        Code::SignatureInvalid => "Signature realm=\"mainstay\"".to_owned(),
         Code::CredentialsInvalid | Code::CredentialsExpired => {
             format!("{REALM}, error=\"invalid_token\", error_description=\"{}\"", said())
         }

@@ -2,7 +2,7 @@
 //!
 //! What a query can say stands in the manifest (currencies, fee schedules, documents, a customer's balances). Here is what needs
 //! exact arithmetic: rates in any base, and quotes of fees, whose answers depend on the declared parameters and on the data
-//! alone, never on the clock; and what writes: money moves through [`ledger`], once for each [`idempotency`] key.
+//! alone, never on the clock; and what writes: money moves through functions of the database, once for each [`idempotency`] key.
 
 pub mod accounts;
 pub mod decimal;
@@ -12,13 +12,20 @@ pub mod idempotency;
 pub mod import;
 pub mod ledger;
 pub mod migrations;
+pub mod orders;
+mod page;
+pub mod providers;
 pub mod rates;
 pub mod schema;
+pub mod statistics;
 pub mod tables;
+pub mod transactions;
 mod transfers;
+pub mod webhooks;
 
 pub use migrations::{migrate, revert};
 
+use orders::Product;
 use serde::de::DeserializeOwned;
 
 use crate::config::manifest::Source;
@@ -27,9 +34,24 @@ use crate::source::handler::{Call, Registry};
 
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
+/// The token, which no fixing quotes.
+const TOKEN: &str = "AFRI";
+/// The currency that one token is worth one of.
+const TOKEN_PEG: &str = "USD";
 
-/// The handlers that move money, and keep what came of it by idempotency keys.
-const MONEY_HANDLERS: [&str; 1] = ["ramp.transfers.create"];
+/// The handlers that move money.
+const MONEY_HANDLERS: [&str; 10] = [
+    "ramp.transfers.create",
+    "ramp.webhooks.receive",
+    Product::Onramp.handlers().create,
+    Product::Onramp.handlers().cancel,
+    Product::Offramp.handlers().create,
+    Product::Offramp.handlers().cancel,
+    Product::Mint.handlers().create,
+    Product::Mint.handlers().cancel,
+    Product::Redemption.handlers().create,
+    Product::Redemption.handlers().cancel,
+];
 
 /// Whether a route's source is one of those that move money.
 pub fn moves_money(source: &Source) -> bool {
@@ -48,6 +70,17 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transfers.create", transfers::describe_create());
     registry.add("ramp.transfers.get", transfers::get);
     registry.describe("ramp.transfers.get", transfers::describe_get());
+    registry.add("ramp.transfers.list", transfers::list);
+    registry.describe("ramp.transfers.list", transfers::describe_list());
+    registry.add("ramp.transactions.list", transactions::list);
+    registry.describe("ramp.transactions.list", transactions::describe_list());
+    registry.add("ramp.transactions.get", transactions::get);
+    registry.describe("ramp.transactions.get", transactions::describe_get());
+    registry.add("ramp.stats.daily", statistics::daily);
+    registry.describe("ramp.stats.daily", statistics::describe_daily());
+    registry.add("ramp.webhooks.receive", webhooks::receive);
+    registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
+    orders::register(registry);
 }
 
 /// The text of a parameter that a handler cannot do without.
@@ -56,9 +89,14 @@ fn required<'a>(call: &'a Call, name: &str) -> Result<&'a str, Error> {
     call.params.text(name).ok_or_else(missing)
 }
 
-/// The body of a call, as JSON. What is wrong is named by where it stands.
+/// The body of a call, as JSON.
 fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
-    let mut text = serde_json::Deserializer::from_slice(&call.body);
+    json(&call.body)
+}
+
+/// A body, as JSON and nothing after it. What is wrong is named by where it stands.
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let mut text = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut text).map_err(|error| match error.path().to_string().as_str() {
         "." => error.inner().to_string(),
         path => format!("{path}: {}", error.inner()),

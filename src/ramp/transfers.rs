@@ -1,4 +1,6 @@
-//! Transfers from one customer to another: `ramp.transfers.create` and `ramp.transfers.get`.
+//! Transfers from one customer to another: `ramp.transfers.create`, `ramp.transfers.get` and `ramp.transfers.list`.
+
+use std::cmp::Reverse;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::ledger::{self, Posting};
+use super::page::{self, Page, Place};
 use super::tables::{ledger_transactions, transfers};
 use super::{accounts, body, fees, idempotency, required};
 use crate::database::write::Abort;
@@ -27,7 +29,20 @@ struct Wanted {
     currency: String,
 }
 
-#[derive(Insertable, Queryable, Selectable, Serialize)]
+diesel::define_sql_function! {
+    /// Sends money, or says why not.
+    #[sql_name = "ramp.send"]
+    fn send_sql(
+        id: diesel::sql_types::Uuid,
+        sender: diesel::sql_types::Uuid,
+        recipient: diesel::sql_types::Uuid,
+        currency: diesel::sql_types::Text,
+        amount: diesel::sql_types::BigInt,
+        fee: diesel::sql_types::BigInt,
+    ) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
+#[derive(Queryable, Selectable, Serialize)]
 #[diesel(table_name = transfers, check_for_backend(diesel::pg::Pg))]
 struct Transfer {
     id: Uuid,
@@ -45,6 +60,18 @@ struct Shown {
     status: &'static str,
     #[serde(flatten)]
     transfer: Transfer,
+}
+
+impl Shown {
+    fn new((transfer, is_reversed): (Transfer, bool)) -> Self {
+        Self { status: if is_reversed { "reversed" } else { "completed" }, transfer }
+    }
+}
+
+#[derive(Serialize)]
+struct List {
+    transfers: Vec<Shown>,
+    next_cursor: Option<String>,
 }
 
 /// `ramp.transfers.create`: sends money to another account, at once. The fee comes on top of the amount.
@@ -66,10 +93,6 @@ async fn send(conn: &mut AsyncPgConnection, sender: Uuid, wanted: &Wanted) -> Re
     if to_account_id == sender {
         return Err(Error::new(Code::BodyInvalid, "to_account_id must be another account").into());
     }
-    if !accounts::exists(conn, to_account_id).await? {
-        return Err(Error::new(Code::NotFound, format!("to_account_id: there is no account {to_account_id}")).into());
-    }
-    accounts::spend(conn, sender, currency, amount).await?;
     let schedule = fees::find(conn, "transfer", currency).await?;
     let fee = schedule.map_or(Some(0), |schedule| schedule.fee(amount));
     let (Some(fee), Some(total)) = (fee, fee.and_then(|fee| amount.checked_add(fee))) else {
@@ -77,26 +100,25 @@ async fn send(conn: &mut AsyncPgConnection, sender: Uuid, wanted: &Wanted) -> Re
             Error::new(Code::BodyInvalid, "amount is too large: with its fee it does not fit in 64 bits").into()
         );
     };
-    let posting = |holder: String, amount| Posting { holder, currency, amount };
-    let mut postings = vec![posting(sender.to_string(), -total), posting(to_account_id.to_string(), amount)];
-    if fee > 0 {
-        postings.push(posting(ledger::FEES.to_owned(), fee));
-    }
     let id = Uuid::new_v4();
-    if !ledger::post(conn, id, "transfer", &postings).await? {
-        let sentence = format!("{total} minor units of {currency} are more than is available");
-        return Err(Error::new(Code::InsufficientFunds, sentence).into());
+    // The time of the transaction, which the row gets as well.
+    let now = diesel::dsl::now.into_sql::<diesel::sql_types::Timestamptz>();
+    let send = (send_sql(id, sender, to_account_id, currency, amount, fee), now);
+    let (refusal, created_at): (Option<String>, _) = diesel::select(send).get_result(conn).await?;
+    let refused = |code, sentence| Err(Abort::Refused(Error::new(code, sentence)));
+    match refusal.as_deref() {
+        None => {}
+        Some("recipient") => {
+            return refused(Code::NotFound, format!("to_account_id: there is no account {to_account_id}"));
+        }
+        Some("insufficient_funds") => {
+            let sentence = format!("{total} minor units of {currency} are more than is available");
+            return refused(Code::InsufficientFunds, sentence);
+        }
+        Some(limit) => return Err(accounts::exceeded(limit, currency, amount).into()),
     }
-    let values = (
-        transfers::id.eq(id),
-        transfers::from_account_id.eq(sender),
-        transfers::to_account_id.eq(to_account_id),
-        transfers::currency.eq(currency),
-        transfers::amount.eq(amount),
-        transfers::fee.eq(fee),
-    );
-    let insert = diesel::insert_into(transfers::table).values(values).returning(Transfer::as_returning());
-    let transfer = insert.get_result(conn).await?;
+    let currency = currency.clone();
+    let transfer = Transfer { id, from_account_id: sender, to_account_id, currency, amount, fee, created_at };
     let answer = Answer::json(&Shown { status: "completed", transfer })?;
     Ok(Answer { status: 201, ..answer })
 }
@@ -107,14 +129,71 @@ pub(super) async fn get(call: Call) -> Result<Answer, Error> {
     let id = required(&call, "id")?;
     let absent = || Error::new(Code::NotFound, format!("there is no transfer {id}"));
     let id = Uuid::parse_str(id).map_err(|_| absent())?;
-    let reversal = ledger_transactions::table.filter(ledger_transactions::reverses.eq(transfers::id.nullable()));
     let row = transfers::table
         .find(id)
         .filter(transfers::from_account_id.eq(caller).or(transfers::to_account_id.eq(caller)))
-        .select((Transfer::as_select(), exists(reversal)));
+        .select((Transfer::as_select(), is_reversed()));
     let found = call.read(async |conn| row.first::<(Transfer, bool)>(conn).await.optional()).await?;
-    let (transfer, is_reversed) = found.ok_or_else(absent)?;
-    Answer::json(&Shown { status: if is_reversed { "reversed" } else { "completed" }, transfer })
+    Answer::json(&Shown::new(found.ok_or_else(absent)?))
+}
+
+/// `ramp.transfers.list`: a page of the transfers that the caller has sent or received, the newest first.
+pub(super) async fn list(call: Call) -> Result<Answer, Error> {
+    let caller = accounts::of(&call)?;
+    let page = Page::of(&call, "transfers", caller)?;
+    let (from, to) = page::span(&call)?;
+    let below = page.below.or(to.map(Place::start_of));
+    let wanted = call.params.text("direction");
+    let found = call.read(async |conn| {
+        let mut found = Vec::new();
+        for direction in
+            ["sent", "received"].into_iter().filter(|direction| wanted.is_none_or(|name| name == *direction))
+        {
+            found.extend(newest(conn, caller, direction, from, below, page.rows_wanted()).await?);
+        }
+        Ok(found)
+    });
+    let place = |transfer: &Transfer| Place { at: transfer.created_at, id: transfer.id };
+    let mut found = found.await?;
+    found.sort_unstable_by_key(|(transfer, _)| Reverse(place(transfer)));
+    let (shown, next_cursor) = page.cut(found, |(transfer, _)| place(transfer));
+    Answer::json(&List { transfers: shown.into_iter().map(Shown::new).collect(), next_cursor })
+}
+
+/// The newest transfers of an account in one direction, each with whether it was taken back.
+async fn newest(
+    conn: &mut AsyncPgConnection,
+    account: Uuid,
+    direction: &str,
+    from: Option<DateTime<Utc>>,
+    below: Option<Place>,
+    count: i64,
+) -> QueryResult<Vec<(Transfer, bool)>> {
+    let mut query = transfers::table
+        .select((Transfer::as_select(), is_reversed()))
+        .order((transfers::created_at.desc(), transfers::id.desc()))
+        .limit(count)
+        .into_boxed();
+    query = match direction {
+        "sent" => query.filter(transfers::from_account_id.eq(account)),
+        _ => query.filter(transfers::to_account_id.eq(account)),
+    };
+    if let Some(from) = from {
+        query = query.filter(transfers::created_at.ge(from));
+    }
+    if let Some(Place { at, id }) = below {
+        // The first of the two is for the index.
+        let is_below = transfers::created_at.lt(at).or(transfers::id.lt(id));
+        query = query.filter(transfers::created_at.le(at)).filter(is_below);
+    }
+    query.load(conn).await
+}
+
+/// Whether a transaction takes a transfer back.
+#[diesel::dsl::auto_type]
+fn is_reversed() -> _ {
+    let reversals = ledger_transactions::table.filter(ledger_transactions::reverses.eq(transfers::id.nullable()));
+    exists(reversals)
 }
 
 /// What [`create`] takes and gives.
@@ -129,14 +208,11 @@ pub(super) fn describe_create() -> Description {
             "currency": { "type": "string", "pattern": "^[A-Z]{3,4}$", "description": "As /account/balances names it." },
         },
     });
-    let replayed = Header {
-        name: "Idempotency-Replayed",
-        summary: "true: this is the answer of the first request with this key.",
-        required: false,
-        schema: json!({ "const": "true" }),
+    let created = Response {
+        status: 201,
+        headers: vec![idempotency::replayed()],
+        ..Response::ok("The transfer, which is complete.", schema())
     };
-    let created =
-        Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
     let own = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound, Code::BodyInvalid, Code::ClaimInvalid];
     Description {
         summary: "Send money to another account",
@@ -155,6 +231,17 @@ pub(super) fn describe_get() -> Description {
         summary: "A transfer that the caller has sent or received",
         responses: vec![Response::ok("The transfer.", schema())],
         codes: vec![Code::NotFound, Code::ClaimInvalid],
+        ..Description::default()
+    }
+}
+
+/// What [`list`] takes and gives.
+pub(super) fn describe_list() -> Description {
+    Description {
+        summary: "The transfers that the caller has sent or received",
+        details: "The newest first. Who walks from page to page sees each one once, whatever is sent meanwhile.",
+        responses: vec![Response::ok("A page.", page::schema("transfers", &schema()))],
+        codes: vec![Code::ClaimInvalid, Code::ParamInvalid],
         ..Description::default()
     }
 }

@@ -1,5 +1,6 @@
 //! Handlers in Rust, found by the name that the manifest gives them.
 
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -41,6 +42,9 @@ impl Caller {
     }
 }
 
+/// What handlers have in common, one value of a type.
+type Data = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+
 /// One call of a handler: the request as the manifest declares it. Where the answer is shared there is no caller in it, on
 /// purpose: what is not in the cache key must not influence the answer.
 #[derive(Clone)]
@@ -59,6 +63,7 @@ pub struct Call {
     deadline: Instant,
     served: Rc<RefCell<Option<Served>>>,
     progress: Rc<Progress>,
+    data: Option<Arc<Data>>,
 }
 
 impl Call {
@@ -74,13 +79,30 @@ impl Call {
     ) -> Self {
         let depth = depth.into();
         let (served, progress) = (Rc::default(), Rc::default());
-        Self { method, params, body, caller: None, database, consistency, depth, deadline, served, progress }
+        Self {
+            method,
+            params,
+            body,
+            caller: None,
+            database,
+            consistency,
+            depth,
+            deadline,
+            served,
+            progress,
+            data: None,
+        }
     }
 
     /// The same call, for one caller alone.
     #[must_use]
     pub fn of(self, caller: Arc<Caller>) -> Self {
         Self { caller: Some(caller), ..self }
+    }
+
+    /// What was added to the registry for all handlers ([`Registry::add_data`]), by its type.
+    pub fn data<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.data.as_ref()?.get(&TypeId::of::<T>())?.downcast_ref()
     }
 
     /// Reads with the route's consistency, within the request's deadline. All statements of the closure see one state of
@@ -216,6 +238,7 @@ pub type Handler = Arc<dyn Fn(Call) -> LocalBoxFuture<'static, Result<Answer, Er
 pub struct Registry {
     handlers: HashMap<String, Handler>,
     descriptions: HashMap<String, Arc<Description>>,
+    data: Data,
 }
 
 impl Registry {
@@ -238,9 +261,16 @@ impl Registry {
         self.descriptions.get(name)
     }
 
-    /// The handler of a name.
+    /// Adds what calls of all handlers are given ([`Call::data`]): what is known only once the server starts, when its handlers have
+    /// long been named. A later value of the same type takes its place.
+    pub fn add_data<T: Send + Sync + 'static>(&mut self, value: Arc<T>) {
+        self.data.insert(TypeId::of::<T>(), value);
+    }
+
+    /// The handler of a name, with what all of them have in common by now.
     pub fn get(&self, name: &str) -> Option<Handler> {
-        self.handlers.get(name).cloned()
+        let (handler, data) = (Arc::clone(self.handlers.get(name)?), Arc::new(self.data.clone()));
+        Some(Arc::new(move |call| handler(Call { data: Some(Arc::clone(&data)), ..call })))
     }
 
     /// All names, sorted, for messages.

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub request_seconds: HistogramVec,
     /// Lookups in a cache layer.
     pub lookups: IntCounterVec,
+    /// Requests that were answered out of a cache.
+    pub cache_hits: IntCounterVec,
     /// Commands that Redis did not answer, or not well.
     pub redis_failures: IntCounterVec,
     /// Sources that were run for the cache.
@@ -62,6 +64,8 @@ pub struct Metrics {
     pub bus_silent: IntGauge,
     /// 1 while this instance publishes for its fleet.
     pub bus_leading: IntGauge,
+    /// What the edge was told of purges.
+    pub edge: IntCounterVec,
     /// Entries of L1.
     pub cache_entries: IntGauge,
     /// Bytes of L1.
@@ -92,6 +96,10 @@ pub struct Metrics {
     pub peer_failures: IntCounterVec,
     /// Time since nothing was left to pull from a peer; absent until then.
     pub peer_pull_age_seconds: GaugeVec,
+    /// Deliveries of payment providers.
+    pub webhook_events: IntCounterVec,
+    /// Events that were stored and are still to be applied.
+    pub webhook_events_waiting: IntGauge,
     /// Times at which the key set of tokens was read.
     pub jwks_fetches: IntCounterVec,
     /// 1 while something that is configured is not in use.
@@ -142,6 +150,11 @@ impl Metrics {
             requests: counters("http_requests_total", "Answered requests by route and status.", &["route", "status"])?,
             request_seconds,
             lookups: counters("cache_lookups_total", "Cache lookups by layer and result.", &["layer", "result"])?,
+            cache_hits: counters(
+                "cache_hits_total",
+                "Requests answered out of a cache, fresh or stale, by route.",
+                &["route"],
+            )?,
             redis_failures: counters("redis_failures_total", "Waves of commands that failed, by reason.", &["reason"])?,
             fills: counters("fills_total", "Sources run for the cache, by route and outcome.", &["route", "outcome"])?,
             fill_waiters: counters(
@@ -199,6 +212,11 @@ impl Metrics {
             bus_gaps: counters("bus_gaps_total", "Times at which messages were missed, by where from.", &["source"])?,
             bus_silent: gauge("bus_silent", "1 while nothing is heard for longer than cache.max_silence.")?,
             bus_leading: gauge("bus_leading", "1 while this instance publishes changes for its fleet.")?,
+            edge: counters(
+                "edge_total",
+                "What the edge was told of purges: calls and paths by outcome, and tags that lead to no path.",
+                &["what", "outcome"],
+            )?,
             cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
             cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,
             snapshots: counters("snapshots_total", "Snapshot files written, by outcome.", &["outcome"])?,
@@ -233,6 +251,15 @@ impl Metrics {
                 &["peer", "reason"],
             )?,
             peer_pull_age_seconds,
+            webhook_events: counters(
+                "webhook_events_total",
+                "Deliveries of payment providers: moved, duplicate, refused, or why an event changed nothing, as unknown_order.",
+                &["provider", "outcome"],
+            )?,
+            webhook_events_waiting: gauge(
+                "webhook_events_waiting",
+                "Events stored and not applied after webhooks.sweep_interval, up to 100.",
+            )?,
             jwks_fetches: counters(
                 "jwks_fetches_total",
                 "Times the key set of tokens was read, by result.",

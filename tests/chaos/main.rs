@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use mainstay::local::wait_until;
 
 use ground::number;
-use report::Report;
+use report::{Class, Report};
 use site::{REGIONS, Site};
 use trouble::Trouble;
 use viewer::World;
@@ -109,6 +109,9 @@ fn step(world: &World, report: &mut Report, first: Trouble, second: Option<Troub
     let named = |name: fn(Trouble) -> String| all.iter().map(|trouble| name(*trouble)).collect::<Vec<_>>().join(" + ");
     let kind = if second.is_some() { "two at once".to_owned() } else { named(Trouble::kind) };
     let name = format!("{:.1} s {}", time.as_secs_f64(), named(|trouble| format!("{trouble:?}")));
+    if tally.of(Class::Cached).failed > 0 {
+        show_logs(world);
+    }
     println!("{}", report.step(&name, &kind, tally, recovered));
 }
 
@@ -117,14 +120,19 @@ fn recover(world: &World) -> Duration {
     let over = Instant::now();
     let is_well = || world.is_over.load(Ordering::Relaxed) || (0..REGIONS).all(|region| world.is_well(region));
     if !wait_until(RECOVERY_TIME_MAX, is_well) {
-        for origin in 0..site::ORIGINS {
-            let log = world.site.log(origin);
-            let lines: Vec<&str> = log.lines().collect();
-            println!("origin {origin}:\n{}", lines[lines.len().saturating_sub(LINES_MAX)..].join("\n"));
-        }
+        show_logs(world);
         panic!("it does not recover");
     }
     over.elapsed()
+}
+
+/// What the origins said last, for whoever is to find out why.
+fn show_logs(world: &World) {
+    for origin in 0..site::ORIGINS {
+        let log = world.site.log(origin);
+        let lines: Vec<&str> = log.lines().collect();
+        println!("origin {origin}:\n{}", lines[lines.len().saturating_sub(LINES_MAX)..].join("\n"));
+    }
 }
 
 /// Ends the run when a thread ends, however it does.

@@ -36,6 +36,8 @@ pub struct Answer {
     pub reply: Reply,
     pub origin: usize,
     pub life: usize,
+    /// What the origin of the region had said, where it was the failover origin that gave it.
+    pub refused: Option<Reply>,
 }
 
 impl World {
@@ -55,10 +57,13 @@ impl World {
         let of = |origin: usize| {
             let (life, base) = self.site.place(origin);
             let reply = request_within(ORIGIN_TIME_MAX, "GET", &format!("{base}{path}"), headers, None);
-            Answer { reply, origin, life }
+            Answer { reply, origin, life, refused: None }
         };
         let first = of(region);
-        if matches!(first.reply.status, 0 | 500 | 502 | 503 | 504) { of(FAILOVER) } else { first }
+        match first.reply.status {
+            0 | 500 | 502 | 503 | 504 => Answer { refused: Some(first.reply), ..of(FAILOVER) },
+            _ => first,
+        }
     }
 
     fn goes_on(&self) -> bool {
@@ -68,7 +73,9 @@ impl World {
     fn count(&self, class: Class, began: Instant, answer: &Answer) {
         let is_failed = answer.reply.status != 200;
         if is_failed && class == Class::Cached {
-            self.history.failed(answer.origin, answer.reply.status, &answer.reply.body);
+            let refused = answer.refused.as_ref().map(|reply| format!(" (before: {} {})", reply.status, reply.body));
+            let why = format!("{}{}", answer.reply.body, refused.unwrap_or_default());
+            self.history.failed(answer.origin, answer.reply.status, &why);
         }
         self.tally.lock().unwrap().add(class, began.elapsed(), is_failed, answer.origin == FAILOVER);
     }

@@ -7,16 +7,25 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 26] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
     "docs/coherence.md",
-    "docs/decisions.md",
+    "docs/decisions/README.md",
+    "docs/decisions/edge-purges.md",
+    "docs/decisions/fences.md",
+    "docs/decisions/flushed-lsn.md",
+    "docs/decisions/manifest.md",
+    "docs/decisions/sidecar.md",
+    "docs/decisions/stale.md",
+    "docs/decisions/stream.md",
+    "docs/decisions/two-listeners.md",
     "docs/errors.md",
     "docs/failover.md",
     "docs/forwarding.md",
     "docs/ledger.md",
+    "docs/orders.md",
     "docs/manifest.md",
     "docs/openapi.md",
     "docs/operating.md",
@@ -24,6 +33,7 @@ const PAGES: [&str; 16] = [
     "docs/replicas.md",
     "docs/sessions.md",
     "docs/upstream.md",
+    "docs/webhooks.md",
 ];
 
 fn root() -> PathBuf {

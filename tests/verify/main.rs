@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod edge;
 #[allow(dead_code, reason = "shared with the tests of single processes, which need more of it")]
 #[path = "../process/support.rs"]
 mod support;

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
 
 use self::check::{Check, State};
-use self::checks::{Checks, Join, Lead};
+use self::checks::Checks;
 use self::credential::{Hash, Shown};
 use self::lookup::{Found, Lookup};
 use self::uses::Uses;
 use super::Look;
 use crate::cache::fence::Fences;
+use crate::cache::flight::{Join, Lead};
 use crate::config::auth::AuthSettings;
 use crate::config::manifest::access::AuthMethod;
 use crate::config::settings::Settings;
@@ -117,7 +118,8 @@ impl Keys {
         };
         let outcome = match self.checks.join(hash, shown.prefix) {
             Join::Lead(lead, wait) => {
-                actix_rt::spawn(check(Arc::clone(&self.asker), lead, hash, shown.prefix.to_owned()));
+                let (asker, checks) = (Arc::clone(&self.asker), Arc::clone(&self.checks));
+                actix_rt::spawn(check(asker, checks, lead, shown.prefix.to_owned()));
                 timeout_at(patience.into(), wait.outcome()).await
             }
             Join::Follow(wait) => timeout_at(patience.into(), wait.outcome()).await,
@@ -202,9 +204,9 @@ impl Keys {
 }
 
 /// Checks a key and tells all who wait. It belongs to nobody's request.
-async fn check(asker: Arc<Asker>, lead: Lead, hash: Hash, prefix: String) {
-    let outcome = asker.check(&hash, &prefix).await;
-    lead.finish(outcome.map(Arc::new));
+async fn check(asker: Arc<Asker>, checks: Arc<Checks>, lead: Lead<Hash, Arc<Check>>, prefix: String) {
+    let outcome = asker.check(lead.wanted(), &prefix).await;
+    checks.finish(lead, outcome.map(Arc::new));
 }
 
 impl Asker {

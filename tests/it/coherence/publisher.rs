@@ -69,8 +69,8 @@ fn who_may_not_follow_the_feed_does_not_lead() {
     assert_only(&blind, ITEM, 1);
 }
 
-/// The fleet's cursor has gone, as it does after `changes.cursor_retention`. Whoever leads next cannot know what was committed
-/// before it looked, though it has heard what was published last.
+/// The fleet's cursor has gone, as it does after `changes.cursor_retention`, and with it the rows that it kept. Whoever leads next
+/// cannot know what was committed, though it has heard what was published last.
 #[test]
 fn a_publisher_without_the_fleets_cursor_is_a_gap_for_all() {
     let fleet = Fleet::new("cursor-gone");
@@ -87,9 +87,34 @@ fn a_publisher_without_the_fleets_cursor_is_a_gap_for_all() {
     assert!(wait_until(PATIENCE, || !publisher.leads()));
     fleet.sql("DELETE FROM mainstay.cursors WHERE reader LIKE 'fleet %'");
     fleet.set(1, 1);
+    let prune = "SELECT mainstay.prune('1 day', '1 day') >= 0 AND NOT EXISTS (SELECT FROM mainstay.change_feed)";
+    fleet.wait_sql("the rows to go", prune);
+    let gaps = told.gaps();
     fleet.redis.command(&["DEL", "mainstay:bus:leader"]).unwrap();
     told.wait_told(&fleet);
     assert_only(&told, ITEM, 1);
+    assert_eq!(told.gaps(), gaps + 1.0);
+}
+
+/// The same, while the rows are still there: what the last message of the stream shows was told, and the rest is to be told.
+#[test]
+fn a_publisher_without_the_fleets_cursor_goes_on_from_the_end_of_the_stream() {
+    let fleet = Fleet::new("cursor-heard");
+    let publisher = fleet.start();
+    assert!(wait_until(PATIENCE, || publisher.leads()));
+    let told = fleet.listener("told_end").start();
+    told.wait_hearing("stream");
+    assert_only(&told, ITEM, 0);
+
+    let gaps = told.gaps();
+    fleet.redis.command(&["SET", "mainstay:bus:leader", "nobody"]).unwrap();
+    assert!(wait_until(PATIENCE, || !publisher.leads()));
+    fleet.sql("DELETE FROM mainstay.cursors WHERE reader LIKE 'fleet %'");
+    fleet.set(1, 1);
+    fleet.redis.command(&["DEL", "mainstay:bus:leader"]).unwrap();
+    told.wait_told(&fleet);
+    assert_only(&told, ITEM, 1);
+    assert_eq!(told.gaps(), gaps);
 }
 
 /// Else the lease ends between two heartbeats, and a second one leads beside the first.

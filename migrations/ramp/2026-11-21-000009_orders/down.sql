@@ -1,0 +1,13 @@
+DROP VIEW ramp.order_discrepancies;
+DROP FUNCTION ramp.expire_order();
+DROP FUNCTION ramp.advance(uuid, text, text, bigint, text);
+DROP FUNCTION ramp.step(uuid, text, text, bigint, text);
+DROP FUNCTION ramp.create_order(uuid, uuid, text, text, bigint, text, bigint, text, bigint, text, double precision);
+DROP FUNCTION ramp.post_order(ramp.orders, uuid, boolean);
+DROP TABLE ramp.order_history;
+DROP FUNCTION ramp.take_step();
+DROP TABLE ramp.orders;
+DROP FUNCTION ramp.keep_order();
+DROP TABLE ramp.order_transitions;
+DELETE FROM docs WHERE slug = 'orders';
+DELETE FROM fee_schedules WHERE currency = 'ZAR' AND product IN ('onramp', 'offramp', 'mint', 'redemption');

@@ -1,0 +1,154 @@
+//! Telling the edge: the leader of a fleet does, once every inner tier has heard, and for no more than the budget.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use tokio::time::sleep;
+
+use super::hear::Ear;
+use crate::cache::fence::Message;
+use crate::cache::shared::commands::Unavailable;
+use crate::config::edge::OverBudget;
+use crate::config::manifest::Route;
+use crate::edge::cloudfront::PATHS_MAX;
+use crate::edge::{Outlet, paths};
+
+/// How long the first repetition of a call waits, and the last.
+const REST_TIME: Duration = Duration::from_secs(1);
+const REST_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What one process has spent where no fleet counts.
+#[derive(Default)]
+pub(super) struct Purse {
+    month: String,
+    paths: u64,
+}
+
+impl Purse {
+    /// Counts paths of a month, and takes them back where that makes too many.
+    fn spend(&mut self, month: &str, paths: u64, paths_max: u64) -> bool {
+        if self.month != month {
+            *self = Self { month: month.to_owned(), paths: 0 };
+        }
+        let is_within = self.paths.saturating_add(paths) <= paths_max;
+        self.paths += if is_within { paths } else { 0 };
+        is_within
+    }
+}
+
+impl Ear {
+    /// Collects what a message purges. Every instance does, so that whoever leads next knows what the last one may not have told.
+    pub(super) fn collect_for_edge(&self, message: &Message) {
+        let tags = message.soft.iter().chain(&message.hard).map(|tag| tag.name());
+        self.collect(tags.filter(|name| !name.is_empty()));
+    }
+
+    pub(super) fn collect<'a>(&self, tags: impl Iterator<Item = &'a str>) {
+        if let Some(outlet) = &self.outlet {
+            outlet.pending.lock().add(tags, Instant::now());
+        }
+    }
+
+    /// Tells the edge every `edge.batch_interval`, for as long as the instance lives.
+    pub(super) async fn tell_edge(self: Arc<Self>, routes: impl Fn() -> Vec<Arc<Route>>) {
+        let Some(outlet) = &self.outlet else { return };
+        let interval = self.settings.edge.batch_interval.0;
+        // By then whoever hears nothing of a change claims nothing to be fresh, and no CDN keeps his answers.
+        let settle_time = self.settings.cache.max_silence.0;
+        let mut purse = Purse::default();
+        while !self.is_leaving() {
+            self.pause(interval).await;
+            let now = Instant::now();
+            let tags = if self.tells_edge() {
+                outlet.pending.lock().take(settle_time, now)
+            } else {
+                // By then the leader has told it, or another one leads and still has it.
+                let told = now.checked_sub(interval * 2 + settle_time + self.lease_time());
+                told.into_iter().for_each(|at| outlet.pending.lock().forget_before(at));
+                Vec::new()
+            };
+            let paths = paths::of(routes().iter().map(|route| &**route), &tags);
+            self.count_edge("tags", "without_path", if paths.is_empty() { tags.len() } else { 0 });
+            for batch in paths.chunks(PATHS_MAX) {
+                self.tell_batch(outlet, &mut purse, batch).await;
+            }
+        }
+    }
+
+    /// Whether this instance is the one to speak: the leader; without Redis it is a fleet of its own.
+    fn tells_edge(&self) -> bool {
+        self.bus.is_none() || self.is_leading.load(Ordering::Relaxed)
+    }
+
+    async fn tell_batch(&self, outlet: &Outlet, purse: &mut Purse, batch: &[String]) {
+        match self.spend(purse, batch.len()).await {
+            Ok(true) => {}
+            Ok(false) if self.settings.edge.over_budget == OverBudget::Warn => {
+                log::warn!("the edge is told of more paths than edge.paths_per_month_max; they are paid for");
+            }
+            Ok(false) => {
+                log::warn!("the edge is not told to forget {} paths: edge.paths_per_month_max is reached", batch.len());
+                return self.count_edge("paths", "suppressed", batch.len());
+            }
+            Err(failure) => {
+                log::warn!("the edge is not told to forget {} paths: nobody counts them: {failure}", batch.len());
+                return self.count_edge("paths", "failed", batch.len());
+            }
+        }
+        let reference = format!("{}-{:016x}", self.settings.cache.namespace, fastrand::u64(..));
+        let mut rest = REST_TIME;
+        for attempt in 1..=self.settings.edge.attempts_max {
+            match outlet.cloudfront.invalidate(&reference, batch).await {
+                Ok(()) => {
+                    log::info!("the edge forgets {}", batch.join(" "));
+                    self.count_edge("calls", "sent", 1);
+                    return self.count_edge("paths", "sent", batch.len());
+                }
+                Err(refused) if refused.is_passing && attempt < self.settings.edge.attempts_max => {
+                    log::debug!("the edge was not told, attempt {attempt}: {refused}");
+                    self.count_edge("calls", "retried", 1);
+                }
+                Err(refused) => {
+                    log::error!("the edge is not told to forget {}: {refused}", batch.join(" "));
+                    self.count_edge("calls", "failed", 1);
+                    return self.count_edge("paths", "failed", batch.len());
+                }
+            }
+            sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+            rest = (rest * 2).min(REST_TIME_MAX);
+        }
+    }
+
+    /// Takes paths from the budget of the month, before they are sent: whoever fails in between has counted too many. Calls that fail
+    /// are not given back, for what CloudFront made of them is not known.
+    async fn spend(&self, purse: &mut Purse, paths: usize) -> Result<bool, Unavailable> {
+        let month = Utc::now().format("%Y-%m").to_string();
+        let (paths, paths_max) = (u64::try_from(paths).unwrap_or(u64::MAX), self.settings.edge.paths_per_month_max);
+        match &self.bus {
+            Some(bus) => bus.spend(&format!("edge:{month}"), paths, paths_max).await,
+            None => Ok(purse.spend(&month, paths, paths_max)),
+        }
+    }
+
+    fn count_edge(&self, what: &str, outcome: &str, count: usize) {
+        let counter = self.pipeline.metrics.edge.with_label_values(&[what, outcome]);
+        counter.inc_by(u64::try_from(count).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_has_its_own_budget_and_what_is_too_much_is_not_taken() {
+        let mut purse = Purse::default();
+        assert!(purse.spend("2026-11", 900, 1000));
+        assert!(!purse.spend("2026-11", 101, 1000), "a batch goes whole, or not");
+        assert!(purse.spend("2026-11", 100, 1000));
+        assert!(!purse.spend("2026-11", 1, 1000));
+        assert!(purse.spend("2026-12", 1000, 1000));
+    }
+}
