@@ -9,7 +9,7 @@ CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-
 # What makes requests out of the document of the API, and what stands in for CloudFront, from PyPI, below the target directory.
 VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5-5.2.5
 
-# What checks and starts the files of infra/, from PyPI, below the target directory.
+# What checks and starts the files of infra/, from PyPI and npm, below the target directory.
 INFRA_TOOLS := $(abspath $(TARGET_DIR))/tools/infra-files
 # What looks for known mistakes in infra/terraform, from PyPI, below the target directory.
 CHECKOV_TOOLS := $(abspath $(TARGET_DIR))/tools/checkov-3.3.30
@@ -93,6 +93,7 @@ $(INFRA_TOOLS)/done: infra/requirements.txt
 	@scripts/install-deps infra
 	python3 -m venv $(INFRA_TOOLS)
 	$(INFRA_TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement infra/requirements.txt
+	npm install --silent --no-audit --no-fund --prefix $(INFRA_TOOLS) npm-groovy-lint@15.2.1
 	touch $@
 
 $(CHECKOV_TOOLS)/done:
