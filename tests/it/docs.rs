@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 26] = [
+const PAGES: [&str; 27] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -34,6 +34,7 @@ const PAGES: [&str; 26] = [
     "docs/sessions.md",
     "docs/upstream.md",
     "docs/webhooks.md",
+    "infra/README.md",
 ];
 
 fn root() -> PathBuf {
