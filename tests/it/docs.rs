@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 24] = [
+const PAGES: [&str; 25] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -30,6 +30,7 @@ const PAGES: [&str; 24] = [
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",
+    "docs/scale.md",
     "docs/sessions.md",
     "docs/upstream.md",
 ];
