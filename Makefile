@@ -9,11 +9,16 @@ CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-
 # What makes requests out of the document of the API, and what stands in for CloudFront, from PyPI, below the target directory.
 VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5-5.2.5
 
+# What checks and starts the files of infra/, from PyPI, below the target directory.
+INFRA_TOOLS := $(abspath $(TARGET_DIR))/tools/infra-files
+# What looks for known mistakes in infra/terraform, from PyPI, below the target directory.
+CHECKOV_TOOLS := $(abspath $(TARGET_DIR))/tools/checkov-3.3.30
+
 .DEFAULT_GOAL := help
-.PHONY: help dev test soak chaos bench lint fmt verify
+.PHONY: help dev test soak chaos bench lint fmt verify infra infra-terraform infra-files infra-tools image image-test
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 17
 
 dev: ## run everything on this machine with real data; ARGS="--fresh" starts over, ARGS="--help" tells more
 	@scripts/install-deps $(if $(findstring --edge,$(ARGS)),edge,base)
@@ -57,3 +62,32 @@ $(VERIFY_TOOLS)/done:
 
 $(TARGET_DIR)/tools/bin/cargo-deny:
 	cargo install --locked --debug --quiet --root $(TARGET_DIR)/tools cargo-deny@0.20.2
+
+infra: infra-terraform infra-files ## check all of infra/
+
+infra-terraform: $(CHECKOV_TOOLS)/done ## check infra/terraform: format, validity, tests against a mocked provider, checkov
+	CHECKOV=$(CHECKOV_TOOLS)/bin/checkov infra/scripts/check-terraform
+
+infra-files: infra-tools ## check the files of infra/: Dockerfiles, compose, Kubernetes, pipelines, scripts
+	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/check-files
+
+image: ## build the container image; ARGS=--offline needs no registry of crates, ENVIRONMENT=… is a label and a tag
+	@infra/scripts/image $(ARGS)
+
+image-test: infra-tools ## start the set of infra/compose.yaml with the image, hold it to the README, and run the process tests with its binary
+	@scripts/install-deps containers
+	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/compose-test
+
+infra-tools: $(INFRA_TOOLS)/done
+
+$(INFRA_TOOLS)/done: infra/requirements.txt
+	@scripts/install-deps infra
+	python3 -m venv $(INFRA_TOOLS)
+	$(INFRA_TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement infra/requirements.txt
+	touch $@
+
+$(CHECKOV_TOOLS)/done:
+	@scripts/install-deps verify
+	python3 -m venv $(CHECKOV_TOOLS)
+	$(CHECKOV_TOOLS)/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+	touch $@

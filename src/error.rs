@@ -59,6 +59,10 @@ pub enum Code {
     InsufficientFunds,
     /// More money than the account may move.
     LimitExceeded,
+    /// The latest fixing does not quote what is to be exchanged.
+    RateUnavailable,
+    /// What is asked for was possible before, and is no longer.
+    StateConflict,
     /// A request that moves money has no key, or a malformed one.
     IdempotencyKeyMissing,
     /// The key was used for another request.
@@ -145,6 +149,8 @@ impl Code {
             Self::BodyInvalid => info("body_invalid", 400, "Invalid body", false),
             Self::InsufficientFunds => info("insufficient_funds", 422, "Insufficient funds", false),
             Self::LimitExceeded => info("limit_exceeded", 422, "Limit exceeded", false),
+            Self::RateUnavailable => info("rate_unavailable", 422, "No exchange rate", false),
+            Self::StateConflict => info("state_conflict", 409, "No longer possible", false),
             Self::IdempotencyKeyMissing => info("idempotency_key_missing", 400, "Idempotency key required", false),
             Self::IdempotencyMismatch => info("idempotency_mismatch", 422, "Idempotency key of another request", false),
             Self::IdempotencyInFlight => info("idempotency_in_flight", 409, "Request in flight", false),

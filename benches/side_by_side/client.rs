@@ -62,7 +62,7 @@ impl Client {
 
     /// A request without a body that writes.
     pub async fn post(&mut self, path: &str) -> Outcome<Reply> {
-        match self.in_time("POST", path).await? {
+        match self.send("POST", path, "", "").await? {
             (200, reply) => Ok(reply),
             (status, Reply { body, .. }) => Err(format!("POST {path}: {status} {body}").into()),
         }
@@ -70,16 +70,18 @@ impl Client {
 
     /// An answer with whatever status.
     pub async fn ask(&mut self, path: &str) -> Outcome<(u16, Reply)> {
-        self.in_time("GET", path).await
+        self.send("GET", path, "", "").await
     }
 
-    async fn in_time(&mut self, method: &str, path: &str) -> Outcome<(u16, Reply)> {
-        let exchange = timeout(PATIENCE, self.exchange(method, path)).await;
+    /// An answer to a request with header lines and a body.
+    pub async fn send(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Outcome<(u16, Reply)> {
+        let exchange = timeout(PATIENCE, self.exchange(method, path, headers, body)).await;
         exchange.map_err(|_| format!("{method} {path} is not answered"))?
     }
 
-    async fn exchange(&mut self, method: &str, path: &str) -> Outcome<(u16, Reply)> {
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+    async fn exchange(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Outcome<(u16, Reply)> {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: bench\r\n{headers}{length}\r\n{body}");
         self.stream.write_all(request.as_bytes()).await?;
         let status = self.line().await?.split(' ').nth(1).unwrap_or_default().parse()?;
         let (mut cache_status, mut body_bytes) = (String::new(), 0);

@@ -1,5 +1,5 @@
 //! `make bench`: Mainstay beside a bare Actix handler, nginx, Varnish and HAProxy for cached answers, beside pgbench for reads
-//! that are not cached and redis-benchmark for those from the shared cache, and what purges and three instances at once come to;
+//! that are not cached and for transfers, redis-benchmark for those from the shared cache, and what purges and three instances at once come to;
 //! one command, one run, this machine.
 //!
 //! Contestants take turns in every round and start each round in another order, so that a machine that slows down
@@ -32,6 +32,7 @@ mod purge;
 mod reads;
 mod report;
 mod servers;
+mod transfers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,7 @@ enum Part {
     Overload,
     Failover,
     Forward,
+    Transfers,
 }
 
 impl Arguments {
@@ -166,6 +168,10 @@ fn measure(arguments: &Arguments) -> Outcome<ExitCode> {
     report.facts = [fleet, purge, failover, forward].concat();
     report.overload =
         measure_part(arguments, Part::Overload, &mut report, || overload::measure(arguments, &work, &mainstay));
+
+    report.transfers = measure_part(arguments, Part::Transfers, &mut report, || {
+        transfers::measure(arguments, &work, &arguments.mainstay)
+    });
 
     report.judge();
     let json = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join("side_by_side.json");

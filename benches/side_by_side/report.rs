@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::load::Sample;
 use crate::overload::Overload;
+use crate::transfers;
 
 /// One contestant of a comparison, with a sample a round.
 #[derive(Serialize)]
@@ -77,6 +78,7 @@ pub struct Report {
     pub shared_hits: Vec<Series>,
     pub facts: Vec<Fact>,
     pub overload: Vec<Overload>,
+    pub transfers: Vec<transfers::Row>,
     /// What could not be measured, and why.
     pub failures: Vec<String>,
     pub goals: Vec<Goal>,
@@ -161,6 +163,7 @@ impl Report {
             self.facts.iter().for_each(|fact| line(&mut text, format_args!("{:<64}{:>10.3}", fact.what, fact.value)));
         }
         text.extend(self.overload.iter().map(Overload::to_text));
+        text += &transfers::to_text(&self.transfers);
         text += "\nGoals\n";
         for goal in &self.goals {
             let verdict = match goal.is_reached() {

@@ -2,8 +2,11 @@
 # A streaming replica: a copy of the primary at the first start, and from then on whatever the primary writes.
 set -eu
 umask 077
+mkdir -p /run/postgresql
 
 if ! [ -s "$PGDATA/PG_VERSION" ]; then
+    # The image makes it for everybody; the server insists on its owner.
+    chmod 700 "$PGDATA"
     # One that broke off is begun anew.
     find "$PGDATA" -mindepth 1 -delete
     # The password goes from one file to another, and is in nobody's arguments.

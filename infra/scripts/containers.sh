@@ -6,6 +6,10 @@ if [ -z "${CONTAINER_ENGINE:-}" ]; then
     CONTAINER_ENGINE=podman
     if docker info >/dev/null 2>&1; then CONTAINER_ENGINE=docker; fi
 fi
+export CONTAINER_ENGINE
+export CONTAINERS_CONF=${CONTAINERS_CONF:-$PWD/infra/scripts/containers.conf}
+# Where there is no systemd nobody asks the health checks: infra/scripts/compose does.
+if ! [ -d /run/systemd/system ]; then export DISABLE_HC_SYSTEMD=true; fi
 
 # has_image NAME
 has_image() {

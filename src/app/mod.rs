@@ -2,6 +2,7 @@
 
 mod count;
 mod edge;
+mod expire;
 mod handover;
 mod hard;
 mod hear;
@@ -14,7 +15,9 @@ mod purge;
 mod settle;
 mod shutdown;
 mod snapshots;
+mod statistics;
 mod stores;
+mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
@@ -74,6 +77,7 @@ use outlook::Outlook;
 use peers::Peers;
 pub use shutdown::Wish;
 use snapshots::Snapshots;
+use statistics::Statistics;
 use stores::StoreWatch;
 
 /// How long a task that panicked rests.
@@ -111,6 +115,7 @@ impl Parts {
     fn equip(&mut self, settings: &Settings, metrics: &Arc<Metrics>) -> Result<(), ConfigError> {
         let providers = self.providers.clone().with_sandbox(&settings.webhooks)?;
         self.registry.add_data(Arc::new(providers));
+        self.registry.add_data(Arc::new(settings.orders.clone()));
         self.registry.add_data(Arc::clone(metrics));
         Ok(())
     }
@@ -162,6 +167,7 @@ struct Core {
     ear: Arc<Ear>,
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
+    statistics: Statistics,
 }
 
 impl Server {
@@ -262,6 +268,7 @@ impl Server {
             health: Arc::new(HealthPages::new(&settings.region)),
             ear,
             snapshots,
+            statistics: Statistics::default(),
             pipeline,
         });
         let front =
@@ -296,7 +303,9 @@ impl Server {
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {
             keep_running(&core, "the pruning of idempotency keys and events", Core::prune);
+            keep_running(&core, "the roll-up of statistics", Core::keep_statistics);
             keep_running(&core, "the sweep of events", Core::settle_events);
+            keep_running(&core, "the expiry of orders", Core::expire_orders);
         }
         Ok(Self {
             public_addr,

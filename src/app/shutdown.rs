@@ -75,6 +75,7 @@ impl Server {
             }
         }
         if core.pipeline.capabilities.tells {
+            core.leave_statistics(deadline).await;
             let _written_or_late = timeout_at(deadline, core.pipeline.auth.write_uses()).await;
         }
         if let Some(database) = &core.pipeline.database {

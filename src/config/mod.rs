@@ -9,9 +9,11 @@ pub mod failover;
 pub mod forward;
 pub mod idempotency;
 pub mod manifest;
+pub mod orders;
 pub mod overload;
 pub mod param;
 pub mod settings;
+pub mod statistics;
 pub mod units;
 pub mod webhooks;
 

@@ -16,7 +16,9 @@ use super::edge::EdgeSettings;
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
+use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
+use super::statistics::StatisticsSettings;
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -96,8 +98,12 @@ pub struct Settings {
     pub failover: FailoverSettings,
     /// What repeated requests are answered from.
     pub idempotency: IdempotencySettings,
+    /// What customers order.
+    pub orders: OrderSettings,
     /// What providers deliver.
     pub webhooks: WebhookSettings,
+    /// What is counted by day.
+    pub statistics: StatisticsSettings,
     /// The `cors` middleware.
     pub cors: CorsSettings,
     /// Log lines.
@@ -204,6 +210,7 @@ pub struct DatabaseSettings {
     pub connect_timeout: Span,
     pub wait_timeout: Span,
     pub statement_timeout: Span,
+    pub lock_timeout: Span,
     pub tls_ca_file: String,
     pub strong_concurrency_max: usize,
     pub primary_fallback_max: usize,
@@ -517,6 +524,7 @@ impl Settings {
             ("database.connect_timeout", self.database.connect_timeout),
             ("database.wait_timeout", self.database.wait_timeout),
             ("database.statement_timeout", self.database.statement_timeout),
+            ("database.lock_timeout", self.database.lock_timeout),
             ("redis.timeout", self.redis.timeout),
             ("redis.connect_timeout", self.redis.connect_timeout),
             ("redis.lease_timeout", self.redis.lease_timeout),
@@ -542,7 +550,9 @@ impl Settings {
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
         self.idempotency.check()?;
-        self.webhooks.check()
+        self.orders.check()?;
+        self.webhooks.check()?;
+        self.statistics.check()
     }
 
     /// Times that only mean something beside each other.

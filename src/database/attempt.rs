@@ -185,6 +185,7 @@ impl Shared {
                 self.say(node, state, log::Level::Warn, "a query was cancelled", &told);
                 Failure::Final(Error::new(Code::SourceTimeout, "the query took longer than its statement timeout"))
             }
+            Meaning::Locked => Failure::Final(Error::new(Code::Overloaded, "others hold what this needs for too long")),
             Meaning::Query => Failure::Final(self.query_failed(node, state, &told)),
         }
     }

@@ -18,6 +18,8 @@ pub enum Meaning {
     StalePlan,
     /// The statement ran into its timeout.
     Timeout,
+    /// Somebody else holds what it wants, for longer than it may wait.
+    Locked,
     /// Nothing was found where something was asked for.
     NotFound,
     /// The query is wrong: every node would say the same.
@@ -54,6 +56,7 @@ impl Meaning {
             // serialization_failure is what most recovery conflicts say; deadlock_detected is said by those on buffer pins.
             "40001" | "40P01" => Self::Conflict,
             "57014" => Self::Timeout,
+            "55P03" => Self::Locked,
             // "cached plan must not change result type", and a prepared statement that a pooler or DISCARD took away.
             "0A000" | "26000" => Self::StalePlan,
             // admin_shutdown, crash_shutdown, cannot_connect_now, database_dropped, idle_session_timeout; all of 08.
@@ -82,6 +85,7 @@ mod tests {
             ("57P01", Meaning::Node),
             ("08006", Meaning::Node),
             ("57014", Meaning::Timeout),
+            ("55P03", Meaning::Locked),
             ("0A000", Meaning::StalePlan),
             ("42P01", Meaning::Query),
             ("22012", Meaning::Query),

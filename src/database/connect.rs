@@ -55,6 +55,7 @@ pub struct Connector {
     pooler: Pooler,
     connect_timeout: Duration,
     statement_timeout: Duration,
+    lock_timeout: Duration,
     roots_file: Option<PathBuf>,
     tls: Mutex<Option<(TlsMode, Option<PathBuf>, MakeRustlsConnect)>>,
     endpoint: String,
@@ -81,6 +82,7 @@ impl Connector {
             pooler: if session == Session::Maintenance { Pooler::None } else { settings.pooler },
             connect_timeout: settings.connect_timeout.0,
             statement_timeout: settings.statement_timeout.0,
+            lock_timeout: settings.lock_timeout.0,
             roots_file,
             tls: Mutex::new(None),
             endpoint: target.endpoint.clone(),
@@ -220,8 +222,9 @@ impl Connector {
                  -c idle_in_transaction_session_timeout={timeout_ms}"
             ),
             Session::Write => format!(
-                "-c default_transaction_read_only=off -c statement_timeout={timeout_ms} \
-                 -c idle_in_transaction_session_timeout={timeout_ms}"
+                "-c default_transaction_read_only=off -c statement_timeout={timeout_ms} -c lock_timeout={} \
+                 -c idle_in_transaction_session_timeout={timeout_ms}",
+                self.lock_timeout.as_millis()
             ),
             Session::Feed => format!(
                 "-c default_transaction_read_only=off -c synchronous_commit=local -c statement_timeout={timeout_ms} \

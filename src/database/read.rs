@@ -81,6 +81,8 @@ pub struct Shared {
     node_settings: NodeSettings,
     pick: Mutex<Pick>,
     pub(super) strong: Semaphore,
+    /// As many writes: what they wait for, a row perhaps, must not keep reads out.
+    pub(super) writing: Semaphore,
     fallback: Semaphore,
     pub(super) describing: Semaphore,
     /// How long a read of a session waits for a replica.
@@ -198,6 +200,7 @@ impl Shared {
             node_settings: settings.nodes.clone(),
             pick: Mutex::default(),
             strong: Semaphore::new(database.strong_concurrency_max),
+            writing: Semaphore::new(database.strong_concurrency_max),
             fallback: Semaphore::new(database.primary_fallback_max),
             describing: Semaphore::new(DESCRIBING_MAX),
             session_wait: settings.consistency.session_wait.0,

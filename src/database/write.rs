@@ -116,7 +116,7 @@ impl Database {
     ///
     /// # Errors
     /// What the work refuses with. `strong_unavailable` where there is no primary, or it has no room; `source_timeout`, `overloaded`
-    /// where others write the same all the time, `query_failed`, `not_found`: of all these nothing was changed. And
+    /// where others write the same all the time, or hold it for longer than `database.lock_timeout`; `query_failed`, `not_found`: of all these nothing was changed. And
     /// `outcome_unknown`.
     pub async fn write<T>(
         &self,
@@ -138,9 +138,7 @@ impl Shared {
         let unavailable = |detail: &'static str| Err(Error::new(Code::StrongUnavailable, detail));
         let writable = self.primary().and_then(|node| Some((node, node.writers.as_ref()?)));
         let Some((node, writers)) = writable else { return unavailable("no primary is configured") };
-        let Ok(_permit) = self.strong.try_acquire() else {
-            return unavailable("too many writes and strong reads at once");
-        };
+        let Ok(_permit) = self.writing.try_acquire() else { return unavailable("too many writes at once") };
         if progress.is_in_doubt() {
             return Err(in_doubt());
         }
@@ -439,11 +437,11 @@ pub(super) fn writers(url: &DatabaseUrl, workers: usize, settings: &DatabaseSett
 
 /// What begins a transaction that writes. Behind a pooler nothing of a session can be relied on.
 pub(super) fn begin_write(settings: &DatabaseSettings) -> String {
-    let timeout_ms = settings.statement_timeout.0.as_millis();
+    let (timeout_ms, lock_timeout_ms) = (settings.statement_timeout.0.as_millis(), settings.lock_timeout.0.as_millis());
     match settings.pooler {
         Pooler::None => "BEGIN READ WRITE".to_owned(),
         Pooler::Transaction => format!(
-            "BEGIN READ WRITE; SET LOCAL statement_timeout = {timeout_ms}; \
+            "BEGIN READ WRITE; SET LOCAL statement_timeout = {timeout_ms}; SET LOCAL lock_timeout = {lock_timeout_ms}; \
              SET LOCAL idle_in_transaction_session_timeout = {timeout_ms}; SET LOCAL TIME ZONE 'UTC'"
         ),
     }

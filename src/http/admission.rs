@@ -1,6 +1,6 @@
 //! Admission before work: a source runs only where there is room for it, and who would wait for long is told so at once.
 //!
-//! Fills and direct requests pass a [`Gate`] each, and fills of each upstream one of their own. How many may be inside adapts to how long sources take
+//! Fills, direct requests that read and those that may write pass a [`Gate`] each, and fills of each upstream one of their own. How many may be inside adapts to how long sources take
 //! ([`crate::nodes::limit`]); a few more wait outside, by how urgent they are ([`crate::nodes::queue`]), and not for long. What
 //! is held in memory meanwhile is counted: requests that wait, and bytes of bodies.
 
@@ -24,8 +24,10 @@ use crate::telemetry::metrics::Metrics;
 
 /// What keeps an instance from taking more on than it can do.
 pub struct Admission {
-    /// Before the sources of requests that are answered for themselves alone.
+    /// Before the sources of requests that are answered for themselves alone and only read.
     pub direct: Gate,
+    /// Before those that may write: they may wait for each other's rows, which is nothing to those that read.
+    pub writes: Gate,
     fills: Gate,
     /// Before fills out of upstreams, by their names: one that hangs must not keep what the database can do from being done.
     upstreams: Mutex<HashMap<String, Gate>>,
@@ -88,6 +90,7 @@ impl Admission {
     pub fn new(settings: &OverloadSettings, metrics: &Metrics) -> Self {
         Self {
             direct: Gate::new("direct", settings, metrics),
+            writes: Gate::new("write", settings, metrics),
             fills: Gate::new("fill", settings, metrics),
             upstreams: Mutex::default(),
             settings: settings.clone(),
@@ -118,6 +121,7 @@ impl Admission {
     pub fn export(&self, metrics: &Metrics) {
         self.fills.export(metrics);
         self.direct.export(metrics);
+        self.writes.export(metrics);
         self.upstreams.lock().values().for_each(|gate| gate.export(metrics));
     }
 }

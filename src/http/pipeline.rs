@@ -268,13 +268,16 @@ impl Pipeline {
                 };
                 match stale.as_ref().and_then(|entry| self.usable_on_error(entry, &error, now)) {
                     Some((entry, past)) => {
-                        let status = CacheStatus::StaleIfError { past, status: error.code.info().status, layer };
+                        status = CacheStatus::StaleIfError { past, status: error.code.info().status, layer };
                         respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
                     }
                     None => respond::from_error(&error, endpoint, request_id, status),
                 }
             }
         };
+        if matches!(status, CacheStatus::SharedHit { .. } | CacheStatus::StaleIfError { .. }) {
+            endpoint.counters.answered.inc();
+        }
         respond::add_timing(&mut response, took, started.elapsed());
         Ok(response)
     }
@@ -291,8 +294,9 @@ impl Pipeline {
         if let Err(error) = self.catch_up(session).await {
             return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass);
         }
-        let patience = self.admission.patience(false);
-        let mut pass = match self.admission.direct.enter(Priority::Foreground, patience).await {
+        let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let gate = if only_reads { &self.admission.direct } else { &self.admission.writes };
+        let mut pass = match gate.enter(Priority::Foreground, self.admission.patience(false)).await {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
@@ -302,8 +306,7 @@ impl Pipeline {
             pass.measured(&at.route.path, &produced.answer);
             produced
         };
-        let produced =
-            if matches!(*request.method(), Method::GET | Method::HEAD) { work.await } else { apart(work).await };
+        let produced = if only_reads { work.await } else { apart(work).await };
         let mut response = match &produced.answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;

@@ -76,25 +76,22 @@ pub(super) fn nobody() -> Error {
     Error::new(Code::ClaimInvalid, "the API key belongs to no account: its sub is the id of none")
 }
 
-/// Whether there is such an account.
-pub(super) async fn exists(conn: &mut AsyncPgConnection, id: Uuid) -> QueryResult<bool> {
-    diesel::select(diesel::dsl::exists(accounts::table.find(id))).get_result(conn).await
-}
-
 /// Counts what a customer sends against the limits of its tier.
 pub(super) async fn spend(conn: &mut AsyncPgConnection, id: Uuid, currency: &str, amount: i64) -> Result<(), Abort> {
-    let exceeded: Option<String> = diesel::select(spend_sql(id, currency, amount)).get_result(conn).await?;
-    let limit = match exceeded.as_deref() {
-        None => return Ok(()),
-        Some("per_transaction") => "more than the account may send at once",
-        Some("per_day") => "more than the account may still send today (UTC)",
-        Some(_) => {
-            return Err(refused(format!("the account may not send {currency}; GET /account/kyc lists what it may")));
-        }
-    };
-    Err(refused(format!("{amount} minor units of {currency} are {limit}; GET /account/kyc tells how much that is")))
+    let limit: Option<String> = diesel::select(spend_sql(id, currency, amount)).get_result(conn).await?;
+    limit.map_or(Ok(()), |limit| Err(exceeded(&limit, currency, amount).into()))
 }
 
-fn refused(sentence: String) -> Abort {
-    Abort::Refused(Error::new(Code::LimitExceeded, sentence))
+/// Why a customer may not send so much, by the limit that `ramp.spend` has named.
+pub(super) fn exceeded(limit: &str, currency: &str, amount: i64) -> Error {
+    let limit = match limit {
+        "per_transaction" => "more than the account may send at once",
+        "per_day" => "more than the account may still send today (UTC)",
+        _ => {
+            let sentence = format!("the account may not send {currency}; GET /account/kyc lists what it may");
+            return Error::new(Code::LimitExceeded, sentence);
+        }
+    };
+    let sentence = format!("{amount} minor units of {currency} are {limit}; GET /account/kyc tells how much that is");
+    Error::new(Code::LimitExceeded, sentence)
 }

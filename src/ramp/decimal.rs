@@ -58,6 +58,22 @@ impl Decimal {
         Self::trimmed(divide_half_even(dividend, divisor_scaled), scale)
     }
 
+    /// `amount × self × 10^shift`, rounded down. The shift is between the minor units of two currencies. `None` where the amount is
+    /// negative, or the result does not fit.
+    pub fn of_amount(self, amount: i64, shift: i32) -> Option<i64> {
+        // 63 and 64 bits are 127.
+        let product = u128::try_from(amount).ok()? * u128::from(self.mantissa);
+        let shift = shift.checked_sub(self.scale.try_into().ok()?)?;
+        let power = 10_u128.checked_pow(shift.unsigned_abs());
+        let shifted = if shift < 0 {
+            // What is divided by more than 128 bits leaves nothing.
+            power.map_or(0, |power| product / power)
+        } else {
+            product.checked_mul(power?)?
+        };
+        shifted.try_into().ok()
+    }
+
     /// The decimal without trailing zeros after the point; a negative scale becomes zeros before it.
     fn trimmed(mut mantissa: u128, mut scale: i64) -> Option<Self> {
         while scale > 0 && mantissa.is_multiple_of(10) {
@@ -198,6 +214,25 @@ mod tests {
         assert_eq!(ratio("300000003", "2"), "150000000");
     }
 
+    /// By hand, or with `bc`.
+    #[test]
+    fn amounts_are_rounded_down() {
+        let of = |rate: &str, amount, shift| decimal(rate).of_amount(amount, shift);
+        assert_eq!(of("1", 98_970, 4), Some(989_700_000), "cents to millionths");
+        assert_eq!(of("1", 989_700_000, -4), Some(98_970));
+        assert_eq!(of("1", 9_999, -4), Some(0));
+        assert_eq!(of("1.1172", 1, 4), Some(11_172));
+        assert_eq!(of("0.89509488", 1_999_999, -4), Some(179));
+        assert_eq!(of("0.0000026861935", 372_274, 0), Some(0), "0.9999…");
+        assert_eq!(of("0.000000000000000001", i64::MAX, -4), Some(0));
+        assert_eq!(of("1", i64::MAX, 0), Some(i64::MAX));
+        assert_eq!(of("1.00000001", i64::MAX, 0), None);
+        assert_eq!(of("1000000000000000000", i64::MAX, 6), None);
+        assert_eq!(of("1", 1, i32::MAX), None);
+        assert_eq!(of("1", i64::MAX, i32::MIN + 1), Some(0));
+        assert_eq!(of("1", -1, 0), None);
+    }
+
     /// Long division, one decimal digit after the other, as on paper: shares nothing with the code under test.
     fn ratio_on_paper(dividend: Decimal, divisor: Decimal) -> String {
         let aligned = |mine: Decimal, other: Decimal| {
@@ -271,6 +306,15 @@ mod tests {
             let quotient = divide_half_even(dividend, divisor);
             let twice_off = (quotient * divisor).abs_diff(dividend) * 2;
             prop_assert!(twice_off < divisor || (twice_off == divisor && quotient.is_multiple_of(2)));
+        }
+
+        /// Rounded down, by less than one: `floor(x) ≤ x < floor(x) + 1`, in integers.
+        #[test]
+        fn what_is_rounded_off_is_less_than_one(amount in 0_i64..1 << 40, rate in any_rate(), shift in -6_i32..=6) {
+            let Some(units) = rate.of_amount(amount, shift) else { return Ok(()) };
+            let (up, down) = (10_u128.pow(shift.max(0).unsigned_abs()), 10_u128.pow(shift.min(0).unsigned_abs() + rate.scale));
+            let exact = amount as u128 * u128::from(rate.mantissa) * up;
+            prop_assert!(units as u128 * down <= exact && exact < (units as u128 + 1) * down);
         }
 
         #[test]

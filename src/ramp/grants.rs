@@ -5,7 +5,7 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 16] = [
     "public.currencies",
     "public.exchange_rates",
     "public.fee_schedules",
@@ -20,11 +20,13 @@ const TABLES: [&str; 14] = [
     "ramp.orders",
     "ramp.order_history",
     "ramp.webhook_events",
+    "ramp.daily_requests",
+    "ramp.daily_money",
 ];
 
-const FUNCTIONS: [&str; 12] = [
+const FUNCTIONS: [&str; 14] = [
     "ramp.spend(uuid, text, bigint)",
-    "ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid)",
+    "ramp.send(uuid, uuid, uuid, text, bigint, bigint)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
     "ramp.keep_outcome(uuid, text, text, text, bytea)",
     "ramp.prune_idempotency_keys(interval)",
@@ -35,6 +37,8 @@ const FUNCTIONS: [&str; 12] = [
     "ramp.lock_webhook_event(text, text, boolean)",
     "ramp.keep_webhook_outcome(text, text, text)",
     "ramp.prune_webhook_events(interval)",
+    "ramp.add_requests(uuid, bigint, date[], text[], bigint[], bigint[], bigint[])",
+    "ramp.count_money(integer)",
 ];
 
 /// The grants that a serving role lacks; nothing where there is no such role.
@@ -49,7 +53,6 @@ pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Optio
     }
     let mut wanted: Vec<String> =
         TABLES.iter().map(|table| format!("has_table_privilege(oid, to_regclass('{table}'), 'SELECT')")).collect();
-    wanted.push("has_table_privilege(oid, to_regclass('ramp.transfers'), 'INSERT')".to_owned());
     wanted.push("has_schema_privilege(oid, to_regnamespace('ramp')::oid, 'USAGE')".to_owned());
     wanted.extend(
         FUNCTIONS.iter().map(|name| format!("has_function_privilege(oid, to_regprocedure('{name}')::oid, 'EXECUTE')")),
@@ -62,7 +65,7 @@ pub fn grants(conn: &mut MaintenanceConnection, role: &str) -> QueryResult<Optio
     let lacking = sql_query(lacking).bind::<Text, _>(role).load::<Role>(conn)?;
     Ok(lacking.first().map(|Role { name }| {
         format!(
-            "GRANT USAGE ON SCHEMA ramp TO {name}; GRANT SELECT ON {} TO {name}; GRANT INSERT ON ramp.transfers TO {name}; \
+            "GRANT USAGE ON SCHEMA ramp TO {name}; GRANT SELECT ON {} TO {name}; \
              GRANT EXECUTE ON FUNCTION {} TO {name}",
             TABLES.join(", "),
             FUNCTIONS.join(", ")

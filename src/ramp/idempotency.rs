@@ -5,12 +5,13 @@
 //! where an older copy of its request is still under way and would be granted by now. What is not kept is what says nothing of the
 //! request itself, such as a database out of reach: that may be tried again with the same key.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::sql_types::{BigInt, Double};
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, TransactionManager};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -21,6 +22,7 @@ use crate::database::maintenance::MaintenanceConnection;
 use crate::database::write::Abort;
 use crate::error::{Code, Error};
 use crate::source::Answer;
+use crate::source::description::Header;
 use crate::source::handler::Call;
 
 /// The request header with the key, in lower case.
@@ -95,35 +97,45 @@ pub(super) async fn once(
     effect: impl AsyncFn(&mut AsyncPgConnection, Uuid) -> Result<Answer, Abort>,
 ) -> Result<Answer, Error> {
     let request = Request { account_id: accounts::of(call)?, operation, key: key(call)?, hash: hash(request)? };
+    let is_refused = Cell::new(false);
+    let outcome = call.write(async |conn| {
+        if let Some(outcome) = request.claim(conn).await? {
+            return Ok(outcome);
+        }
+        let answer = effect(conn, request.account_id).await;
+        is_refused.set(matches!(&answer, Err(Abort::Refused(error)) if REFUSALS.contains(&error.code)));
+        let outcome = Ok(answer?);
+        request.keep(conn, &outcome).await?;
+        Ok(outcome)
+    });
+    match outcome.await {
+        // All of the transaction is taken back, the claim included, so the refusal has one of its own. That costs who is refused,
+        // where a savepoint would cost everybody.
+        Err(refusal) if is_refused.get() => refuse(call, &request, &refusal).await?,
+        outcome => outcome?,
+    }
+}
+
+/// Keeps a refusal, unless a copy of the request has come to something meanwhile: then that is what came of it.
+async fn refuse(call: &Call, request: &Request<'_>, refusal: &Error) -> Result<Outcome, Error> {
     call.write(async |conn| {
         if let Some(outcome) = request.claim(conn).await? {
             return Ok(outcome);
         }
-        let outcome = attempt(conn, request.account_id, &effect).await?;
+        let outcome = Err(refusal.clone());
         request.keep(conn, &outcome).await?;
         Ok(outcome)
     })
-    .await?
+    .await
 }
 
-/// Runs the effect in a savepoint, so that a refusal leaves nothing but itself.
-async fn attempt(
-    conn: &mut AsyncPgConnection,
-    account_id: Uuid,
-    effect: &impl AsyncFn(&mut AsyncPgConnection, Uuid) -> Result<Answer, Abort>,
-) -> Result<Outcome, Abort> {
-    AnsiTransactionManager::begin_transaction(conn).await?;
-    match effect(conn, account_id).await {
-        Ok(answer) => {
-            AnsiTransactionManager::commit_transaction(conn).await?;
-            Ok(Ok(answer))
-        }
-        Err(Abort::Refused(error)) if REFUSALS.contains(&error.code) => {
-            AnsiTransactionManager::rollback_transaction(conn).await?;
-            Ok(Err(error))
-        }
-        // All of the transaction is taken back, the claim included.
-        Err(other) => Err(other),
+/// How [`once`] marks an answer that was given before, for descriptions.
+pub(super) fn replayed() -> Header {
+    Header {
+        name: "Idempotency-Replayed",
+        summary: "true: this is the answer of the first request with this key.",
+        required: false,
+        schema: serde_json::json!({ "const": "true" }),
     }
 }
 

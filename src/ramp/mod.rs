@@ -2,7 +2,7 @@
 //!
 //! What a query can say stands in the manifest (currencies, fee schedules, documents, a customer's balances). Here is what needs
 //! exact arithmetic: rates in any base, and quotes of fees, whose answers depend on the declared parameters and on the data
-//! alone, never on the clock; and what writes: money moves through [`ledger`], once for each [`idempotency`] key.
+//! alone, never on the clock; and what writes: money moves through functions of the database, once for each [`idempotency`] key.
 
 pub mod accounts;
 pub mod decimal;
@@ -17,6 +17,7 @@ mod page;
 pub mod providers;
 pub mod rates;
 pub mod schema;
+pub mod statistics;
 pub mod tables;
 pub mod transactions;
 mod transfers;
@@ -24,6 +25,7 @@ pub mod webhooks;
 
 pub use migrations::{migrate, revert};
 
+use orders::Product;
 use serde::de::DeserializeOwned;
 
 use crate::config::manifest::Source;
@@ -32,9 +34,24 @@ use crate::source::handler::{Call, Registry};
 
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
+/// The token, which no fixing quotes.
+const TOKEN: &str = "AFRI";
+/// The currency that one token is worth one of.
+const TOKEN_PEG: &str = "USD";
 
 /// The handlers that move money.
-const MONEY_HANDLERS: [&str; 2] = ["ramp.transfers.create", "ramp.webhooks.receive"];
+const MONEY_HANDLERS: [&str; 10] = [
+    "ramp.transfers.create",
+    "ramp.webhooks.receive",
+    Product::Onramp.handlers().create,
+    Product::Onramp.handlers().cancel,
+    Product::Offramp.handlers().create,
+    Product::Offramp.handlers().cancel,
+    Product::Mint.handlers().create,
+    Product::Mint.handlers().cancel,
+    Product::Redemption.handlers().create,
+    Product::Redemption.handlers().cancel,
+];
 
 /// Whether a route's source is one of those that move money.
 pub fn moves_money(source: &Source) -> bool {
@@ -59,8 +76,11 @@ pub fn register(registry: &mut Registry) {
     registry.describe("ramp.transactions.list", transactions::describe_list());
     registry.add("ramp.transactions.get", transactions::get);
     registry.describe("ramp.transactions.get", transactions::describe_get());
+    registry.add("ramp.stats.daily", statistics::daily);
+    registry.describe("ramp.stats.daily", statistics::describe_daily());
     registry.add("ramp.webhooks.receive", webhooks::receive);
     registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
+    orders::register(registry);
 }
 
 /// The text of a parameter that a handler cannot do without.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::decimal::Decimal;
 use super::schema::{currencies, exchange_rates};
-use super::{EURO, invalid, unknown_currency};
+use super::{EURO, TOKEN, TOKEN_PEG, invalid, unknown_currency};
 use crate::error::{Code, Error};
 use crate::source::Answer;
 use crate::source::description::{Description, Response};
@@ -40,6 +40,10 @@ impl<'a> Wanted<'a> {
         if self.symbols.is_empty() { code != self.base } else { self.symbols.iter().any(|symbol| symbol == code) }
     }
 
+    fn names(&self, code: &str) -> bool {
+        self.base == code || self.symbols.iter().any(|symbol| symbol == code)
+    }
+
     /// That the base and all symbols are currencies.
     fn check<'c>(&self, known: impl Iterator<Item = &'c str> + Clone) -> Result<(), Error> {
         let is_known = |code: &str| known.clone().any(|known| known == code);
@@ -55,6 +59,7 @@ impl<'a> Wanted<'a> {
     /// The currencies whose stored rates the answer needs; none: all. The euro has no stored rate.
     fn stored(&self) -> Vec<&str> {
         let needed = self.symbols.iter().map(|symbol| &**symbol).chain([self.base]);
+        let needed = needed.map(|code| if code == TOKEN { TOKEN_PEG } else { code });
         if self.symbols.is_empty() { Vec::new() } else { needed.filter(|code| *code != EURO).collect() }
     }
 
@@ -62,6 +67,9 @@ impl<'a> Wanted<'a> {
     fn rates<'q>(&self, stored: impl Iterator<Item = (&'q str, Decimal)>) -> Rates {
         let mut quotes: BTreeMap<&str, Decimal> = stored.collect();
         quotes.insert(EURO, Decimal::ONE);
+        // No fixing quotes it, so that it is shown to those alone who name it.
+        let peg = quotes.get(TOKEN_PEG).copied().filter(|_| self.names(TOKEN));
+        quotes.extend(peg.map(|rate| (TOKEN, rate)));
         let Some(base) = quotes.get(self.base).copied() else {
             return Rates::default();
         };
@@ -153,6 +161,7 @@ async fn last_fixing(
     if let Some(until) = until {
         fixings = fixings.filter(exchange_rates::date.le(until));
     }
+    let quoted = if quoted == TOKEN { TOKEN_PEG } else { quoted };
     // Every fixing quotes the euro.
     if quoted != EURO {
         fixings = fixings.filter(exchange_rates::currency.eq(quoted));
@@ -174,6 +183,17 @@ async fn quotes(
         .select((currencies::code, exchange_rates::rate.nullable()))
         .load(conn)
         .await
+}
+
+/// What one unit of `base` is worth in another currency by the latest fixing, as `ramp.rates.latest` tells it; none where that does
+/// not quote both.
+pub(super) async fn rate(conn: &mut AsyncPgConnection, base: &str, symbol: &str) -> QueryResult<Option<Decimal>> {
+    let Some(fixing) = last_fixing(conn, EURO, None).await? else { return Ok(None) };
+    let symbols = [Cow::Owned(symbol.to_owned())];
+    let wanted = Wanted { base, symbols: &symbols };
+    let stored = rows(conn, Span { from: fixing, to: fixing }, wanted.stored()).await?;
+    let Rates(rates) = wanted.rates(stored.iter().map(|(_, code, rate)| (&**code, *rate)));
+    Ok(rates.into_iter().next().map(|(_, rate)| rate))
 }
 
 #[derive(Serialize)]
@@ -297,7 +317,7 @@ async fn rows(conn: &mut AsyncPgConnection, span: Span, only: Vec<&str>) -> Quer
 }
 
 /// An optional date of the call.
-fn date(call: &Call, name: &str) -> Result<Option<NaiveDate>, Error> {
+pub(super) fn date(call: &Call, name: &str) -> Result<Option<NaiveDate>, Error> {
     let parse = |text: &str| text.parse().map_err(|_| invalid(name, "must be a date like 2026-10-30"));
     call.params.text(name).map(parse).transpose()
 }
@@ -335,6 +355,15 @@ mod tests {
     fn what_is_not_quoted_is_left_out() {
         assert_eq!(rates("EUR", &["CYP", "ISK"], FIXING), r#"{"ISK":136}"#);
         assert_eq!(rates("CYP", &[], FIXING), "{}");
+    }
+
+    #[test]
+    fn the_token_is_worth_a_dollar_and_shown_to_those_who_name_it() {
+        assert_eq!(rates("USD", &["AFRI"], FIXING), r#"{"AFRI":1}"#);
+        assert_eq!(rates("AFRI", &["EUR", "ISK", "USD"], FIXING), r#"{"EUR":0.89509488,"ISK":121.7329,"USD":1}"#);
+        assert_eq!(rates("EUR", &["AFRI"], FIXING), r#"{"AFRI":1.1172}"#);
+        assert_eq!(rates("AFRI", &[], FIXING), r#"{"EUR":0.89509488,"IDR":18148.201,"ISK":121.7329,"USD":1}"#);
+        assert_eq!(rates("AFRI", &["USD"], &FIXING[1..]), "{}");
     }
 
     #[test]

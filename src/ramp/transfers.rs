@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::ledger::{self, Posting};
 use super::page::{self, Page, Place};
 use super::tables::{ledger_transactions, transfers};
 use super::{accounts, body, fees, idempotency, required};
@@ -30,7 +29,20 @@ struct Wanted {
     currency: String,
 }
 
-#[derive(Insertable, Queryable, Selectable, Serialize)]
+diesel::define_sql_function! {
+    /// Sends money, or says why not.
+    #[sql_name = "ramp.send"]
+    fn send_sql(
+        id: diesel::sql_types::Uuid,
+        sender: diesel::sql_types::Uuid,
+        recipient: diesel::sql_types::Uuid,
+        currency: diesel::sql_types::Text,
+        amount: diesel::sql_types::BigInt,
+        fee: diesel::sql_types::BigInt,
+    ) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
+#[derive(Queryable, Selectable, Serialize)]
 #[diesel(table_name = transfers, check_for_backend(diesel::pg::Pg))]
 struct Transfer {
     id: Uuid,
@@ -81,10 +93,6 @@ async fn send(conn: &mut AsyncPgConnection, sender: Uuid, wanted: &Wanted) -> Re
     if to_account_id == sender {
         return Err(Error::new(Code::BodyInvalid, "to_account_id must be another account").into());
     }
-    if !accounts::exists(conn, to_account_id).await? {
-        return Err(Error::new(Code::NotFound, format!("to_account_id: there is no account {to_account_id}")).into());
-    }
-    accounts::spend(conn, sender, currency, amount).await?;
     let schedule = fees::find(conn, "transfer", currency).await?;
     let fee = schedule.map_or(Some(0), |schedule| schedule.fee(amount));
     let (Some(fee), Some(total)) = (fee, fee.and_then(|fee| amount.checked_add(fee))) else {
@@ -92,26 +100,25 @@ async fn send(conn: &mut AsyncPgConnection, sender: Uuid, wanted: &Wanted) -> Re
             Error::new(Code::BodyInvalid, "amount is too large: with its fee it does not fit in 64 bits").into()
         );
     };
-    let posting = |holder: String, amount| Posting { holder, currency, amount };
-    let mut postings = vec![posting(sender.to_string(), -total), posting(to_account_id.to_string(), amount)];
-    if fee > 0 {
-        postings.push(posting(ledger::FEES.to_owned(), fee));
-    }
     let id = Uuid::new_v4();
-    if !ledger::post(conn, id, "transfer", &postings).await? {
-        let sentence = format!("{total} minor units of {currency} are more than is available");
-        return Err(Error::new(Code::InsufficientFunds, sentence).into());
+    // The time of the transaction, which the row gets as well.
+    let now = diesel::dsl::now.into_sql::<diesel::sql_types::Timestamptz>();
+    let send = (send_sql(id, sender, to_account_id, currency, amount, fee), now);
+    let (refusal, created_at): (Option<String>, _) = diesel::select(send).get_result(conn).await?;
+    let refused = |code, sentence| Err(Abort::Refused(Error::new(code, sentence)));
+    match refusal.as_deref() {
+        None => {}
+        Some("recipient") => {
+            return refused(Code::NotFound, format!("to_account_id: there is no account {to_account_id}"));
+        }
+        Some("insufficient_funds") => {
+            let sentence = format!("{total} minor units of {currency} are more than is available");
+            return refused(Code::InsufficientFunds, sentence);
+        }
+        Some(limit) => return Err(accounts::exceeded(limit, currency, amount).into()),
     }
-    let values = (
-        transfers::id.eq(id),
-        transfers::from_account_id.eq(sender),
-        transfers::to_account_id.eq(to_account_id),
-        transfers::currency.eq(currency),
-        transfers::amount.eq(amount),
-        transfers::fee.eq(fee),
-    );
-    let insert = diesel::insert_into(transfers::table).values(values).returning(Transfer::as_returning());
-    let transfer = insert.get_result(conn).await?;
+    let currency = currency.clone();
+    let transfer = Transfer { id, from_account_id: sender, to_account_id, currency, amount, fee, created_at };
     let answer = Answer::json(&Shown { status: "completed", transfer })?;
     Ok(Answer { status: 201, ..answer })
 }
@@ -201,14 +208,11 @@ pub(super) fn describe_create() -> Description {
             "currency": { "type": "string", "pattern": "^[A-Z]{3,4}$", "description": "As /account/balances names it." },
         },
     });
-    let replayed = Header {
-        name: "Idempotency-Replayed",
-        summary: "true: this is the answer of the first request with this key.",
-        required: false,
-        schema: json!({ "const": "true" }),
+    let created = Response {
+        status: 201,
+        headers: vec![idempotency::replayed()],
+        ..Response::ok("The transfer, which is complete.", schema())
     };
-    let created =
-        Response { status: 201, headers: vec![replayed], ..Response::ok("The transfer, which is complete.", schema()) };
     let own = [Code::InsufficientFunds, Code::LimitExceeded, Code::NotFound, Code::BodyInvalid, Code::ClaimInvalid];
     Description {
         summary: "Send money to another account",

@@ -31,8 +31,12 @@ const ID_BYTES_MAX: usize = 255;
 const KIND_BYTES_MAX: usize = 100;
 /// How long a delivery may be: each is kept. Those of providers have a few KiB.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Why nothing came of an event that may be right later.
+const NOT_ALLOWED: &str = "not_allowed";
 /// Events that one sweep sees to. What is left waits for the next.
 const SWEEP_MAX: i64 = 100;
+/// Earlier events of an order that are tried once more when it has moved. Providers tell a handful of each.
+const PASSED_OVER_MAX: i64 = 16;
 /// How long a sweep may take for one event.
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Statements of one pruning, each of which takes thousands of events. What is left waits for the next.
@@ -212,7 +216,38 @@ async fn settle(conn: &mut AsyncPgConnection, provider: &str, event_id: &str, wa
         Applied::Ignored(reason) => *reason,
     };
     diesel::select(sql::keep(provider, event_id, outcome)).execute(conn).await?;
+    if matches!(applied, Applied::Moved(_)) {
+        catch_up(conn, provider, stored.order_id).await?;
+    }
     Ok(Settled::Now(applied))
+}
+
+/// Applies events of an order that came before their time, such as the refund of a payment that had not been told yet: so that they
+/// end alike in whatever order they come. The order is locked since it has moved, so no other event of it is half done.
+async fn catch_up(conn: &mut AsyncPgConnection, provider: &str, order_id: Uuid) -> Result<(), Abort> {
+    let passed_over = webhook_events::table
+        .filter(webhook_events::provider.eq(provider).and(webhook_events::order_id.eq(order_id)))
+        .filter(webhook_events::outcome.eq(NOT_ALLOWED))
+        .order((webhook_events::received_at, webhook_events::event_id))
+        .limit(PASSED_OVER_MAX)
+        .select(Stored::as_select());
+    let mut waiting: Vec<Stored> = passed_over.load(conn).await?;
+    // Each that moves the order may be what another one waits for. Every round takes one from the list, or ends it.
+    let mut has_moved = true;
+    while std::mem::take(&mut has_moved) {
+        let mut left = Vec::new();
+        for stored in waiting {
+            match apply(conn, provider, &stored.event()).await? {
+                Applied::Moved(status) => {
+                    diesel::select(sql::keep(provider, &stored.event_id, &status)).execute(conn).await?;
+                    has_moved = true;
+                }
+                Applied::Ignored(_) => left.push(stored),
+            }
+        }
+        waiting = left;
+    }
+    Ok(())
 }
 
 async fn find(conn: &mut AsyncPgConnection, provider: &str, event_id: &str) -> QueryResult<Option<Stored>> {

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub request_seconds: HistogramVec,
     /// Lookups in a cache layer.
     pub lookups: IntCounterVec,
+    /// Requests that were answered out of a cache.
+    pub cache_hits: IntCounterVec,
     /// Commands that Redis did not answer, or not well.
     pub redis_failures: IntCounterVec,
     /// Sources that were run for the cache.
@@ -150,6 +152,11 @@ impl Metrics {
             requests: counters("http_requests_total", "Answered requests by route and status.", &["route", "status"])?,
             request_seconds,
             lookups: counters("cache_lookups_total", "Cache lookups by layer and result.", &["layer", "result"])?,
+            cache_hits: counters(
+                "cache_hits_total",
+                "Requests answered out of a cache, fresh or stale, by route.",
+                &["route"],
+            )?,
             redis_failures: counters("redis_failures_total", "Waves of commands that failed, by reason.", &["reason"])?,
             fills: counters("fills_total", "Sources run for the cache, by route and outcome.", &["route", "outcome"])?,
             fill_waiters: counters(

@@ -1,5 +1,6 @@
 //! Metrics and logs.
 
+pub mod by_route;
 pub mod logs;
 pub mod metrics;
 pub mod sparing;

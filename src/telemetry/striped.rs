@@ -41,10 +41,11 @@ impl Striped {
         }
     }
 
-    /// Moves what was counted into the exported counter.
-    pub fn export(&self) {
+    /// Moves what was counted into the exported counter, and says how much that was.
+    pub fn export(&self) -> u64 {
         let counted: u64 = self.cells.iter().map(|cell| cell.0.swap(0, Ordering::Relaxed)).sum();
         self.exported.inc_by(counted);
+        counted
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 25] = [
+const PAGES: [&str; 27] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -25,6 +25,7 @@ const PAGES: [&str; 25] = [
     "docs/failover.md",
     "docs/forwarding.md",
     "docs/ledger.md",
+    "docs/orders.md",
     "docs/manifest.md",
     "docs/openapi.md",
     "docs/operating.md",
@@ -33,6 +34,7 @@ const PAGES: [&str; 25] = [
     "docs/scale.md",
     "docs/sessions.md",
     "docs/upstream.md",
+    "docs/webhooks.md",
 ];
 
 fn root() -> PathBuf {

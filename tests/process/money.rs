@@ -13,21 +13,21 @@ use serde_json::{Value, json};
 use crate::support::{Cluster, Origin, Reply, mainstay, repository, request, request_within};
 
 /// A database with the tables of the reference application.
-struct Site<'a> {
-    primary: &'a Postgres,
-    name: String,
+pub struct Site<'a> {
+    pub primary: &'a Postgres,
+    pub name: String,
     /// The URL of the role that serves.
-    serving: String,
+    pub serving: String,
 }
 
 /// A customer, with an API key.
-struct Customer {
-    id: String,
-    bearer: String,
+pub struct Customer {
+    pub id: String,
+    pub bearer: String,
 }
 
 impl<'a> Site<'a> {
-    fn migrated(primary: &'a Postgres, name: String) -> Self {
+    pub fn migrated(primary: &'a Postgres, name: String) -> Self {
         let role = format!("{name}_serving");
         primary.psql(&name, &format!("CREATE ROLE {role} LOGIN")).unwrap();
         let site = Self { primary, serving: primary.url(&role, &name), name };
@@ -39,15 +39,15 @@ impl<'a> Site<'a> {
     }
 
     /// A command, as the owner of the tables.
-    fn run(&self, args: &[&str]) -> crate::support::Outcome {
+    pub fn run(&self, args: &[&str]) -> crate::support::Outcome {
         mainstay(args, &[("DATABASE_URL", &self.primary.url("postgres", &self.name))])
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub fn sql(&self, sql: &str) -> String {
         self.primary.psql(&self.name, sql).unwrap().trim_end().to_owned()
     }
 
-    fn customer(&self, name: &str) -> Customer {
+    pub fn customer(&self, name: &str) -> Customer {
         let made = self.run(&["accounts", "create", "--name", name, "--json"]);
         assert_eq!(made.code, Some(0), "{made:?}");
         let made: Value = serde_json::from_str(&made.stdout).unwrap();
@@ -55,7 +55,7 @@ impl<'a> Site<'a> {
         Customer { id: text("account_id"), bearer: format!("Bearer {}", text("api_key")) }
     }
 
-    fn fund(&self, customer: &Customer, currency: &str, amount: i64) {
+    pub fn fund(&self, customer: &Customer, currency: &str, amount: i64) {
         let post = format!(
             "SELECT ramp.post(gen_random_uuid(), 'test', false, ARRAY['clearing:sandbox', '{}'], ARRAY['{currency}', '{currency}'], \
              ARRAY[-{amount}, {amount}])",
@@ -64,36 +64,40 @@ impl<'a> Site<'a> {
         assert_eq!(self.sql(&post), "t");
     }
 
-    fn serve(&self) -> Origin {
+    pub fn serve(&self) -> Origin {
         let origin = Origin::start(&repository("config"), &[("DATABASE_URL", &self.serving)]);
         origin.get_until("/health/edge", |reply| reply.status == 200);
         origin
     }
 
     /// Money came from nowhere and went nowhere, and all balances are what the entries say.
-    fn assert_sound(&self) {
+    pub fn assert_sound(&self) {
         assert_eq!(self.sql("SELECT * FROM ramp.ledger_discrepancies"), "");
         assert_eq!(self.sql("SELECT * FROM ramp.ledger_accounts WHERE posted - held < balance_min"), "");
     }
 }
 
 impl Customer {
-    fn get(&self, origin: &Origin, path: &str) -> Reply {
+    pub fn get(&self, origin: &Origin, path: &str) -> Reply {
         request("GET", &format!("{}{path}", origin.base), &[("Authorization", &self.bearer)], None)
     }
 
     /// What there is of a currency.
-    fn available(&self, origin: &Origin, currency: &str) -> i64 {
+    pub fn available(&self, origin: &Origin, currency: &str) -> i64 {
         let balances = self.get(origin, "/account/balances").json();
         let mut all = balances["balances"].as_array().unwrap().iter();
         all.find(|one| one["currency"] == currency).map_or(0, |one| one["available"].as_i64().unwrap())
     }
 
-    fn send(&self, base: &str, to: &Self, amount: i64, currency: &str, key: Option<&str>) -> Reply {
+    pub fn send(&self, base: &str, to: &Self, amount: i64, currency: &str, key: Option<&str>) -> Reply {
         let body = json!({ "to_account_id": to.id, "amount": amount, "currency": currency }).to_string();
+        self.post(&format!("{base}/api/v1/transfers"), &body, key)
+    }
+
+    pub fn post(&self, url: &str, body: &str, key: Option<&str>) -> Reply {
         let mut headers = vec![("Authorization", self.bearer.as_str()), ("Content-Type", "application/json")];
         headers.extend(key.map(|key| ("Idempotency-Key", key)));
-        request_within(Duration::from_secs(10), "POST", &format!("{base}/api/v1/transfers"), &headers, Some(&body))
+        request_within(Duration::from_secs(10), "POST", url, &headers, Some(body))
     }
 }
 
@@ -265,7 +269,7 @@ fn whoever_is_killed_in_the_middle_each_key_has_one_effect() {
 }
 
 /// Tells the clients that it is over, also where something panics.
-struct Over<'a>(&'a AtomicBool);
+pub struct Over<'a>(pub &'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

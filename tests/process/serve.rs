@@ -193,10 +193,12 @@ fn logs_are_pretty_where_asked_for() {
 }
 
 #[test]
-fn what_this_version_has_not_is_said_and_ignored() {
-    let mut origin = Origin::start(Folder::new(ONE).path(), &[("SANDBOX_WEBHOOK_SECRET", "hunter2")]);
-    origin.program.expect_text("SANDBOX_WEBHOOK_SECRET is set, but its part is not in this version");
-    assert!(!origin.program.output().contains("hunter2"));
+fn secrets_that_can_be_guessed_are_said_and_not_shown() {
+    for name in ["SANDBOX_WEBHOOK_SECRET", "TOKEN_SECRET"] {
+        let mut origin = Origin::start(Folder::new(ONE).path(), &[(name, "hunter2")]);
+        origin.program.expect_text(&format!("{name}: a secret of fewer than 16 characters can be guessed"));
+        assert!(!origin.program.output().contains("hunter2"));
+    }
 }
 
 #[test]

@@ -9,4 +9,5 @@ DROP FUNCTION ramp.take_step();
 DROP TABLE ramp.orders;
 DROP FUNCTION ramp.keep_order();
 DROP TABLE ramp.order_transitions;
+DELETE FROM docs WHERE slug = 'orders';
 DELETE FROM fee_schedules WHERE currency = 'ZAR' AND product IN ('onramp', 'offramp', 'mint', 'redemption');

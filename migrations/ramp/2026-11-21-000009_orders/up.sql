@@ -10,6 +10,29 @@ INSERT INTO fee_schedules (product, currency, percent_ppm, fixed_fee, min_fee, m
     ('mint',       'ZAR', 1000,    0, 2000, 2000000),
     ('redemption', 'ZAR', 1500, 2000, 4000,    NULL);
 
+INSERT INTO docs (slug, title, updated_at, body) VALUES
+('orders', 'Orders', '2026-11-21T00:00:00Z', $markdown$# Orders
+
+Money in, money out, and tokens. All of them need an API key, and every POST an `Idempotency-Key`.
+
+| path | you give | you receive |
+|---|---|---|
+| `/api/v1/onramp/orders` | money, from outside | AFRI, or a balance |
+| `/api/v1/offramp/orders` | AFRI, or a balance | money, paid out |
+| `/api/v1/mint/requests` | a balance | AFRI |
+| `/api/v1/redemption/requests` | AFRI | a balance |
+
+`POST` one with what you give, in minor units: `{"amount":100000,"currency":"USD","asset":"AFRI","provider":"sandbox"}`; mint and
+redemption name no provider. The answer is an order with its `quote`: the rate (that of `/public/rates`, with AFRI at one US dollar), the fee (that of
+`/public/fees/quote`) and what you receive. Both count until `expires_at`; then the order expires.
+
+`GET` the path for your orders, the newest first, and `/{id}` for one with its history. `POST /{id}/cancel` ends one for which
+nothing is under way yet. What you give from a balance is held meanwhile, and free again if nothing comes of the order.
+
+`in_review` says that money has moved which was not expected: too late, or another amount. It is kept apart until it has gone
+back (`refunded`), or somebody has seen to it.
+$markdown$);
+
 CREATE TABLE ramp.order_transitions (
     product     text NOT NULL,
     from_status text NOT NULL,

@@ -53,12 +53,13 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Writes down what came of an event, in the transaction that did it. That is said once.
+-- Writes down what came of an event, in the transaction that did it. That is said once; but what came before its time may come to
+-- something later.
 CREATE FUNCTION ramp.keep_webhook_outcome(its_provider text, its_event_id text, its_outcome text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE ramp.webhook_events SET outcome = its_outcome, processed_at = now()
-    WHERE provider = its_provider AND event_id = its_event_id AND outcome IS NULL;
+    WHERE provider = its_provider AND event_id = its_event_id AND (outcome IS NULL OR outcome = 'not_allowed');
     RETURN FOUND;
 END $$;
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::world::{Region, World};
-use super::{ADMIN_TOKEN, DATABASE};
+use super::{ADMIN_TOKEN, DATABASE, SANDBOX_SECRET};
 use crate::local::Server;
 
 /// Everything there is to say.
@@ -63,10 +63,24 @@ fn things_to_try(world: &World, first: &Region, base: &str) {
         "  psql '{}' -c \"UPDATE exchange_rates SET rate = rate * 2 WHERE currency = 'USD' AND date = (SELECT max(date) FROM exchange_rates)\"",
         world.primary.url("postgres", DATABASE)
     );
+    println!(
+        "\nWhat the sandbox tells of an order that was paid (README.md makes one; a secret of your own goes in the place of this one):\n"
+    );
+    println!("  {}", told_by_the_sandbox(base));
     println!("\nA purge by hand, and what the server knows:\n");
     let admin = first.origin.admin_url();
     println!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay purge --admin {admin} --path '/public/rates/*'");
     println!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay status --admin {admin}");
+}
+
+/// A line that signs an event as the sandbox provider does, and delivers it.
+fn told_by_the_sandbox(base: &str) -> String {
+    let body = r#"{"id":"evt_'$T'","type":"payment.succeeded","data":{"order_id":"'$ORDER'"}}"#;
+    let mac =
+        format!(r#"printf '%s.%s' $T "$BODY" | openssl dgst -sha256 -hmac '{SANDBOX_SECRET}' -r | cut -d' ' -f1"#);
+    format!(
+        r#"ORDER=its-id; T=$(date +%s); BODY='{body}'; curl -i '{base}/api/v1/webhooks/sandbox' -H "X-Signature: t=$T,v1=$({mac})" -d "$BODY""#
+    )
 }
 
 fn things_to_break(world: &World, first: &Region, base: &str) {

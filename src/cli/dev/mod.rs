@@ -34,6 +34,8 @@ const ROLE: &str = "mainstay_reader";
 const ADMIN_TOKEN: &str = "dev";
 /// Signs what sessions have seen where no other secret is set.
 const TOKEN_SECRET: &str = "for this machine alone";
+/// Signs what the sandbox provider tells of orders where no other secret is set.
+const SANDBOX_SECRET: &str = "sandbox of this machine";
 
 pub(super) const HELP: &str = "\
 Signals: SIGINT and SIGTERM stop everything, SIGHUP starts again what has ended and has the origins read routes.toml again.

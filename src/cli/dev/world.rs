@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{ADMIN_TOKEN, DATABASE, DevArgs, ROLE, TOKEN_SECRET, prepare, step};
+use super::{ADMIN_TOKEN, DATABASE, DevArgs, ROLE, SANDBOX_SECRET, TOKEN_SECRET, prepare, step};
 use crate::cli::{Failure, migrate};
 use crate::config::settings::Settings;
 use crate::local::{
@@ -210,6 +210,10 @@ impl Site<'_> {
         // One that is set stands in the environment, or in the folder, of all origins already.
         let options = match self.settings.consistency.token_secret.is_empty() {
             true => options.env("TOKEN_SECRET", TOKEN_SECRET),
+            false => options,
+        };
+        let options = match self.settings.webhooks.sandbox_secret.is_empty() {
+            true => options.env("SANDBOX_WEBHOOK_SECRET", SANDBOX_SECRET),
             false => options,
         };
         // No balancer has to notice when it ends.

@@ -16,7 +16,7 @@ use crate::database::write::Abort;
 const CAUSE_CHARS_MAX: usize = 255;
 
 mod sql {
-    use diesel::sql_types::{BigInt, Bool, Nullable, Text, Uuid};
+    use diesel::sql_types::{BigInt, Nullable, Text, Uuid};
 
     diesel::define_sql_function! {
         #[sql_name = "ramp.advance"]

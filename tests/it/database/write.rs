@@ -246,7 +246,7 @@ async fn a_primary_that_was_replaced_takes_no_write_not_even_one_that_had_begun(
 }
 
 #[actix_rt::test]
-async fn writes_have_the_cap_of_strong_reads() {
+async fn writes_have_a_cap() {
     let cluster = Cluster::shared();
     let name = table(cluster);
     let mut settings = cluster.settings(&name);

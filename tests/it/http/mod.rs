@@ -5,6 +5,7 @@ mod cors;
 mod encodings;
 mod front;
 mod health;
+mod hot_rows;
 mod limits;
 mod malformed;
 mod overload;

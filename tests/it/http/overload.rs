@@ -96,18 +96,21 @@ fn beyond_the_limit_misses_are_refused_and_hits_go_on() {
     wait_metric(&instance, "mainstay_overload_running{kind=\"fill\"}", 0.0);
 }
 
-/// Strong reads and writes must not be shut out by misses of public routes, nor the other way round.
+/// Strong reads and writes must not be shut out by misses of public routes, nor the other way round; nor reads by writes.
 #[test]
 fn fills_and_direct_requests_have_a_limit_each() {
     let probe = Probe::default();
     let instance = plan(&probe, 1, 0).start();
     let mut fill = hold(&instance, &probe, &["/public/echo?q=1"]);
     let mut direct = hold(&instance, &probe, &["/things"]);
+    let mut write = ask(&instance, "POST", "/things");
+    probe.wait_calls(3);
     is_refused(&instance, "GET", "/public/echo?q=2");
     is_refused(&instance, "POST", "/things");
     is_refused(&instance, "GET", "/things");
     probe.open();
-    assert_eq!((fill[0].reply("GET").status, direct[0].reply("GET").status), (200, 200));
+    let statuses = [fill[0].reply("GET"), direct[0].reply("GET"), write.reply("POST")].map(|reply| reply.status);
+    assert_eq!(statuses, [200; 3]);
 }
 
 #[test]

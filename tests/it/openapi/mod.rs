@@ -2,7 +2,7 @@
 
 mod access;
 mod answers;
-mod checker;
+pub mod checker;
 mod columns;
 mod manifest;
 mod pages;

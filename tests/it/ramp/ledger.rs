@@ -17,13 +17,13 @@ const FUNDS: i64 = 1_000;
 
 /// The seed of a test: given by `LEDGER_SEED`, else a new one. It is printed where the test fails.
 #[expect(clippy::print_stdout, reason = "whoever wants to see a failure again needs it")]
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let seed = std::env::var("LEDGER_SEED").ok().map_or_else(|| fastrand::u64(..), |text| text.parse().unwrap());
     println!("LEDGER_SEED={seed}");
     seed
 }
 
-fn client(user: &str, database: &str) -> Client {
+pub(super) fn client(user: &str, database: &str) -> Client {
     Client::connect(&PRIMARY.url(user, database), NoTls).unwrap()
 }
 
@@ -315,7 +315,9 @@ fn nobody_changes_what_was_entered() {
     let (mut owner, mut serving) = (client("postgres", &database), client(&role, &database));
     let id = Uuid::new_v4();
     let transfer = post(id, true, &[(&accounts[0], "USD", -10), (&accounts[1], "USD", 10)]);
-    assert_eq!(call(&mut serving, &transfer).unwrap(), Some(true), "by the function it may");
+    assert_eq!(call(&mut owner, &transfer).unwrap(), Some(true));
+    let send = format!("SELECT ramp.send('{}', '{}', '{}', 'USD', 1, 0)", Uuid::new_v4(), accounts[0], accounts[1]);
+    serving.batch_execute(&send).expect("by the function it may");
     let of = |account: &str| {
         format!("(SELECT id FROM ramp.ledger_accounts WHERE holder = '{account}' AND currency = 'USD')")
     };
@@ -365,7 +367,10 @@ fn nobody_changes_what_was_entered() {
         "DELETE FROM ramp.daily_volumes".to_owned(),
         "UPDATE ramp.idempotency_keys SET outcome = '201'".to_owned(),
         "DELETE FROM ramp.idempotency_keys".to_owned(),
+        post(Uuid::new_v4(), false, &[(&accounts[0], "USD", -10), (&accounts[1], "USD", 10)]),
+        format!("SELECT ramp.settle('{id}', true)"),
         "UPDATE ramp.transfers SET amount = 1".to_owned(),
+        "INSERT INTO ramp.transfers SELECT * FROM ramp.transfers".to_owned(),
         "CREATE TABLE ramp.mine ()".to_owned(),
     ];
     for statement in refused_to_serving {

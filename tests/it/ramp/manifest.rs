@@ -13,8 +13,27 @@ use postgres::{Client, NoTls};
 use super::{LOADED, PRIMARY};
 
 /// The routes of one customer each.
-const OWN: [&str; 5] =
-    ["/account/profile", "/account/balances", "/account/kyc", "/api/v1/transfers", "/api/v1/transfers/{id}"];
+const OWN: [&str; 7] = [
+    "/account/profile",
+    "/account/balances",
+    "/account/kyc",
+    "/api/v1/transfers",
+    "/api/v1/transfers/{id}",
+    "/api/v1/transactions",
+    "/api/v1/transactions/{id}",
+];
+
+/// The routes of orders, which are one customer's each as well.
+fn orders() -> Vec<String> {
+    let lists = ["onramp/orders", "offramp/orders", "mint/requests", "redemption/requests"];
+    lists.iter().flat_map(|list| ["", "/{id}", "/{id}/cancel"].map(|rest| format!("/api/v1/{list}{rest}"))).collect()
+}
+
+/// The route of statistics, whose answer is the same for all who may see it.
+const STATISTICS: &str = "/api/v1/stats/daily";
+
+/// The route of payment providers, who prove what they tell by their signature.
+const WEBHOOK: &str = "/api/v1/webhooks/{provider}";
 
 fn manifest() -> Manifest {
     let mut registry = Registry::default();
@@ -33,16 +52,22 @@ fn the_manifest_names_all_routes_and_keeps_their_answers() {
     let manifest = manifest();
     let paths: BTreeSet<&str> = manifest.routes.iter().map(|route| route.path.as_str()).collect();
     let twice = ["rates", "rates/history", "currencies", "fees", "fees/quote"];
-    let once = ["/public/docs", "/public/docs/{slug}"].into_iter().chain(OWN);
-    let expected: BTreeSet<String> = once
+    let once = ["/public/docs", "/public/docs/{slug}", WEBHOOK, STATISTICS].into_iter().chain(OWN);
+    let mut expected: BTreeSet<String> = once
         .map(str::to_owned)
         .chain(twice.iter().flat_map(|path| [format!("/public/{path}"), format!("/api/v1/{path}")]))
         .collect();
+    expected.extend(orders());
     assert_eq!(paths, expected.iter().map(String::as_str).collect());
     for route in &manifest.routes {
-        if OWN.contains(&route.path.as_str()) {
+        if OWN.contains(&route.path.as_str()) || orders().contains(&route.path) {
             assert!(route.access.is_some() && route.private && !route.is_cacheable(), "{}", route.path);
             assert_eq!((route.consistency, route.cache_control().as_str()), (Consistency::Strong, "no-store, private"));
+            continue;
+        }
+        if route.path == WEBHOOK {
+            assert!(!route.is_cacheable() && route.methods == ["POST"] && route.access.is_none());
+            assert_eq!((route.consistency, route.cache_control().as_str()), (Consistency::Strong, "no-store"));
             continue;
         }
         assert_eq!(route.cache_control(), "public, max-age=300, stale-while-revalidate=60", "{}", route.path);

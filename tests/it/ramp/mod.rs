@@ -6,8 +6,12 @@ mod import;
 mod ledger;
 mod manifest;
 mod migrations;
+mod orders;
+mod providers;
 mod rates;
+mod transactions;
 mod transfers;
+mod webhooks;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,11 +28,14 @@ use mainstay::error::Error;
 use mainstay::identity::Identity;
 use mainstay::local::{Postgres, PostgresOptions, Scratch};
 use mainstay::ramp;
+use mainstay::ramp::providers::Providers;
 use mainstay::source::Answer;
 use mainstay::source::handler::{Call, Caller, Registry};
 
 /// The newest fixing of the history that comes with the binary.
 const LAST: &str = "2026-10-30";
+/// What the sandbox signs with.
+const WEBHOOK_SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 static SCRATCH: LazyLock<Scratch> = LazyLock::new(|| Scratch::new("ramp").unwrap());
 pub static PRIMARY: LazyLock<Postgres> = LazyLock::new(|| {
@@ -125,23 +132,34 @@ impl Customer {
 
     /// Calls a handler with header lines and a body.
     fn call(&self, handler: &str, parameters: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { self.call_on(open(&self.database), handler, parameters, headers, body).await })
+    }
+
+    /// The same, on databases that are open already.
+    async fn call_on(
+        &self,
+        database: Arc<Database>,
+        handler: &str,
+        parameters: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Answer, Error> {
         let mut registry = Registry::default();
         ramp::register(&mut registry);
+        equip(&mut registry);
         let handler = registry.get(handler).unwrap();
         let claims = [("sub".to_owned(), self.account.clone().into())].into_iter().collect();
         let subject = format!("key:{}", self.account).into();
         let identity = Identity { subject, key: None, scopes: Vec::new(), claims };
         let headers = headers.iter().map(|(name, value)| ((*name).into(), value.as_bytes().into())).collect();
         let caller = Arc::new(Caller { identity: Some(Arc::new(identity)), headers, ..Caller::default() });
-        let method = if body.is_empty() { "GET" } else { "POST" };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (database, deadline) = (open(&self.database), Instant::now() + Duration::from_secs(30));
-            let (method, body) = (Arc::from(method), bytes::Bytes::from(body.to_owned()));
-            let params = params(parameters);
-            let call = Call::new(method, params, body, Some(database), Consistency::Strong, None, deadline);
-            handler(call.of(caller)).await
-        })
+        let (method, deadline) =
+            (if body.is_empty() { "GET" } else { "POST" }, Instant::now() + Duration::from_secs(30));
+        let (method, body) = (Arc::from(method), bytes::Bytes::from(body.to_owned()));
+        let params = params(parameters);
+        let call = Call::new(method, params, body, Some(database), Consistency::Strong, None, deadline);
+        handler(call.of(caller)).await
     }
 
     /// Sends money to another one.
@@ -149,6 +167,15 @@ impl Customer {
         let body = format!(r#"{{"to_account_id":"{}","amount":{amount},"currency":"{currency}"}}"#, to.account);
         self.call("ramp.transfers.create", "", &[("idempotency-key", key)], &body)
     }
+}
+
+/// Gives handlers what a server gives them: the settings that nobody has set, and the sandbox.
+fn equip(registry: &mut Registry) {
+    let env = [("SANDBOX_WEBHOOK_SECRET".to_owned(), WEBHOOK_SECRET.to_owned())];
+    let settings =
+        Settings::load(Layers { dir: SCRATCH.path(), env: env.into_iter().collect(), flags: Vec::new() }).unwrap();
+    registry.add_data(Arc::new(Providers::default().with_sandbox(&settings.webhooks).unwrap()));
+    registry.add_data(Arc::new(settings.orders));
 }
 
 /// Whether an answer was given before.

@@ -74,6 +74,19 @@ fn the_base_is_priced_only_when_asked_for() {
     assert!(!rates("base=USD").contains("USD"));
 }
 
+/// No fixing quotes the token, and none needs to: it is worth a dollar, to those who name it.
+#[test]
+fn the_token_is_priced_by_the_dollar() {
+    let rates = |parameters: &str| latest(parameters).unwrap().split_once("\"rates\":").unwrap().1.to_owned();
+    assert_eq!(rates("base=USD&symbols=AFRI"), r#"{"AFRI":1}}"#);
+    assert_eq!(rates("base=EUR&symbols=AFRI,GBP"), r#"{"AFRI":1.1172,"GBP":0.8338}}"#);
+    assert_eq!(rates("base=AFRI&symbols=EUR,USD"), r#"{"EUR":0.89509488,"USD":1}}"#);
+    assert!(!rates("base=USD").contains("AFRI"));
+    let two_days = history("base=AFRI&symbols=EUR&from=2026-10-29&to=2026-10-30").unwrap();
+    let dollars = history("base=USD&symbols=EUR&from=2026-10-29&to=2026-10-30").unwrap();
+    assert_eq!(two_days.replace("AFRI", "USD"), dollars);
+}
+
 #[test]
 fn a_day_without_fixing_has_the_last_one_before_it() {
     assert_eq!(date_of("date=2026-10-25"), "2026-10-23", "a Sunday has the rates of Friday");

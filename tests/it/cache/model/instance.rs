@@ -4,7 +4,7 @@ use mainstay::cache::fence::{Ledger, Message, Standing, Ticket};
 use mainstay::cache::tag::Tag;
 use mainstay::position::{Position, SystemId, Timeline};
 
-use super::log::{Logged, Reader, Redis, message, tag};
+use super::log::{Logged, Reader, Redis, StreamEnd, message, tag};
 use super::mutant::Mutant;
 use super::postgres::{Commit, Kind, Postgres, Set, at, timeline_of};
 
@@ -100,6 +100,8 @@ pub struct Instance {
     after: Option<Position>,
     /// From where it can follow the feed by itself.
     cursor: Option<(u32, Set)>,
+    /// From where it can lead.
+    pub end: Option<StreamEnd>,
     follows: Follows,
     learning: Option<(u64, Vec<(Tag, Position)>)>,
     /// The last message that was applied, whatever it said of those before it.
@@ -129,6 +131,7 @@ impl Instance {
             to_share: Vec::new(),
             after: None,
             cursor: None,
+            end: None,
             follows: Follows::No,
             learning: None,
             complete: None,
@@ -209,7 +212,9 @@ impl Instance {
         let next = redis.stream.iter().find(|logged| self.after.is_none_or(|after| logged.message.at > after));
         let Some(logged) = next.filter(|_| self.is_begun()) else { return false };
         self.after = Some(logged.message.at);
-        self.apply(postgres, logged, mutant);
+        if self.apply(postgres, logged, mutant) {
+            self.end = StreamEnd::of(logged);
+        }
         true
     }
 
@@ -245,6 +250,9 @@ impl Instance {
                 let prev = (is_lost || is_new).then_some(fence);
                 let logged = message(postgres, batch, fence, prev, through);
                 self.apply(postgres, &logged, mutant);
+                if mutant == Some(Mutant::OwnFeedHandedOn) {
+                    self.end = self.end.map(|end| StreamEnd { cursor: batch.snapshot, ..end });
+                }
                 reader.cursor = batch.snapshot;
                 Follows::From(reader, Chain::GoesOn)
             }
@@ -259,13 +267,14 @@ impl Instance {
         did
     }
 
-    fn apply(&mut self, postgres: &Postgres, logged: &Logged, mutant: Option<Mutant>) {
+    /// Takes a message to account; says whether it counts here.
+    fn apply(&mut self, postgres: &Postgres, logged: &Logged, mutant: Option<Mutant>) -> bool {
         let before = self.newest();
         self.heard_timeline = before.max(logged.message.at.timeline.0);
         let message = self.mutated(&logged.message, mutant);
         let is_hearsay = self.ledger.start().is_some_and(|start| message.at <= start);
         if self.ledger.apply(&message).foreign {
-            return;
+            return false;
         }
         self.complete = later(self.complete, message.at);
         let at = logged.message.at;
@@ -281,6 +290,7 @@ impl Instance {
             let touched = super::postgres::members(logged.carries).fold(0, |rows, c| rows | postgres.commits[c].rows);
             (0..2).filter(|row| touched & (1 << row) != 0).for_each(|row| self.purged[row] = self.applied);
         }
+        true
     }
 
     /// What a broken rule makes of a message.

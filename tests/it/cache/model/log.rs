@@ -6,7 +6,7 @@ use mainstay::position::Position;
 
 use super::instance::{Entry, KEYS};
 use super::mutant::Mutant;
-use super::postgres::{Kind, Postgres, Set, Stored, at, members};
+use super::postgres::{Kind, Postgres, Primary, Set, Stored, at, members};
 
 /// A message, and what it really carries.
 #[derive(Clone, Debug)]
@@ -14,6 +14,22 @@ pub struct Logged {
     pub message: Message,
     pub carries: Set,
     pub snapshot: Set,
+}
+
+/// What the stream has told by its last message, as an instance has heard it.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamEnd {
+    pub at: Position,
+    pub prev: Position,
+    pub cursor: Set,
+}
+
+impl StreamEnd {
+    pub fn of(logged: &Logged) -> Option<Self> {
+        let message = &logged.message;
+        let prev = if message.has_tags() { message.at } else { message.prev? };
+        Some(Self { at: message.at, prev, cursor: logged.snapshot })
+    }
 }
 
 /// Redis: a stream that refuses ids which do not grow, and the shared cache.
@@ -156,17 +172,31 @@ impl Publisher {
         was_on
     }
 
-    /// Takes the next step; says whether there was anything to do.
-    pub fn step(&mut self, postgres: &mut Postgres, redis: &mut Redis, primary: usize, mutant: Option<Mutant>) -> bool {
+    /// Takes the next step; says whether there was anything to do. Its instance has heard the stream to this end.
+    pub fn step(
+        &mut self,
+        postgres: &mut Postgres,
+        redis: &mut Redis,
+        primary: usize,
+        end: Option<StreamEnd>,
+        mutant: Option<Mutant>,
+    ) -> bool {
         self.0 = match std::mem::replace(&mut self.0, Phase::Off) {
-            Phase::Off => match postgres.primaries[primary].stored {
-                Some(Stored { cursor, last }) => Phase::Idle(Reader::new(primary, cursor), last),
-                None => Phase::Registering(Reader::new(primary, postgres.primaries[primary].visible)),
-            },
+            Phase::Off => {
+                let Primary { visible, timeline, stored, .. } = &mut postgres.primaries[primary];
+                let Stored { cursor, last } = *stored.get_or_insert(Stored { cursor: *visible, last: None });
+                match (last, end.filter(|end| end.at.timeline.0 == *timeline)) {
+                    (last, Some(end)) if last.is_none_or(|last| end.prev > last) => {
+                        Phase::Idle(Reader::new(primary, end.cursor), end.prev)
+                    }
+                    (Some(last), _) => Phase::Idle(Reader::new(primary, cursor), last),
+                    (None, _) => Phase::Registering(Reader::new(primary, cursor)),
+                }
+            }
             Phase::Registering(mut reader) => {
                 let cursor = reader.cursor;
                 let last = reader.fence(postgres, None);
-                postgres.primaries[reader.primary].stored = Some(Stored { cursor, last });
+                postgres.primaries[reader.primary].stored = Some(Stored { cursor, last: Some(last) });
                 Phase::Idle(reader, last)
             }
             Phase::Idle(mut reader, last) => {
@@ -191,7 +221,8 @@ impl Publisher {
             Phase::Fenced(mut reader, last, logged) => {
                 reader.look_for_holders(postgres);
                 if mutant == Some(Mutant::AdvanceBeforePublish) {
-                    postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last });
+                    postgres.primaries[reader.primary].stored =
+                        Some(Stored { cursor: logged.snapshot, last: Some(last) });
                 }
                 match redis.add(&logged) {
                     true => Phase::Published(reader, last, logged),
@@ -202,7 +233,7 @@ impl Publisher {
                 // Where another has gone on meanwhile this takes the database back, and rows are published twice.
                 let last = if logged.message.has_tags() { logged.message.at } else { last };
                 reader.cursor = logged.snapshot;
-                postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last });
+                postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last: Some(last) });
                 Phase::Idle(reader, last)
             }
         };

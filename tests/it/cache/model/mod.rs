@@ -148,7 +148,11 @@ impl Diet {
             }
             5 => vec![Step::Promote { replica }],
             6 => vec![Step::Prune { primary: self.primary() }],
-            7 => vec![Step::StopPublisher { publisher: self.rng.usize(..PUBLISHERS) }],
+            7 => {
+                let mut steps = vec![Step::StopPublisher { publisher: self.rng.usize(..PUBLISHERS) }];
+                steps.extend(is_whole.then(|| Step::ForgetCursor { primary: self.primary() }));
+                steps
+            }
             // Messages go missing between asking which purges for good there were and being told.
             8 if is_whole => {
                 let lose = Step::LoseTail { count: self.rng.usize(1..4) };

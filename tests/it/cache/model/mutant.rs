@@ -9,6 +9,7 @@ pub enum Mutant {
     ThroughIsTheFence,
     AdvanceBeforePublish,
     LossOfRowsUnnoticed,
+    OwnFeedHandedOn,
     // What an instance makes of what it hears.
     ChainUnchecked,
     ChainByOrder,
@@ -38,12 +39,13 @@ pub enum Mutant {
 }
 
 /// Those that a walk finds, each with a seed that shows it. The search finds the others.
-pub const MUTANTS: [(Mutant, u64); 26] = [
+pub const MUTANTS: [(Mutant, u64); 27] = [
     (Mutant::FenceBeforeRows, 81),
-    (Mutant::FenceIsFlushPosition, 6),
+    (Mutant::FenceIsFlushPosition, 123),
     (Mutant::ThroughIsTheFence, 8),
     (Mutant::AdvanceBeforePublish, 1282),
     (Mutant::LossOfRowsUnnoticed, 62236),
+    (Mutant::OwnFeedHandedOn, 19187),
     (Mutant::ChainUnchecked, 43),
     (Mutant::ChainByOrder, 1117),
     (Mutant::LateMessageIgnored, 206),
@@ -59,7 +61,7 @@ pub const MUTANTS: [(Mutant, u64); 26] = [
     (Mutant::StandbyBelievedByName, 20),
     (Mutant::LateTagsDropped, 10),
     (Mutant::LateTagsUnchecked, 17),
-    (Mutant::LateTagsByReadsAlone, 5861),
+    (Mutant::LateTagsByReadsAlone, 20607),
     (Mutant::OvertakenFillJoined, 39),
     (Mutant::OldFillReplacesNewer, 13),
     (Mutant::StampVouchesForReads, 3920),

@@ -54,11 +54,11 @@ pub struct Commit {
     pub is_sync: bool,
 }
 
-/// What the database remembers for those who publish.
+/// What the database remembers for those who publish. Nothing was published from a cursor without `last`.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
     pub cursor: Set,
-    pub last: Position,
+    pub last: Option<Position>,
 }
 
 #[derive(Clone, Debug)]
@@ -196,6 +196,11 @@ impl Postgres {
         self.primaries.push(Primary::new(timeline + 1, replayed, self.log(timeline, replayed)));
         self.replicas[replica].timeline = timeline + 1;
         true
+    }
+
+    /// What is remembered for those who publish goes, or one of another region takes over, for whom nothing is.
+    pub fn forget(&mut self, primary: usize) -> bool {
+        self.primaries[primary].stored.take().is_some()
     }
 
     /// Rows of the feed that the one who publishes has behind him go.

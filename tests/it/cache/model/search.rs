@@ -151,6 +151,27 @@ fn lost_end() -> Menu {
     ]
 }
 
+/// Another publisher takes over, of whom the database remembers nothing, and goes on from what its instance has heard. That one
+/// may have gone its own way meanwhile, or the stream may have lost its end.
+fn takeover(meanwhile: &[(Step, u8)]) -> Menu {
+    let forget = Step::ForgetCursor { primary: PRIMARY };
+    let menu = [(LOG, 1), (SHOW, 1), (forget, 1), (publish(1), 4), (hear(1), 1), (hear(0), 1), (request(0), 1)];
+    [&menu, meanwhile].concat()
+}
+
+fn own_way_meanwhile() -> Menu {
+    takeover(&[(follow(1), 3)])
+}
+
+/// What is to be purged has been kept before.
+fn kept(mutant: Option<Mutant>) -> World {
+    let mut world = world(mutant);
+    for step in [request(0), read(0, REPLICA), end(0)] {
+        world.step(step).unwrap();
+    }
+    world
+}
+
 /// One instance follows the feed by itself while the stream goes on, and shares what it fills with the other.
 fn own_way() -> Menu {
     vec![
@@ -248,6 +269,12 @@ fn every_way_of_an_instance_that_follows_the_feed_itself_ends_well() {
 }
 
 #[test]
+fn every_way_of_a_takeover_ends_well() {
+    all_ways(&kept(None), &own_way_meanwhile(), 1000);
+    all_ways(&kept(None), &takeover(&[(publish(0), 3), (Step::LoseTail { count: 1 }, 1)]), 1000);
+}
+
+#[test]
 fn every_way_of_a_promotion_ends_well() {
     all_ways(&promoted(None), &promotion(), 5000);
 }
@@ -270,6 +297,7 @@ fn the_search_finds_broken_rules() {
         (world, purge_and_fill(), Mutant::ReadAnywhere),
         (world, purge_and_fill(), Mutant::StampAtTheEnd),
         (world, lost_end(), Mutant::ChainUnchecked),
+        (kept, own_way_meanwhile(), Mutant::OwnFeedHandedOn),
         (world, own_way(), Mutant::StampVouchesForReads),
         (promoted, promotion(), Mutant::OldPrimaryRead),
         (world, joining(), Mutant::OwnByStampAlone),

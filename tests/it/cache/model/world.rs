@@ -22,6 +22,7 @@ pub enum Step {
     // The way of changes.
     Publish { publisher: usize, primary: usize },
     StopPublisher { publisher: usize },
+    ForgetCursor { primary: usize },
     LoseTail { count: usize },
     Trim { count: usize },
     Dump,
@@ -86,9 +87,11 @@ impl World {
             Step::Promote { replica } => postgres.promote(replica),
             Step::Prune { primary } => postgres.prune(pick(primary)),
             Step::Publish { publisher, primary } => {
-                self.publishers[publisher].step(postgres, redis, pick(primary), mutant)
+                let end = self.instances[publisher].end;
+                self.publishers[publisher].step(postgres, redis, pick(primary), end, mutant)
             }
             Step::StopPublisher { publisher } => self.publishers[publisher].stop(),
+            Step::ForgetCursor { primary } => postgres.forget(pick(primary)),
             Step::LoseTail { count } => redis.lose_tail(count),
             Step::Trim { count } => redis.stream.drain(..count.min(redis.stream.len())).count() > 0,
             Step::Dump => {
