@@ -33,7 +33,7 @@ fn pages_show_each_order_of_the_caller_once_the_newest_first() {
         let shown = page(&customer, "onramp", &format!("limit=3{cursor}"));
         seen.extend(shown["orders"].as_array().unwrap().clone());
         // What comes in between moves nothing.
-        order(&customer, 20_000 + seen.len() as i64);
+        order(&customer, 20_000 + i64::try_from(seen.len()).unwrap());
         let Some(next) = shown["next_cursor"].as_str() else { break };
         cursor = format!("&cursor={next}");
         let foreign = other.call("ramp.onramp.list", &format!("limit=3{cursor}"), &[], "").unwrap_err();

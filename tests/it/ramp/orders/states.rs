@@ -124,7 +124,8 @@ fn each_event_in_each_state_does_what_the_table_says_or_nothing() {
             for event in &path[1..] {
                 advance(&mut client, id, product, event).unwrap();
             }
-            assert_eq!(status(&mut client, id), (status_before.to_owned(), path.len() as i64));
+            let length = i64::try_from(path.len()).unwrap();
+            assert_eq!(status(&mut client, id), (status_before.to_owned(), length));
             let money_before = [given, received].map(|currency| balance(&mut client, account, currency));
             let step = table.get(&(product.to_owned(), status_before.to_owned(), event.to_owned()));
             // The clock does not say so before it is so.
@@ -134,7 +135,7 @@ fn each_event_in_each_state_does_what_the_table_says_or_nothing() {
                 step.map(|(to, _)| to),
                 "{product} {status_before} {event}"
             );
-            let length = path.len() as i64 + i64::from(step.is_some());
+            let length = length + i64::from(step.is_some());
             let expected = step.map_or(status_before, |(to, _)| to);
             assert_eq!(status(&mut client, id), (expected.to_owned(), length));
             let [(available, held), (has, _)] = money_before;
