@@ -260,13 +260,13 @@ mod tests {
 
         /// Pages one after another are the whole list, whatever their lengths.
         #[test]
-        fn pages_are_the_list_cut(length in 0usize..40, limits in prop::collection::vec(1usize..12, 1..8)) {
-            let list: Vec<Place> = (0..length).map(|number| place(1_000 - number as i64 / 3, number as u128)).collect();
+        fn pages_are_the_list_cut(length in 0u32..40, limits in prop::collection::vec(1usize..12, 1..8)) {
+            let list: Vec<Place> = (0..length).map(|number| place(1_000 - i64::from(number) / 3, number.into())).collect();
             let (mut seen, mut below, mut limits) = (Vec::new(), None, limits.iter().cycle());
             loop {
                 let page = Page { limit: *limits.next().unwrap(), below, scope: Vec::new() };
                 let start = below.map_or(0, |place| list.iter().position(|other| *other == place).unwrap() + 1);
-                let rows = list[start..].iter().copied().take(page.rows_wanted() as usize).collect();
+                let rows = list[start..].iter().copied().take(usize::try_from(page.rows_wanted()).unwrap()).collect();
                 let (shown, cursor) = page.cut(rows, |place| *place);
                 prop_assert!(shown.len() <= page.limit);
                 seen.extend(shown);
