@@ -14,6 +14,7 @@ use super::upkeep::Upkeep;
 use crate::database::maintenance::MaintenanceConnection;
 use crate::ramp::statistics::tally::{Counts, Tally, next_look};
 use crate::ramp::statistics::{self, are_shown_by};
+use crate::telemetry::by_route::RouteTotals;
 
 /// What does not come back within this is left behind, and done again by the next round.
 const ROUND_TIME_MAX: Duration = Duration::from_secs(60);
@@ -98,7 +99,7 @@ impl Core {
         let mut counted = self.pipeline.metrics.by_route();
         // What matched no route, and the health pages, are nobody's.
         counted.retain(|route, _| route.starts_with('/'));
-        let counts = |(route, totals): (String, crate::telemetry::by_route::RouteTotals)| {
+        let counts = |(route, totals): (String, RouteTotals)| {
             (route, Counts { requests: totals.requests, errors: totals.errors, hits: totals.hits })
         };
         counted.into_iter().map(counts).collect()

@@ -263,8 +263,8 @@ mod tests {
 
         /// Pages one after another are the whole list, whatever their lengths.
         #[test]
-        fn pages_are_the_list_cut(length in 0_u8..40, limits in prop::collection::vec(1usize..12, 1..8)) {
-            let list: Vec<Place> = (0..length).map(|number| place(1_000 - i64::from(number / 3), number.into())).collect();
+        fn pages_are_the_list_cut(length in 0u32..40, limits in prop::collection::vec(1usize..12, 1..8)) {
+            let list: Vec<Place> = (0..length).map(|number| place(1_000 - i64::from(number) / 3, number.into())).collect();
             let (mut seen, mut below, mut limits) = (Vec::new(), None, limits.iter().cycle());
             loop {
                 let page = Page { limit: *limits.next().unwrap(), below, scope: Vec::new() };

@@ -59,6 +59,6 @@ mod tests {
             ("/a".to_owned(), RouteTotals { requests: 8, errors: 2, hits: 4 }),
             ("/b".to_owned(), RouteTotals { requests: 7, errors: 0, hits: 0 }),
         ];
-        assert_eq!(metrics.by_route(), expected.into());
+        assert_eq!(metrics.by_route(), BTreeMap::from(expected));
     }
 }

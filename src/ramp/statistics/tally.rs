@@ -135,8 +135,8 @@ mod tests {
         let mut tally = Tally::new(Uuid::nil(), evening);
         tally.look(totals(10), time("2026-11-22T00:00:00.004Z"));
         tally.look(totals(16), time("2026-11-22T00:01:00Z"));
-        let rows = &tally.batch().unwrap().rows;
-        let of = |day: &str| rows[&(day.parse().unwrap(), "/a".to_owned())];
+        let batch = tally.batch().unwrap();
+        let of = |day: &str| batch.rows[&(day.parse::<NaiveDate>().unwrap(), "/a".to_owned())];
         assert_eq!(of("2026-11-21"), Counts { requests: 10, errors: 5, hits: 3 });
         assert_eq!(of("2026-11-22"), Counts { requests: 6, errors: 3, hits: 2 });
     }
