@@ -221,7 +221,8 @@ impl Publisher {
             Phase::Fenced(mut reader, last, logged) => {
                 reader.look_for_holders(postgres);
                 if mutant == Some(Mutant::AdvanceBeforePublish) {
-                    postgres.primaries[reader.primary].stored = Some(Stored { cursor: logged.snapshot, last: Some(last) });
+                    postgres.primaries[reader.primary].stored =
+                        Some(Stored { cursor: logged.snapshot, last: Some(last) });
                 }
                 match redis.add(&logged) {
                     true => Phase::Published(reader, last, logged),
