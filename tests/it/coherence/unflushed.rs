@@ -23,6 +23,9 @@ fn a_replica_at_the_fence_of_an_unflushed_commit_has_it() {
     assert!(wait_until(PATIENCE, || instance.leads()));
     let reply = instance.wait_for("a fresh hit", ITEM, |reply| reply.is_hit() && reply.claims_fresh());
     assert_eq!(reply.value(), 0);
+    let before = instance.changes("stream");
+    fleet.set(1, 0);
+    instance.wait_change("stream", before);
     fleet.catch_up();
 
     let mut writer = fleet.session();
@@ -35,6 +38,10 @@ fn a_replica_at_the_fence_of_an_unflushed_commit_has_it() {
 
 /// One change. Says whether nothing but its fence flushed it, and nothing was flushed after that.
 fn round(fleet: &Fleet, instance: &Instance, writer: &mut Client, value: i64) -> bool {
+    // Who publishes has noted what it published last, and so need not write anything before it publishes this.
+    let noted = "SELECT bool_and(pg_visible_in_snapshot(f.xid, c.cursor)) \
+                 FROM mainstay.change_feed f, mainstay.cursors c WHERE c.reader LIKE 'fleet %'";
+    fleet.wait_sql("the last change to be noted", noted);
     let _paused = fleet.hold_cursors();
     writer.batch_execute("INSERT INTO unwatched VALUES (1)").unwrap();
     let is_lazy = fleet.sql("SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()") == "t";
