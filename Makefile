@@ -9,13 +9,13 @@ CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-
 # What makes requests out of the document of the API, and what stands in for CloudFront, from PyPI, below the target directory.
 VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5-5.2.5
 
-# What checks and starts the files of infra/, from PyPI, below the target directory.
+# What checks and starts the files of infra/, from PyPI and npm, below the target directory.
 INFRA_TOOLS := $(abspath $(TARGET_DIR))/tools/infra-files
 # What looks for known mistakes in infra/terraform, from PyPI, below the target directory.
 CHECKOV_TOOLS := $(abspath $(TARGET_DIR))/tools/checkov-3.3.30
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test soak chaos bench lint fmt verify infra infra-terraform infra-files infra-tools image image-test
+.PHONY: help dev test soak chaos bench lint fmt verify infra infra-terraform infra-files infra-tools image image-test push deploy
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 17
@@ -72,11 +72,20 @@ infra-files: infra-tools ## check the files of infra/: Dockerfiles, compose, Kub
 	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/check-files
 
 image: ## build the container image; ARGS=--offline needs no registry of crates, ENVIRONMENT=… is a label and a tag
+	@scripts/install-deps containers
 	@infra/scripts/image $(ARGS)
 
-image-test: infra-tools ## start the set of infra/compose.yaml with the image, hold it to the README, and run the process tests with its binary
+image-test: infra-tools ## start the set of infra/compose.yaml, hold it to the README; ARGS="name" picks process tests to run with the image's binary
 	@scripts/install-deps containers
+	@infra/scripts/stand-ins
 	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/compose-test
+	infra/scripts/process-test $(ARGS)
+
+push: ## push the image IMAGE=… to its registry
+	@infra/scripts/push $(IMAGE)
+
+deploy: ## bring IMAGE=… into service, migrations first; OUTPUTS=… is the file of `terraform output -json`
+	@infra/scripts/deploy $(IMAGE) $(OUTPUTS)
 
 infra-tools: $(INFRA_TOOLS)/done
 
@@ -84,6 +93,7 @@ $(INFRA_TOOLS)/done: infra/requirements.txt
 	@scripts/install-deps infra
 	python3 -m venv $(INFRA_TOOLS)
 	$(INFRA_TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement infra/requirements.txt
+	npm install --silent --no-audit --no-fund --prefix $(INFRA_TOOLS) npm-groovy-lint@15.2.1
 	touch $@
 
 $(CHECKOV_TOOLS)/done:

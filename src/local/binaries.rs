@@ -4,29 +4,49 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
+use super::container::Container;
 use super::{LocalError, Result, ServerUser};
 
 /// The programs of one PostgreSQL installation.
 #[derive(Clone, Debug)]
 pub(super) struct PostgresPrograms {
     folder: PathBuf,
+    /// Where they are in an image, and not on this machine.
+    container: Option<&'static Container>,
 }
 
 impl PostgresPrograms {
     /// Finds an installation that has the server: the one `pg_config` names, Debian's newest, then `PATH`.
     pub fn find() -> Result<Self> {
+        if let Some(container) = Container::wanted()? {
+            return Ok(Self { folder: container.folder.clone(), container: Some(container) });
+        }
         configured_folder()
             .into_iter()
             .chain(debian_folders())
             .chain(path_folders())
             .find(|folder| folder.join("postgres").is_file() && folder.join("initdb").is_file())
-            .map(|folder| Self { folder })
+            .map(|folder| Self { folder, container: None })
             .ok_or(LocalError::PostgresMissing)
     }
 
-    /// The path of one program.
+    /// The user that may run the servers.
+    pub fn user(&self) -> Result<ServerUser> {
+        self.container.map_or_else(ServerUser::detect, |container| Ok(container.user()))
+    }
+
+    /// The path of one program, in its image where it comes out of one.
     pub fn path(&self, program: &str) -> PathBuf {
         self.folder.join(program)
+    }
+
+    /// How one program is run as that user: by whom, what, and with which arguments before its own.
+    pub fn launch(&self, user: ServerUser, program: &str) -> (ServerUser, PathBuf, Vec<String>) {
+        let path = self.path(program);
+        let Some(container) = self.container else { return (user, path, Vec::new()) };
+        let (program, args) = container.enter(&path);
+        // It becomes the server's user once it is inside.
+        (ServerUser::own(), program, args)
     }
 
     /// Runs a program to its end and returns what it printed.
@@ -36,8 +56,9 @@ impl PostgresPrograms {
         program: &str,
         args: impl IntoIterator<Item = S>,
     ) -> Result<String> {
-        let path = self.path(program);
+        let (user, path, before) = self.launch(user, program);
         let mut command = user.command(&path);
+        command.args(before);
         for argument in args {
             command.arg(argument.as_ref());
         }

@@ -11,6 +11,12 @@ pub enum LocalError {
         "PostgreSQL server binaries not found: run `scripts/install-deps base` or `apt-get install postgresql`, then try again"
     )]
     PostgresMissing,
+    /// Postgres was to come out of a container.
+    #[error("MAINSTAY_TEST_POSTGRES: {reason}")]
+    ContainerUnusable {
+        /// Why it cannot.
+        reason: String,
+    },
     /// No nginx on this machine.
     #[error("nginx not found: run `scripts/install-deps edge` or `apt-get install nginx`, then try again")]
     NginxMissing,

@@ -14,6 +14,7 @@
 //! It imports nothing else of this crate.
 
 mod binaries;
+mod container;
 mod error;
 mod files;
 mod nginx;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, test_kill_process};
@@ -206,6 +207,14 @@ impl Postgres {
         self.programs.path(name)
     }
 
+    /// A command that runs a program of this installation, in a container, too.
+    pub fn command(&self, name: &str) -> Command {
+        let (user, program, args) = self.programs.launch(ServerUser::own(), name);
+        let mut command = user.command(program);
+        command.args(args);
+        command
+    }
+
     /// The identity of the cluster, shared by a primary and its replicas.
     pub fn system_id(&self) -> Result<u64> {
         system_id(&self.programs, self.user, &self.data_dir())
@@ -235,7 +244,7 @@ struct Site {
 impl Site {
     fn open(mut options: PostgresOptions) -> Result<Self> {
         let programs = PostgresPrograms::find()?;
-        let user = ServerUser::detect()?;
+        let user = programs.user()?;
         options.dir = user.directory(&options.dir)?;
         let site = Self { programs, user, options };
         site.await_predecessor()?;
@@ -325,10 +334,12 @@ impl Site {
 
     fn start(&self, port: u16) -> Result<Server> {
         let data = self.data();
+        let (user, program, mut args) = self.programs.launch(self.user, "postgres");
+        args.extend(["-D".to_owned(), path_text(&data)?, "-p".to_owned(), port.to_string()]);
         let recipe = Recipe {
-            user: self.user,
-            program: self.programs.path("postgres"),
-            args: vec!["-D".to_owned(), path_text(&data)?, "-p".to_owned(), port.to_string()],
+            user,
+            program,
+            args,
             env: Vec::new(),
             // Fast, then immediate shutdown: a fast one waits for replicas, which may be suspended.
             stop_signals: "INT QUIT",

@@ -34,6 +34,11 @@ impl ServerUser {
         account.map(|account| Self { account: Some(account) }).ok_or(LocalError::NoServerUser)
     }
 
+    /// A user that only a container's `/etc/passwd` may know.
+    pub(super) fn with(uid: u32, gid: u32) -> Self {
+        Self { account: Some(Account { uid, gid }) }
+    }
+
     /// This process's user, whoever that is: for programs of our own.
     pub(super) fn own() -> Self {
         Self { account: None }

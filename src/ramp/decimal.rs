@@ -313,8 +313,9 @@ mod tests {
         fn what_is_rounded_off_is_less_than_one(amount in 0_i64..1 << 40, rate in any_rate(), shift in -6_i32..=6) {
             let Some(units) = rate.of_amount(amount, shift) else { return Ok(()) };
             let (up, down) = (10_u128.pow(shift.max(0).unsigned_abs()), 10_u128.pow(shift.min(0).unsigned_abs() + rate.scale));
-            let exact = amount as u128 * u128::from(rate.mantissa) * up;
-            prop_assert!(units as u128 * down <= exact && exact < (units as u128 + 1) * down);
+            let (amount, units) = (u128::try_from(amount).unwrap(), u128::try_from(units).unwrap());
+            let exact = amount * u128::from(rate.mantissa) * up;
+            prop_assert!(units * down <= exact && exact < (units + 1) * down);
         }
 
         #[test]

@@ -131,13 +131,16 @@ fn checksum(place: &[u8], scope: &[u8]) -> [u8; CHECK_BYTES] {
     hash.first_chunk().copied().unwrap_or_default()
 }
 
+/// Two times, each where it is asked for.
+type Span = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
 /// The times of a call between which rows came to be: at or after `from`, and before `to`.
-pub(super) fn span(call: &Call) -> Result<(Option<DateTime<Utc>>, Option<DateTime<Utc>>), Error> {
+pub(super) fn span(call: &Call) -> Result<Span, Error> {
     let time = |name: &str| {
         let parse = |text: &str| text.parse().map_err(|_| invalid(name, "must be a time like 2026-10-30T12:00:00Z"));
         call.params.text(name).map(parse).transpose()
     };
-    let (from, to): (Option<DateTime<Utc>>, Option<DateTime<Utc>>) = (time("from")?, time("to")?);
+    let (from, to): Span = (time("from")?, time("to")?);
     if from.zip(to).is_some_and(|(from, to)| from >= to) {
         return Err(invalid("from", "must be before to"));
     }
@@ -260,13 +263,13 @@ mod tests {
 
         /// Pages one after another are the whole list, whatever their lengths.
         #[test]
-        fn pages_are_the_list_cut(length in 0usize..40, limits in prop::collection::vec(1usize..12, 1..8)) {
-            let list: Vec<Place> = (0..length).map(|number| place(1_000 - number as i64 / 3, number as u128)).collect();
+        fn pages_are_the_list_cut(length in 0_u8..40, limits in prop::collection::vec(1usize..12, 1..8)) {
+            let list: Vec<Place> = (0..length).map(|number| place(1_000 - i64::from(number / 3), number.into())).collect();
             let (mut seen, mut below, mut limits) = (Vec::new(), None, limits.iter().cycle());
             loop {
                 let page = Page { limit: *limits.next().unwrap(), below, scope: Vec::new() };
                 let start = below.map_or(0, |place| list.iter().position(|other| *other == place).unwrap() + 1);
-                let rows = list[start..].iter().copied().take(page.rows_wanted() as usize).collect();
+                let rows = list[start..].iter().copied().take(usize::try_from(page.rows_wanted()).unwrap()).collect();
                 let (shown, cursor) = page.cut(rows, |place| *place);
                 prop_assert!(shown.len() <= page.limit);
                 seen.extend(shown);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 26] = [
+const PAGES: [&str; 28] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -31,9 +31,11 @@ const PAGES: [&str; 26] = [
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",
+    "docs/scale.md",
     "docs/sessions.md",
     "docs/upstream.md",
     "docs/webhooks.md",
+    "infra/README.md",
 ];
 
 fn root() -> PathBuf {

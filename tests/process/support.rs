@@ -26,6 +26,9 @@ pub fn repository(name: &str) -> PathBuf {
 pub fn command(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir("/");
+    // Where a Postgres that it launches comes from is for whoever runs the tests to say.
+    let names = ["MAINSTAY_TEST_POSTGRES", "CONTAINER_ENGINE", "CONTAINERS_CONF"];
+    command.envs(names.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command
 }
 
@@ -344,7 +347,7 @@ impl Cluster {
     pub fn pgbench_database(&self) -> (String, String, String) {
         let name = self.database("");
         let url = self.primary.url("postgres", &name);
-        let made = command(self.primary.program("pgbench")).args(["-i", "-q", "-s", "1", &url]).output().unwrap();
+        let made = self.primary.command("pgbench").args(["-i", "-q", "-s", "1", &url]).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let (reader, blind) = (format!("{name}_reader"), format!("{name}_blind"));
         let roles = format!(

@@ -9,18 +9,21 @@ use crate::source::description::{Description, Header, Response};
 
 /// What `ramp.{product}.create` takes and gives.
 pub(super) fn create(product: Product) -> Description {
-    let mut fields = json!({
-        "amount": { "type": "integer", "format": "int64", "minimum": 1, "description": given(product) },
-        "currency": { "type": "string", "pattern": "^[A-Z]{3}$", "description": "The money: one that /public/fees lists for the product." },
-        "asset": { "type": "string", "description": if product.is_outside() { "AFRI, or the currency itself." } else { "AFRI." } },
-    });
-    let mut required = vec!["amount", "currency", "asset"];
-    if product.is_outside() {
-        fields["provider"] = json!({ "type": "string", "description": "Who pays, or is paid: sandbox." });
-        required.push("provider");
-    }
+    let amount = json!({ "type": "integer", "format": "int64", "minimum": 1, "description": given(product) });
+    let currency = json!({ "type": "string", "pattern": "^[A-Z]{3}$", "description": "The money: one that /public/fees lists for the product." });
+    let (properties, required) = if product.is_outside() {
+        let asset = json!({ "type": "string", "description": "AFRI, or the currency itself." });
+        let provider = json!({ "type": "string", "description": "Who pays, or is paid: sandbox." });
+        (
+            json!({ "amount": amount, "currency": currency, "asset": asset, "provider": provider }),
+            json!(["amount", "currency", "asset", "provider"]),
+        )
+    } else {
+        let asset = json!({ "const": "AFRI" });
+        (json!({ "amount": amount, "currency": currency, "asset": asset }), json!(["amount", "currency", "asset"]))
+    };
     let request =
-        json!({ "type": "object", "required": required, "additionalProperties": false, "properties": fields });
+        json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties });
     let (summary, details) = match product {
         Product::Onramp => (
             "Order tokens, or a balance, for money from outside",

@@ -32,6 +32,7 @@ use crate::source::handler::{Call, Registry};
 /// The provider that confirms what becomes of tokens. Customers do not choose it.
 const ISSUER: &str = "sandbox";
 
+#[expect(clippy::too_many_arguments, reason = "the columns of one row")]
 mod sql {
     use diesel::sql_types::{BigInt, Double, Text, Uuid};
 
@@ -66,12 +67,10 @@ impl Wanted {
             return wrong("currency must be a code of three capitals, like USD");
         }
         match (product.is_outside(), provider) {
-            (true, _) if asset != TOKEN && asset != currency => {
-                return wrong("asset must be AFRI, or the currency itself");
-            }
-            (false, _) if asset != TOKEN => return wrong("asset must be AFRI"),
-            (true, None) => return wrong("provider is missing: it names who pays or is paid"),
-            (false, Some(_)) => return wrong("provider: nobody else takes part in this, so there is none to name"),
+            (true, _) if asset != TOKEN && asset != currency => wrong("asset must be AFRI, or the currency itself"),
+            (false, _) if asset != TOKEN => wrong("asset must be AFRI"),
+            (true, None) => wrong("provider is missing: it names who pays or is paid"),
+            (false, Some(_)) => wrong("provider: nobody else takes part in this, so there is none to name"),
             _ => Ok(()),
         }
     }

@@ -1,7 +1,5 @@
 //! What must never write does not, whatever its SQL says; and what may only read is enough.
 
-use std::process::Command;
-
 use super::sql::tables_in;
 use crate::instance::Plan;
 
@@ -54,7 +52,7 @@ fn no_statement_writes() {
 #[test]
 fn the_tables_of_pgbench_are_served_to_a_role_that_may_only_read() {
     let (cluster, name) = tables_in("");
-    let mut pgbench = Command::new(cluster.primary.program("pgbench"));
+    let mut pgbench = cluster.primary.command("pgbench");
     let made = pgbench.args(["-i", "-s", "1", "-q", &cluster.primary.url("postgres", &name)]).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     let role = format!("reader_{name}");
