@@ -38,7 +38,7 @@ resource "aws_db_instance" "primary" {
   kms_key_id            = module.us_east_1.kms_key_arn
 
   # Who migrates. RDS could make and keep this password itself, but not for an instance that has replicas.
-  username            = "owner"
+  username            = "migrator"
   password_wo         = var.secrets.database_owner_password
   password_wo_version = var.secrets_version
 

@@ -8,7 +8,7 @@ module "migration_secrets" {
   kms_key_arn = module.us_east_1.kms_key_arn
   names       = ["DATABASE_DIRECT_URL", "DATABASE_URL", "PGPASSWORD", "READER_PASSWORD", "SERVING_PASSWORD"]
   contents = {
-    DATABASE_DIRECT_URL = "postgres://owner:${var.secrets.database_owner_password}@${local.primary_database_host}:5432/mainstay?${local.database_options}"
+    DATABASE_DIRECT_URL = "postgres://migrator:${var.secrets.database_owner_password}@${local.primary_database_host}:5432/mainstay?${local.database_options}"
     # Whom migrate grants to is the user of this one.
     DATABASE_URL     = "postgres://serving:${var.secrets.database_serving_password}@${local.primary_database_host}:5432/mainstay?${local.database_options}"
     PGPASSWORD       = var.secrets.database_owner_password
@@ -45,7 +45,7 @@ module "database_roles" {
   command = ["sh", "-ec", "printf '%s' \"$ROLES_SQL\" | psql --no-psqlrc --set ON_ERROR_STOP=1"]
   environment = {
     PGHOST     = local.primary_database_host
-    PGUSER     = "owner"
+    PGUSER     = "migrator"
     PGDATABASE = "mainstay"
     PGSSLMODE  = "require"
     ROLES_SQL  = file("${path.module}/roles.sql")

@@ -7,9 +7,9 @@ variable "name" {
   default     = "mainstay"
 
   validation {
-    # Target groups and load balancers have 32 characters for it all.
-    condition     = can(regex("^[a-z][a-z0-9]{1,11}$", var.name))
-    error_message = "name: 2 to 12 lower-case letters and digits, a letter first."
+    # Target groups and load balancers have 32 characters for it all, "-production-failover" behind it.
+    condition     = can(regex("^[a-z][a-z0-9]{1,10}$", var.name))
+    error_message = "name: 2 to 11 lower-case letters and digits, a letter first."
   }
 }
 

@@ -13,7 +13,7 @@ data "aws_ec2_managed_prefix_list" "checkers" {
 
 resource "aws_security_group" "edge" {
   # checkov:skip=CKV2_AWS_5:Attached to the load balancer, by concat(), which checkov does not follow.
-  name        = "${var.name}-edge"
+  name_prefix = "${var.name}-edge-"
   description = "CloudFront to the load balancer."
   vpc_id      = var.vpc_id
 
@@ -45,7 +45,7 @@ resource "aws_security_group" "checkers" {
   # checkov:skip=CKV2_AWS_5:Attached to the load balancer, by concat(), which checkov does not follow.
   count = var.dns_checks ? 1 : 0
 
-  name        = "${var.name}-checkers"
+  name_prefix = "${var.name}-checkers-"
   description = "Checkers of Route 53 to the load balancer."
   vpc_id      = var.vpc_id
 
@@ -70,7 +70,7 @@ resource "aws_security_group" "forwarders" {
   # checkov:skip=CKV2_AWS_5:Attached to the load balancer, by concat(), which checkov does not follow.
   count = length(var.forwarder_cidrs) > 0 ? 1 : 0
 
-  name        = "${var.name}-forwarders"
+  name_prefix = "${var.name}-forwarders-"
   description = "Origins of other regions to the load balancer."
   vpc_id      = var.vpc_id
 
@@ -94,7 +94,7 @@ resource "aws_vpc_security_group_ingress_rule" "forwarders" {
 # Of the tasks, here because each side names the other.
 resource "aws_security_group" "targets" {
   # checkov:skip=CKV2_AWS_5:Attached by the services, whose module it is handed to.
-  name        = "${var.name}-tasks"
+  name_prefix = "${var.name}-tasks-"
   description = "The tasks behind the load balancer."
   vpc_id      = var.vpc_id
 

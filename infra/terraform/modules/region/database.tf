@@ -26,7 +26,7 @@ resource "aws_db_parameter_group" "this" {
 }
 
 resource "aws_security_group" "database" {
-  name        = "${var.name}-database"
+  name_prefix = "${var.name}-database-"
   description = "Postgres."
   vpc_id      = aws_vpc.this.id
 

@@ -14,14 +14,10 @@ resource "aws_elasticache_parameter_group" "this" {
     name  = "maxmemory-policy"
     value = "volatile-lru"
   }
-
-  lifecycle {
-    create_before_destroy = true
-  }
 }
 
 resource "aws_security_group" "redis" {
-  name        = "${var.name}-redis"
+  name_prefix = "${var.name}-redis-"
   description = "Redis."
   vpc_id      = aws_vpc.this.id
 
