@@ -66,6 +66,7 @@ module "us_east_1" {
   secrets                  = var.secrets
   secrets_version          = var.secrets_version
   task                     = local.task
+  distribution             = { id = aws_cloudfront_distribution.edge.id, arn = aws_cloudfront_distribution.edge.arn }
   service                  = var.service
   log_days                 = var.log_days
   alarm_emails             = var.alarm_emails
@@ -97,6 +98,7 @@ module "eu_west_1" {
   secrets                  = var.secrets
   secrets_version          = var.secrets_version
   task                     = local.task
+  distribution             = { id = aws_cloudfront_distribution.edge.id, arn = aws_cloudfront_distribution.edge.arn }
   service                  = var.service
   log_days                 = var.log_days
   alarm_emails             = var.alarm_emails
@@ -128,6 +130,7 @@ module "ap_southeast_1" {
   secrets                  = var.secrets
   secrets_version          = var.secrets_version
   task                     = local.task
+  distribution             = { id = aws_cloudfront_distribution.edge.id, arn = aws_cloudfront_distribution.edge.arn }
   service                  = var.service
   log_days                 = var.log_days
   alarm_emails             = var.alarm_emails

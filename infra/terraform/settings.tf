@@ -34,12 +34,17 @@ locals {
   ]...)
   edge_ttl_needed_seconds = max(local.manifest_edge_seconds, local.seconds["MAINSTAY__FAILOVER__MAX_AGE"])
 
-  # What is one caller's own, changes something, or must be true this very moment.
-  uncacheable_paths = [
+  # Routes of the shipped manifest that have a caller, or change something: as far as their first parameter.
+  manifest_private_paths = distinct([
+    for route in slice(local.manifest_routes, 1, length(local.manifest_routes)) : split("{", regex("(?m)^path *= *\"([^\"]+)\"", route)[0])[0]
+    if can(regex("(?m)^auth *= *\"", route)) || can(regex("(?m)^methods *= *\\[\"(POST|PUT|PATCH|DELETE)\"", route))
+  ])
+  manifest_routes = split("[[route]]", file("${path.module}/../../config/routes.toml"))
+  # Besides: prefixes that are private by default, whatever manifest there is, and what must be true this very moment.
+  uncacheable_paths = concat(local.manifest_private_paths, [
     "/account", "/health", "/nodes", "/stats",
     "/api/v1/onramp", "/api/v1/offramp", "/api/v1/mint", "/api/v1/transaction", "/api/v1/transfer", "/api/v1/redemption",
-    "/api/v1/webhooks", "/api/v1/quotes",
-  ]
+  ])
 
   # Sampler, change feed and the leader's own connection come on top of the pools.
   primary_connections_of_a_task = (

@@ -70,7 +70,9 @@ impl Ear {
                 Vec::new()
             };
             let paths = paths::of(routes().iter().map(|route| &**route), &tags);
-            self.count_edge("tags", "without_path", if paths.is_empty() { tags.len() } else { 0 });
+            if paths.is_empty() && !tags.is_empty() {
+                log::debug!("no path of the edge shows any of {}", tags.join(" "));
+            }
             for batch in paths.chunks(PATHS_MAX) {
                 self.tell_batch(outlet, &mut purse, batch).await;
             }
@@ -90,11 +92,11 @@ impl Ear {
             }
             Ok(false) => {
                 log::warn!("the edge is not told to forget {} paths: edge.paths_per_month_max is reached", batch.len());
-                return self.count_edge("paths", "suppressed", batch.len());
+                return self.count_paths("suppressed", batch);
             }
             Err(failure) => {
                 log::warn!("the edge is not told to forget {} paths: nobody counts them: {failure}", batch.len());
-                return self.count_edge("paths", "failed", batch.len());
+                return self.count_paths("failed", batch);
             }
         }
         let reference = format!("{}-{:016x}", self.settings.cache.namespace, fastrand::u64(..));
@@ -103,17 +105,17 @@ impl Ear {
             match outlet.cloudfront.invalidate(&reference, batch).await {
                 Ok(()) => {
                     log::info!("the edge forgets {}", batch.join(" "));
-                    self.count_edge("calls", "sent", 1);
-                    return self.count_edge("paths", "sent", batch.len());
+                    self.count_call("sent");
+                    return self.count_paths("sent", batch);
                 }
                 Err(refused) if refused.is_passing && attempt < self.settings.edge.attempts_max => {
                     log::debug!("the edge was not told, attempt {attempt}: {refused}");
-                    self.count_edge("calls", "retried", 1);
+                    self.count_call("retried");
                 }
                 Err(refused) => {
                     log::error!("the edge is not told to forget {}: {refused}", batch.join(" "));
-                    self.count_edge("calls", "failed", 1);
-                    return self.count_edge("paths", "failed", batch.len());
+                    self.count_call("failed");
+                    return self.count_paths("failed", batch);
                 }
             }
             sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
@@ -132,9 +134,13 @@ impl Ear {
         }
     }
 
-    fn count_edge(&self, what: &str, outcome: &str, count: usize) {
-        let counter = self.pipeline.metrics.edge.with_label_values(&[what, outcome]);
-        counter.inc_by(u64::try_from(count).unwrap_or(0));
+    fn count_call(&self, outcome: &str) {
+        self.pipeline.metrics.edge_calls.with_label_values(&[outcome]).inc();
+    }
+
+    fn count_paths(&self, outcome: &str, paths: &[String]) {
+        let counter = self.pipeline.metrics.edge_paths.with_label_values(&[outcome]);
+        counter.inc_by(u64::try_from(paths.len()).unwrap_or(0));
     }
 }
 

@@ -33,6 +33,8 @@ const KIND_BYTES_MAX: usize = 100;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Why nothing came of an event that may be right later.
 const NOT_ALLOWED: &str = "not_allowed";
+/// Why nothing came of an event of no order, or of another provider's.
+const UNKNOWN_ORDER: &str = "unknown_order";
 /// Events that one sweep sees to. What is left waits for the next.
 const SWEEP_MAX: i64 = 100;
 /// Earlier events of an order that are tried once more when it has moved. Providers tell a handful of each.
@@ -97,7 +99,8 @@ pub(super) async fn receive(call: Call) -> Result<Answer, Error> {
     let delivery = Delivery { headers, body: &call.body, now };
     let event = provider.verify(&delivery).and_then(checked).inspect_err(|error| {
         count(metrics, name, "refused");
-        log::info!("a delivery of {name} is refused: {error}");
+        // Anybody can send these, and must not flood the log.
+        log::debug!("a delivery of {name} is refused: {error}");
     })?;
     let outcome = match call.write(async |conn| store(conn, name, &event, &call.body).await).await? {
         Some(outcome) => Settled::Before(outcome),
@@ -280,7 +283,9 @@ fn told(metrics: Option<&Metrics>, provider: &str, event: &Event, applied: Appli
         }
         Applied::Ignored(reason) => {
             count(metrics, provider, reason);
-            log::warn!("event {id} of {provider}, {kind}, changes nothing at order {order_id}: {reason}");
+            // Providers tell more than anybody asks for; but of an order that there is not, somebody is wrong.
+            let level = if reason == UNKNOWN_ORDER { log::Level::Warn } else { log::Level::Info };
+            log::log!(level, "event {id} of {provider}, {kind}, changes nothing at order {order_id}: {reason}");
             reason.to_owned()
         }
     }

@@ -64,8 +64,10 @@ pub struct Metrics {
     pub bus_silent: IntGauge,
     /// 1 while this instance publishes for its fleet.
     pub bus_leading: IntGauge,
-    /// What the edge was told of purges.
-    pub edge: IntCounterVec,
+    /// Calls that told the edge of purges.
+    pub edge_calls: IntCounterVec,
+    /// Paths that the edge was to forget.
+    pub edge_paths: IntCounterVec,
     /// Entries of L1.
     pub cache_entries: IntGauge,
     /// Bytes of L1.
@@ -212,10 +214,15 @@ impl Metrics {
             bus_gaps: counters("bus_gaps_total", "Times at which messages were missed, by where from.", &["source"])?,
             bus_silent: gauge("bus_silent", "1 while nothing is heard for longer than cache.max_silence.")?,
             bus_leading: gauge("bus_leading", "1 while this instance publishes changes for its fleet.")?,
-            edge: counters(
-                "edge_total",
-                "What the edge was told of purges: calls and paths by outcome, and tags that lead to no path.",
-                &["what", "outcome"],
+            edge_calls: counters(
+                "edge_calls_total",
+                "Calls that told the edge of purges: sent, retried, failed.",
+                &["outcome"],
+            )?,
+            edge_paths: counters(
+                "edge_paths_total",
+                "Paths that the edge was to forget: sent, failed, suppressed (by edge.paths_per_month_max).",
+                &["outcome"],
             )?,
             cache_entries: gauge("cache_entries", "Entries in L1, approximately.")?,
             cache_bytes: gauge("cache_bytes", "Bytes in L1 with bookkeeping, approximately.")?,

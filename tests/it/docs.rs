@@ -31,6 +31,7 @@ const PAGES: [&str; 27] = [
     "docs/operating.md",
     "docs/overload.md",
     "docs/replicas.md",
+    "docs/scale.md",
     "docs/sessions.md",
     "docs/upstream.md",
     "docs/webhooks.md",

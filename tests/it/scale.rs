@@ -21,8 +21,8 @@ use crate::instance::probe::Probe;
 /// As in config/default.toml.
 const POLL_US: u64 = 40_000;
 const HEARTBEAT_US: u64 = 500_000;
-/// What Redis works for one instance that is told one message: the answer, and the next XREAD. Measured below, and rounded up.
-const DELIVERY_US: u64 = 20;
+/// What Redis works for one instance that is told one message: the answer, and the next XREAD. Measured below.
+const DELIVERY_US: u64 = 21;
 /// A message on the wire, with its protocol.
 const MESSAGE_BYTES: u64 = 350;
 /// Simulated time.
@@ -30,6 +30,20 @@ const RUN_US: u64 = 60_000_000;
 
 fn at(lsn: u64) -> Position {
     Position { lsn: Lsn(lsn), ..Position::start_of(SystemId(7), Timeline(1)) }
+}
+
+/// A message by which all before it is told.
+fn message(lsn: u64, prev: u64, soft: Vec<Tag>) -> Message {
+    Message {
+        at: at(lsn),
+        reads: Some(at(lsn)),
+        prev: Some(at(prev)),
+        through: at(lsn - 1),
+        cursor: String::new(),
+        soft,
+        hard: Vec::new(),
+        purges: Vec::new(),
+    }
 }
 
 /// What a fleet of some size sees of changes that come so often.
@@ -49,6 +63,8 @@ fn fleet(instances: usize, commits_per_s: u64, seed: u64) -> Seen {
     let ledger = || {
         let mut ledger = Ledger::new(1000);
         ledger.begin(at(1), Some(at(1)));
+        // Of what came before the first message everybody has missed something.
+        ledger.apply(&message(2, 1, Vec::new()));
         ledger
     };
     let mut ledgers: Vec<Ledger> = (0..instances).map(|_| ledger()).collect();
@@ -69,17 +85,8 @@ fn fleet(instances: usize, commits_per_s: u64, seed: u64) -> Seen {
             lsn += 10;
             messages += 1;
             let soft = if told.is_empty() { Vec::new() } else { vec![Tag::new(format!("rates:{}", rng.u8(..)))] };
-            let (has_tags, position) = (!soft.is_empty(), at(lsn));
-            let message = Message {
-                at: position,
-                reads: Some(position),
-                prev: Some(at(prev)),
-                through: at(lsn - 5),
-                cursor: String::new(),
-                soft,
-                hard: Vec::new(),
-                purges: Vec::new(),
-            };
+            let has_tags = !soft.is_empty();
+            let message = message(lsn, prev, soft);
             prev = if has_tags { lsn } else { prev };
             // Redis does one thing at a time, so that the last reader waits for all the others.
             let begin = redis_free_at.max(published_at);

@@ -33,6 +33,7 @@ mod readme;
 mod serve;
 mod shadow;
 mod snapshot;
+mod statistics;
 mod stored;
 mod support;
 mod tokens;

@@ -43,6 +43,30 @@ fn onramp(site: &Site<'_>, customer: &Customer) -> String {
 }
 
 #[test]
+fn an_order_is_paid_by_what_its_provider_tells() {
+    let cluster = Cluster::shared();
+    let site = Site::migrated(&cluster.primary, cluster.database(""));
+    site.sql("INSERT INTO exchange_rates (date, base, currency, rate) VALUES ('2026-10-30', 'EUR', 'USD', 1.1172)");
+    let ada = site.customer("Ada");
+    let origin = serve(&site, &[("SANDBOX_WEBHOOK_SECRET", SECRET)]);
+    let headers = [("Authorization", &*ada.bearer), ("Idempotency-Key", "first"), ("Content-Type", "application/json")];
+    let wanted = json!({ "amount": 100_000, "currency": "USD", "asset": "AFRI", "provider": "sandbox" }).to_string();
+    let made = request("POST", &format!("{}/api/v1/onramp/orders", origin.base), &headers, Some(&wanted));
+    let order = made.json();
+    assert_eq!((made.status, &order["status"]), (201, &json!("awaiting_payment")), "{made:?}");
+    assert_eq!(ada.available(&origin, "AFRI"), 0);
+    let id = order["id"].as_str().unwrap();
+    let told = deliver(&origin.base, SECRET, "evt_1", "payment.succeeded", id);
+    assert_eq!((told.status, told.json()), (200, json!({ "id": "evt_1", "outcome": "completed" })), "{told:?}");
+    // A thousand dollars less the fee that the quote has said.
+    assert_eq!((&order["quote"]["fee"], &order["quote"]["asset_amount"]), (&json!(1_020), &json!(989_800_000)));
+    assert_eq!(ada.available(&origin, "AFRI"), 989_800_000);
+    let shown = request("GET", &format!("{}/api/v1/onramp/orders/{id}", origin.base), &headers[..1], None);
+    assert_eq!(shown.json()["status"], "completed");
+    site.assert_sound();
+}
+
+#[test]
 fn an_event_whose_server_was_killed_before_it_was_applied_is_applied_once() {
     let cluster = Cluster::shared();
     let site = Site::migrated(&cluster.primary, cluster.database(""));

@@ -70,7 +70,7 @@ fn what_is_purged_reaches_a_distribution() {
     let purge = ["purge", "--admin", &origin.admin, "--config", folder.text(), "--tag", "pages:terms"];
     let done = mainstay(&purge, &[("ADMIN_TOKEN", "t")]);
     assert_eq!(done.code, Some(0), "{done:?}");
-    let sent = "mainstay_edge_total{outcome=\"sent\",what=\"paths\"} 1\n";
+    let sent = "mainstay_edge_paths_total{outcome=\"sent\"} 1\n";
     let is_sent = || get(&format!("{}/metrics", origin.admin)).body.contains(sent);
     assert!(wait_until(PATIENCE, is_sent), "{}", origin.program.output());
     let told: Value = serde_json::from_str(&python(LIST, &[&url, &id])).unwrap();

@@ -125,6 +125,23 @@ run "reference" {
     error_message = "A preflight is answered for one Origin, which is not in the key: OPTIONS is not cached."
   }
 
+  assert {
+    condition = alltrue([
+      for pair in setproduct(aws_cloudfront_distribution.edge.ordered_cache_behavior[*].path_pattern, local.manifest_private_paths) :
+      !startswith(pair[1], trimsuffix(pair[0], "*"))
+    ]) && contains(local.manifest_private_paths, "/account/balances") && contains(local.manifest_private_paths, "/api/v1/transfers")
+    error_message = "A route of the manifest that has a caller, or changes something, is among the cacheable paths."
+  }
+  assert {
+    condition = alltrue([
+      for route in local.manifest_routes : anytrue([
+        for pattern in aws_cloudfront_distribution.edge.ordered_cache_behavior[*].path_pattern : startswith(regex("(?m)^path *= *\"([^\"]+)\"", route)[0], trimsuffix(pattern, "*"))
+      ])
+      if can(regex("(?m)^ *\\[route.cache\\]", route)) && !can(regex("(?m)^auth *= *\"", route))
+    ])
+    error_message = "A public route of the manifest is cached, and no cacheable path covers it."
+  }
+
   # What is passed on
 
   assert {

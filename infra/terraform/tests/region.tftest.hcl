@@ -35,6 +35,7 @@ variables {
     stop_timeout_seconds     = 35
   }
   service      = { cpu = 1024, memory_mib = 2048, tasks_min = 2, tasks_max = 8, cpu_percent = 50, requests_per_minute = 120000 }
+  distribution = { id = "EMOCK", arn = "arn:aws:cloudfront::123456789012:distribution/EMOCK" }
   log_days     = 30
   alarm_emails = []
 }
@@ -102,6 +103,10 @@ run "a_region" {
   assert {
     condition     = startswith(aws_elasticache_user.serving.access_string, "on ~mainstay:* ") && strcontains(aws_elasticache_user.serving.access_string, "-@dangerous")
     error_message = "The regional origin sees its own keys alone, and can flush nothing."
+  }
+  assert {
+    condition     = alltrue([for right in ["&mainstay:*", "+subscribe", "+publish", "+@scripting", "+info"] : contains(split(" ", aws_elasticache_user.serving.access_string), right)]) && endswith(aws_elasticache_user.serving.access_string, "-@dangerous +info")
+    error_message = "The regional origin may do all that it does: who waits for another's fill hears of it on a channel, and INFO is allowed after what is dangerous was taken away."
   }
 
   # Network

@@ -63,6 +63,11 @@ run "reference" {
     error_message = "Whatever holds a credential is told in secret."
   }
 
+  assert {
+    condition     = [for region, origin in local.regions : region if contains(keys(origin.task.environment), "MAINSTAY__EDGE__CLOUDFRONT_DISTRIBUTION_ID")] == ["us-east-1"]
+    error_message = "One region tells CloudFront of purges, the primary's: each that tells pays."
+  }
+
   # The second origin
 
   assert {
@@ -165,6 +170,10 @@ run "a_replica_was_promoted" {
   assert {
     condition     = local.primary.origin_host == "eu-west-1.origin.api.example.com" && !contains(keys(module.eu_west_1.task.environment), "PRIMARY_ORIGIN") && module.us_east_1.task.environment["PRIMARY_ORIGIN"] == "https://eu-west-1.origin.api.example.com"
     error_message = "All regions send what needs the primary to the new one's region."
+  }
+  assert {
+    condition     = contains(keys(module.eu_west_1.task.environment), "MAINSTAY__EDGE__CLOUDFRONT_DISTRIBUTION_ID") && !contains(keys(module.us_east_1.task.environment), "MAINSTAY__EDGE__CLOUDFRONT_DISTRIBUTION_ID")
+    error_message = "The new primary's region tells CloudFront of purges."
   }
   assert {
     condition     = alltrue([for origin in values(local.regions) : !contains(origin.task.secret_names, "DATABASE_READ_REPLICA_URL")])

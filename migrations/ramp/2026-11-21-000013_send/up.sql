@@ -32,6 +32,14 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- As before, but for its language: functions in SQL are parsed and planned at each call.
+CREATE OR REPLACE FUNCTION ramp.keep_outcome(its_account_id uuid, its_operation text, its_key text, its_outcome text, its_body bytea)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE ramp.idempotency_keys SET outcome = its_outcome, body = its_body
+    WHERE account_id = its_account_id AND operation = its_operation AND key = its_key AND outcome IS NULL;
+END $$;
+
 -- Plans are kept as long as a connection lasts. One that was made while the tables were small would read all of them ever after, until
 -- somebody analyzes them.
 ALTER FUNCTION ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid) SET enable_seqscan = off;

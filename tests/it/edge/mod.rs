@@ -29,9 +29,9 @@ params = [{ name = "slug", in = "path", type = "text" }]
 
 const KEY_ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-const SENT: &str = r#"mainstay_edge_total{outcome="sent",what="paths"}"#;
-const FAILED: &str = r#"mainstay_edge_total{outcome="failed",what="paths"}"#;
-const SUPPRESSED: &str = r#"mainstay_edge_total{outcome="suppressed",what="paths"}"#;
+const SENT: &str = r#"mainstay_edge_paths_total{outcome="sent"}"#;
+const FAILED: &str = r#"mainstay_edge_paths_total{outcome="failed"}"#;
+const SUPPRESSED: &str = r#"mainstay_edge_paths_total{outcome="suppressed"}"#;
 
 /// A plan that tells this CloudFront, soon.
 fn plan(cloudfront: &Service, probe: &Probe) -> Plan {
@@ -134,7 +134,7 @@ fn what_is_refused_for_now_or_not_answered_is_repeated_under_the_same_name() {
     let calls: Vec<_> = cloudfront.seen().iter().map(named).collect();
     assert_eq!(calls.len(), 3, "{calls:?}");
     assert!(calls.iter().all(|call| *call == calls[0]), "CloudFront does a batch once, by its reference: {calls:?}");
-    assert_eq!(instance.metric(r#"mainstay_edge_total{outcome="retried",what="calls"}"#), 2.0);
+    assert_eq!(instance.metric(r#"mainstay_edge_calls_total{outcome="retried"}"#), 2.0);
 }
 
 #[test]

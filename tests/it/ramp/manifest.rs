@@ -70,6 +70,13 @@ fn the_manifest_names_all_routes_and_keeps_their_answers() {
             assert_eq!((route.consistency, route.cache_control().as_str()), (Consistency::Strong, "no-store"));
             continue;
         }
+        if route.path == STATISTICS {
+            let access = route.access.as_ref().unwrap();
+            assert_eq!((access.shared, &access.scopes[..]), (true, &["stats".to_owned()][..]));
+            assert_eq!((route.consistency, route.is_cacheable()), (Consistency::Eventual, true));
+            assert!(route.cache_control().starts_with("private, "), "{}", route.cache_control());
+            continue;
+        }
         assert_eq!(route.cache_control(), "public, max-age=300, stale-while-revalidate=60", "{}", route.path);
         assert!(route.cache.as_ref().unwrap().watch.as_ref().is_some_and(|watch| !watch.is_empty()), "{}", route.path);
     }

@@ -9,6 +9,7 @@ mod migrations;
 mod orders;
 mod providers;
 mod rates;
+mod statistics;
 mod transactions;
 mod transfers;
 mod webhooks;

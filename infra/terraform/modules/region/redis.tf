@@ -54,11 +54,13 @@ resource "aws_elasticache_user" "default" {
   }
 }
 
+# Its own keys, and its own channel, on which one instance tells the others that what they wait for has come. INFO counts as
+# dangerous, and says how much memory is left.
 resource "aws_elasticache_user" "serving" {
   user_id       = "${var.name}-serving"
   user_name     = "serving"
   engine        = "redis"
-  access_string = "on ~mainstay:* -@all +@connection +@read +@write +@scripting +time -@dangerous +info"
+  access_string = "on ~mainstay:* &mainstay:* -@all +@connection +@read +@write +@scripting +publish +subscribe +time -@dangerous +info"
 
   authentication_mode {
     type      = "password"

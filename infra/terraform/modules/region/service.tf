@@ -63,8 +63,12 @@ module "service" {
     # What needs the primary goes there whole. In its own region there is nowhere to send it.
     local.is_primary ? {} : { PRIMARY_ORIGIN = "https://${var.primary.origin_host}" },
     { MAINSTAY__NODES__REGIONS = join(",", compact(["primary=${var.primary.region}", local.has_replica ? "replica-1=${var.region}" : ""])) },
+    # One region tells CloudFront of purges, since each that tells pays for every path.
+    local.is_primary ? { MAINSTAY__EDGE__CLOUDFRONT_DISTRIBUTION_ID = var.distribution.id } : {},
     var.task.environment,
   )
+  distribution_arns = local.is_primary ? { edge = var.distribution.arn } : {}
+
   secrets     = module.secrets.value_from
   kms_key_arn = aws_kms_key.this.arn
   port        = var.task.port

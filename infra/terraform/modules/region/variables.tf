@@ -273,3 +273,13 @@ variable "primary_database_host" {
     error_message = "primary_database_host: a host name."
   }
 }
+
+variable "distribution" {
+  description = "The distribution that is told of purges."
+  type        = object({ id = string, arn = string })
+
+  validation {
+    condition     = startswith(var.distribution.arn, "arn:")
+    error_message = "distribution: its id and its ARN."
+  }
+}

@@ -38,8 +38,25 @@ resource "aws_iam_role_policy" "secrets" {
   policy = data.aws_iam_policy_document.secrets.json
 }
 
-# What the task itself may do with AWS: nothing. Mainstay calls no service of it.
+# What the task itself may do with AWS: tell CloudFront of purges, where it is the one that does.
 resource "aws_iam_role" "task" {
   name_prefix        = "${var.name}-task-"
   assume_role_policy = data.aws_iam_policy_document.assume.json
+}
+
+data "aws_iam_policy_document" "purges" {
+  for_each = var.distribution_arns
+
+  statement {
+    actions   = ["cloudfront:CreateInvalidation"]
+    resources = [each.value]
+  }
+}
+
+resource "aws_iam_role_policy" "purges" {
+  for_each = var.distribution_arns
+
+  name   = "purges-${each.key}"
+  role   = aws_iam_role.task.id
+  policy = data.aws_iam_policy_document.purges[each.key].json
 }

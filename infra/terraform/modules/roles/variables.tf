@@ -28,3 +28,14 @@ variable "kms_key_arn" {
     error_message = "kms_key_arn: an ARN."
   }
 }
+
+variable "distribution_arns" {
+  description = "Distributions of CloudFront that the task may tell of purges, by any name."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for arn in values(var.distribution_arns) : startswith(arn, "arn:")])
+    error_message = "distribution_arns: ARNs."
+  }
+}

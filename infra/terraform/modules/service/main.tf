@@ -27,6 +27,8 @@ module "roles" {
   name        = var.name
   secrets     = var.secrets
   kms_key_arn = var.kms_key_arn
+
+  distribution_arns = var.distribution_arns
 }
 
 resource "aws_cloudwatch_log_group" "this" {

@@ -257,3 +257,14 @@ variable "alarm_topic_arn" {
     error_message = "alarm_topic_arn: an ARN."
   }
 }
+
+variable "distribution_arns" {
+  description = "Distributions of CloudFront that the tasks may tell of purges, by any name."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for arn in values(var.distribution_arns) : startswith(arn, "arn:")])
+    error_message = "distribution_arns: ARNs."
+  }
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use mainstay::database::maintenance::MaintenancePool;
+use mainstay::local::wait_until;
 use mainstay::ramp;
 use postgres::Client;
 use postgres::types::FromSql;
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use super::super::{Customer, PRIMARY, connect, migrated_database, sql};
 use super::{assert_sound, client, event, steps, system, with_rates};
-use crate::support::settings;
+use crate::instance::Plan;
+use crate::support::{PATIENCE, settings};
 
 const PRODUCTS: [&str; 4] = ["onramp", "offramp", "mint", "redemption"];
 /// What an order of the tests gives and what it receives, with a fee of 10 cents.
@@ -312,6 +314,20 @@ fn orders_whose_time_is_over_expire_and_nothing_stays_held() {
     }
     assert_eq!(status(&mut client, young), ("pending".to_owned(), 1));
     assert_sound(&database);
+}
+
+#[test]
+fn a_server_sees_to_it_that_orders_expire() {
+    let database = migrated_database();
+    let mut client = client(&database);
+    let account = customer(&mut client);
+    let id = create(&mut client, account, "redemption", 0.000_001);
+    let route = "[[route]]\npath = \"/api/v1/mint/requests\"\nmethods = [\"POST\"]\nhandler = \"ramp.mint.create\"\nauth = \"key\"";
+    let plan = Plan::new(route).parts(|parts| ramp::register(&mut parts.registry));
+    let plan = plan.set("DATABASE_URL", &PRIMARY.url("postgres", &database)).set("orders.sweep_interval", "50ms");
+    let _instance = plan.start();
+    assert!(wait_until(PATIENCE, || status(&mut client, id) == ("expired".to_owned(), 2)));
+    assert_eq!(balance(&mut client, account, "AFRI"), (GIVEN, 0));
 }
 
 /// Whoever comes after its time finds the order expired, whether it was swept or not.
