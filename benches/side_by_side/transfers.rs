@@ -69,8 +69,7 @@ struct Site {
 pub fn measure(arguments: &Arguments, work: &Path, mainstay: &Path) -> Outcome<Vec<Row>> {
     progress("starting a Postgres that waits for its disk (fsync = on)");
     let scratch = Scratch::new("bench-transfers")?;
-    let options =
-        PostgresOptions::new(scratch.path()).setting("fsync", "on").setting("shared_buffers", "256MB");
+    let options = PostgresOptions::new(scratch.path()).setting("fsync", "on").setting("shared_buffers", "256MB");
     let postgres = Postgres::primary(options)?;
     postgres.psql("postgres", "CREATE DATABASE ramp")?;
     let url = postgres.url("postgres", "ramp");
@@ -169,8 +168,9 @@ impl Site {
         let recipient = usize::try_from(number)? % self.recipients.len().max(1);
         let to = self.recipients.get(recipient).ok_or("no recipient")?;
         let body = format!(r#"{{"to_account_id":"{to}","amount":{AMOUNT},"currency":"USD"}}"#);
-        let headers =
-            format!("Authorization: Bearer {sender}\r\nIdempotency-Key: {number}\r\nContent-Type: application/json\r\n");
+        let headers = format!(
+            "Authorization: Bearer {sender}\r\nIdempotency-Key: {number}\r\nContent-Type: application/json\r\n"
+        );
         Ok(client.send("POST", "/api/v1/transfers", &headers, &body).await?.0)
     }
 }
@@ -197,7 +197,9 @@ pub fn to_text(rows: &[Row]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut text = "\nTransfers over HTTP and transactions of pgbench, fsync = on, synchronous_commit = on: per second\n".to_owned();
+    let mut text =
+        "\nTransfers over HTTP and transactions of pgbench, fsync = on, synchronous_commit = on: per second\n"
+            .to_owned();
     text += &format!("{:<24}{:>8}{:>8}{:>8}{:>8}", "", "clients", "min", "median", "max");
     text += &format!("{:>9}{:>9}{:>9}{:>9}\n", "share", "p50 ms", "p99 ms", "503");
     let rate = |row: &Row| Spread::of(row.turns.iter().map(|turn| turn.per_s).collect());

@@ -114,7 +114,15 @@ impl World<'_> {
     }
 
     /// Asks for something under a key of its own, now and then twice at once, and remembers the answer.
-    fn ask(&self, random: &mut fastrand::Rng, customer: usize, what: What, path: &str, body: &Value, key: String) -> Reply {
+    fn ask(
+        &self,
+        random: &mut fastrand::Rng,
+        customer: usize,
+        what: What,
+        path: &str,
+        body: &Value,
+        key: String,
+    ) -> Reply {
         let body = body.to_string();
         let once = || {
             let ask = |base: &str| self.customers[customer].post(&format!("{base}{path}"), &body, Some(&key));
@@ -320,7 +328,12 @@ impl World<'_> {
             self.deliver(id, body);
         }
         let due = "SELECT count(*) FROM ramp.orders WHERE open_until <= clock_timestamp()";
-        assert!(wait_until(PATIENCE, || self.site.sql("SELECT count(*) FROM ramp.orders WHERE open_until IS NOT NULL") == "0"), "expired: {}", self.site.sql(due));
+        assert!(
+            wait_until(PATIENCE, || self.site.sql("SELECT count(*) FROM ramp.orders WHERE open_until IS NOT NULL")
+                == "0"),
+            "expired: {}",
+            self.site.sql(due)
+        );
         self.site.assert_sound();
         for (what, sql) in NOTHING {
             assert_eq!(self.site.sql(sql), "", "{what}");
@@ -392,7 +405,8 @@ impl World<'_> {
         for Told { customer, what, reply } in self.told.lock().unwrap().values() {
             let What::Transfer { to } = what else { continue };
             if reply.status == 201 {
-                let (transfer, number) = (reply.json(), |transfer: &Value, name: &str| transfer[name].as_i64().unwrap());
+                let (transfer, number) =
+                    (reply.json(), |transfer: &Value, name: &str| transfer[name].as_i64().unwrap());
                 let (amount, fee) = (number(&transfer, "amount"), number(&transfer, "fee"));
                 let currency = transfer["currency"].as_str().unwrap();
                 add(&self.customers[*customer].id, currency, -amount - fee, 0);
@@ -409,7 +423,8 @@ impl World<'_> {
                 line.split('|').collect::<Vec<_>>().try_into().unwrap();
             *statuses.entry(format!("{product} {status}")).or_default() += 1;
             let (given, received): (i64, i64) = (given.parse().unwrap(), received.parse().unwrap());
-            let is_held = matches!(status, "pending" | "processing") || (status, event) == ("in_review", "amount_differs");
+            let is_held =
+                matches!(status, "pending" | "processing") || (status, event) == ("in_review", "amount_differs");
             match (product, status) {
                 ("onramp", "completed") => add(account, received_currency, received, 0),
                 ("offramp", "completed") => add(account, given_currency, -given, 0),
@@ -426,7 +441,8 @@ impl World<'_> {
             let shown = self.customers.iter().find(|customer| customer.id == holder).unwrap();
             let balances = shown.get(origin, "/account/balances").json();
             let mut all = balances["balances"].as_array().unwrap().iter();
-            let shown = all.find(|one| one["currency"] == currency.as_str()).map(|one| (&one["available"], &one["held"]));
+            let shown =
+                all.find(|one| one["currency"] == currency.as_str()).map(|one| (&one["available"], &one["held"]));
             assert_eq!(shown, Some((&json!(posted - held), &json!(held))), "{holder} {currency}");
         }
     }

@@ -211,9 +211,8 @@ fn nothing_that_is_strong_or_somebody_s_own_is_stored_anywhere() {
 
     let listed = mainstay(&["routes", "--json", "--config", repository("config").to_str().unwrap()], &[]);
     let routes: Vec<Value> = serde_json::from_str(&listed.stdout).unwrap();
-    let is_own = |route: &&Value| {
-        route["consistency"] == "strong" || (route["auth"] != "none" && route["shared"] != true)
-    };
+    let is_own =
+        |route: &&Value| route["consistency"] == "strong" || (route["auth"] != "none" && route["shared"] != true);
     let own: Vec<Asked> = routes.iter().filter(is_own).flat_map(|route| requests(route, &ada, &known)).collect();
     let strong = |route: &Value| Asked {
         method: "GET",
@@ -233,7 +232,11 @@ fn nothing_that_is_strong_or_somebody_s_own_is_stored_anywhere() {
                 let policy = reply.header("cache-control");
                 assert!(policy.contains("no-store") && !policy.contains("public"), "{asked:?}: {reply:?}");
                 let id = reply.header("x-request-id").to_owned();
-                assert!(!id.is_empty() && answered.insert(id), "{} answered by itself: {asked:?}: {reply:?}", cache.name);
+                assert!(
+                    !id.is_empty() && answered.insert(id),
+                    "{} answered by itself: {asked:?}: {reply:?}",
+                    cache.name
+                );
                 *statuses.entry(reply.status).or_default() += 1;
             }
         }

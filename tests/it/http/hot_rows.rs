@@ -25,7 +25,8 @@ sql = "SELECT value FROM rows WHERE id = $1"
 params = [{ name = "id", in = "path", type = "integer" }]
 "#;
 
-const TABLE: &str = "CREATE TABLE rows (id int PRIMARY KEY, value int NOT NULL); INSERT INTO rows VALUES (1, 0), (2, 0)";
+const TABLE: &str =
+    "CREATE TABLE rows (id int PRIMARY KEY, value int NOT NULL); INSERT INTO rows VALUES (1, 0), (2, 0)";
 const WRITE_CONNECTIONS: usize = 4;
 
 async fn raise(call: Call) -> Result<Answer, Error> {
@@ -65,7 +66,8 @@ fn writes_that_wait_for_one_row_keep_no_reads_out() {
     let mut other = changing(&name);
     let mut writes: Vec<Connection<_>> = (0..40).map(|_| instance.connect()).collect();
     writes.iter_mut().for_each(|write| write.send(head("POST", "/rows/1", &[])));
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     let are_waiting = || {
         let count = Cluster::shared().primary.psql(&name, waiting).unwrap();
         count.trim() == WRITE_CONNECTIONS.to_string()
