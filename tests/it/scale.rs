@@ -164,8 +164,8 @@ fn info(redis: &Redis, section: &str, name: &str) -> f64 {
 #[test]
 #[ignore = "figures of docs/scale.md"]
 fn what_redis_works_to_tell_many() {
-    const READERS: usize = 1000;
-    const MESSAGES: usize = 100;
+    const READERS: u32 = 1000;
+    const MESSAGES: u32 = 100;
     let (redis, _scratch) = redis("scale-delivery");
     let mut readers: Vec<TcpStream> =
         (0..READERS).map(|_| TcpStream::connect(("127.0.0.1", redis.server.port())).unwrap()).collect();
@@ -176,7 +176,7 @@ fn what_redis_works_to_tell_many() {
         let before = cpu();
         let read = format!("XREAD COUNT 1000 BLOCK 60000 STREAMS stream 1-{}\r\n", number - 1);
         readers.iter_mut().for_each(|reader| reader.write_all(read.as_bytes()).unwrap());
-        while info(&redis, "clients", "blocked_clients") < READERS as f64 {}
+        while info(&redis, "clients", "blocked_clients") < f64::from(READERS) {}
         redis.command(&["XADD", "stream", &format!("1-{number}"), "m", &body]).unwrap();
         for reader in &mut readers {
             let mut answer = Vec::new();
@@ -188,13 +188,13 @@ fn what_redis_works_to_tell_many() {
         }
         worked += cpu() - before;
     }
-    println!("{:.1} us of Redis' CPU for each message and reader", worked * 1e6 / (READERS * MESSAGES) as f64);
+    println!("{:.1} us of Redis' CPU for each message and reader", worked * 1e6 / f64::from(READERS * MESSAGES));
 }
 
 #[test]
 #[ignore = "figures of docs/scale.md"]
 fn what_redis_keeps_of_a_million_entries() {
-    const ENTRIES: usize = 50_000;
+    const ENTRIES: u32 = 50_000;
     const ROUTES: &str = r#"
 [[route]]
 path = "/public/things/{id}"
@@ -227,9 +227,9 @@ params = [{ name = "id", in = "path", type = "integer" }]
                 });
             }
         });
-        let count = || redis.command(&["DBSIZE"]).unwrap().trim().parse::<usize>().unwrap();
+        let count = || redis.command(&["DBSIZE"]).unwrap().trim().parse::<u32>().unwrap();
         assert!(mainstay::local::wait_until(crate::support::PATIENCE, || count() >= entries), "{} keys", count());
-        let each = (info(&redis, "memory", "used_memory") - before) / entries as f64;
+        let each = (info(&redis, "memory", "used_memory") - before) / f64::from(entries);
         println!("{body_bytes} B of body: {each:.0} B of Redis' memory an entry, {:.2} GB a million", each / 1000.0);
     }
 }
