@@ -217,20 +217,20 @@ mod tests {
     /// By hand, or with `bc`.
     #[test]
     fn amounts_are_rounded_down() {
-        let of = |rate: &str, amount, shift| decimal(rate).of_amount(amount, shift);
-        assert_eq!(of("1", 98_970, 4), Some(989_700_000), "cents to millionths");
-        assert_eq!(of("1", 989_700_000, -4), Some(98_970));
-        assert_eq!(of("1", 9_999, -4), Some(0));
-        assert_eq!(of("1.1172", 1, 4), Some(11_172));
-        assert_eq!(of("0.89509488", 1_999_999, -4), Some(179));
-        assert_eq!(of("0.0000026861935", 372_274, 0), Some(0), "0.9999…");
-        assert_eq!(of("0.000000000000000001", i64::MAX, -4), Some(0));
-        assert_eq!(of("1", i64::MAX, 0), Some(i64::MAX));
-        assert_eq!(of("1.00000001", i64::MAX, 0), None);
-        assert_eq!(of("1000000000000000000", i64::MAX, 6), None);
-        assert_eq!(of("1", 1, i32::MAX), None);
-        assert_eq!(of("1", i64::MAX, i32::MIN + 1), Some(0));
-        assert_eq!(of("1", -1, 0), None);
+        let of = |mantissa, scale, amount, shift| Decimal { mantissa, scale }.of_amount(amount, shift);
+        assert_eq!(of(1, 0, 98_970, 4), Some(989_700_000), "cents to millionths");
+        assert_eq!(of(1, 0, 989_700_000, -4), Some(98_970));
+        assert_eq!(of(1, 0, 9_999, -4), Some(0));
+        assert_eq!(of(11_172, 4, 1, 4), Some(11_172));
+        assert_eq!(of(89_509_488, 8, 1_999_999, -4), Some(179));
+        assert_eq!(of(26_861_935, 13, 372_274, 0), Some(0), "0.9999…");
+        assert_eq!(of(1, 18, i64::MAX, -4), Some(0));
+        assert_eq!(of(1, 0, i64::MAX, 0), Some(i64::MAX));
+        assert_eq!(of(100_000_001, 8, i64::MAX, 0), None);
+        assert_eq!(of(1_000_000_000_000_000_000, 0, i64::MAX, 6), None);
+        assert_eq!(of(1, 0, 1, i32::MAX), None);
+        assert_eq!(of(1, 0, i64::MAX, i32::MIN + 1), Some(0));
+        assert_eq!(of(1, 0, -1, 0), None);
     }
 
     /// Long division, one decimal digit after the other, as on paper: shares nothing with the code under test.
