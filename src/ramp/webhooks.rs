@@ -121,7 +121,7 @@ pub(super) async fn receive(call: Call) -> Result<Answer, Error> {
 }
 
 /// Applies what was stored and, since a server ended or its database was out of reach, has no outcome a while later. Says how many
-/// such events there were, at most [`SWEEP_MAX`]. One that cannot be applied is said, and stays for the next sweep.
+/// such events there were, at most a hundred. One that cannot be applied is said, and stays for the next sweep.
 ///
 /// # Errors
 /// Those of [`Database::write`], where not even they could be looked for.
