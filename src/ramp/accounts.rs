@@ -21,6 +21,17 @@ diesel::define_sql_function! {
     ) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
 }
 
+diesel::define_sql_function! {
+    /// The same, of a balance: it must have the total.
+    #[sql_name = "ramp.spend_from_balance"]
+    fn spend_from_balance_sql(
+        account_id: diesel::sql_types::Uuid,
+        currency: diesel::sql_types::Text,
+        amount: diesel::sql_types::BigInt,
+        total: diesel::sql_types::BigInt,
+    ) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
 /// A customer.
 #[derive(Clone, Debug, Queryable, Selectable, Serialize)]
 #[diesel(table_name = accounts, check_for_backend(diesel::pg::Pg))]
@@ -76,15 +87,39 @@ pub(super) fn nobody() -> Error {
     Error::new(Code::ClaimInvalid, "the API key belongs to no account: its sub is the id of none")
 }
 
+/// Where what a customer sends comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purse {
+    /// From outside.
+    Outside,
+    /// From what the customer has. Who has less is told that, and not which limit it would exceed besides.
+    Balance,
+}
+
 /// Counts what a customer sends against the limits of its tier.
-pub(super) async fn spend(conn: &mut AsyncPgConnection, id: Uuid, currency: &str, amount: i64) -> Result<(), Abort> {
-    let limit: Option<String> = diesel::select(spend_sql(id, currency, amount)).get_result(conn).await?;
+pub(super) async fn spend(
+    conn: &mut AsyncPgConnection,
+    id: Uuid,
+    purse: Purse,
+    currency: &str,
+    amount: i64,
+) -> Result<(), Abort> {
+    let limit: Option<String> = match purse {
+        Purse::Outside => diesel::select(spend_sql(id, currency, amount)).get_result(conn).await?,
+        Purse::Balance => diesel::select(spend_from_balance_sql(id, currency, amount, amount)).get_result(conn).await?,
+    };
     limit.map_or(Ok(()), |limit| Err(exceeded(&limit, currency, amount).into()))
+}
+
+/// Why a customer cannot send so much, the fee included.
+pub(super) fn insufficient(currency: &str, total: i64) -> Error {
+    Error::new(Code::InsufficientFunds, format!("{total} minor units of {currency} are more than is available"))
 }
 
 /// Why a customer may not send so much, by the limit that `ramp.spend` has named.
 pub(super) fn exceeded(limit: &str, currency: &str, amount: i64) -> Error {
     let limit = match limit {
+        "insufficient_funds" => return insufficient(currency, amount),
         "per_transaction" => "more than the account may send at once",
         "per_day" => "more than the account may still send today (UTC)",
         _ => {

@@ -24,8 +24,9 @@ const TABLES: [&str; 16] = [
     "ramp.daily_money",
 ];
 
-const FUNCTIONS: [&str; 14] = [
+const FUNCTIONS: [&str; 15] = [
     "ramp.spend(uuid, text, bigint)",
+    "ramp.spend_from_balance(uuid, text, bigint, bigint)",
     "ramp.send(uuid, uuid, uuid, text, bigint, bigint)",
     "ramp.claim_idempotency_key(uuid, text, text, bytea)",
     "ramp.keep_outcome(uuid, text, text, text, bytea)",

@@ -111,10 +111,7 @@ async fn send(conn: &mut AsyncPgConnection, sender: Uuid, wanted: &Wanted) -> Re
         Some("recipient") => {
             return refused(Code::NotFound, format!("to_account_id: there is no account {to_account_id}"));
         }
-        Some("insufficient_funds") => {
-            let sentence = format!("{total} minor units of {currency} are more than is available");
-            return refused(Code::InsufficientFunds, sentence);
-        }
+        Some("insufficient_funds") => return Err(accounts::insufficient(currency, total).into()),
         Some(limit) => return Err(accounts::exceeded(limit, currency, amount).into()),
     }
     let currency = currency.clone();

@@ -4,8 +4,24 @@
 -- `ramp.post` has looked that there is such a currency. A foreign key would note each transfer on the one row that all of them share.
 ALTER TABLE ramp.transfers DROP CONSTRAINT transfers_currency_fkey;
 
+-- As `ramp.spend`, for what is taken from a balance: who has not so much, which is `insufficient_funds`, need not be told that it would
+-- be too much besides.
+CREATE FUNCTION ramp.spend_from_balance(its_account_id uuid, its_currency text, its_amount bigint, its_total bigint) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    exceeded text := ramp.spend(its_account_id, its_currency, its_amount);
+BEGIN
+    IF exceeded IN ('per_transaction', 'per_day') AND NOT EXISTS (
+        SELECT FROM ramp.ledger_accounts
+        WHERE account_id = its_account_id AND currency = its_currency AND posted - held >= its_total
+    ) THEN
+        RETURN 'insufficient_funds';
+    END IF;
+    RETURN exceeded;
+END $$;
+
 -- Sends money from one customer to another, who pays the fee on top of it. NULL: it is done. Else why it is not, and the caller takes
--- its transaction back: `recipient` where there is no such account, what `ramp.spend` says, or `insufficient_funds`.
+-- its transaction back: `recipient` where there is no such account, or what `ramp.spend_from_balance` says.
 CREATE FUNCTION ramp.send(its_id uuid, sender uuid, recipient uuid, its_currency text, its_amount bigint, its_fee bigint) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -16,7 +32,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM ramp.accounts WHERE id = recipient) THEN
         RETURN 'recipient';
     END IF;
-    exceeded := ramp.spend(sender, its_currency, its_amount);
+    exceeded := ramp.spend_from_balance(sender, its_currency, its_amount, its_amount + its_fee);
     IF exceeded IS NOT NULL THEN
         RETURN exceeded;
     END IF;
@@ -46,4 +62,4 @@ ALTER FUNCTION ramp.post(uuid, text, boolean, text[], text[], bigint[], uuid) SE
 ALTER FUNCTION ramp.enter() SET enable_seqscan = off;
 ALTER FUNCTION ramp.settling() SET enable_seqscan = off;
 
-REVOKE ALL ON FUNCTION ramp.send(uuid, uuid, uuid, text, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ramp.spend_from_balance(uuid, text, bigint, bigint), ramp.send(uuid, uuid, uuid, text, bigint, bigint) FROM PUBLIC;

@@ -124,7 +124,7 @@ async fn open(
     let &Wanted { amount, ref currency, ref asset, ref provider } = wanted;
     let wanted = quote::Wanted { product, amount, currency, asset };
     let quote = wanted.quote(conn).await?;
-    accounts::spend(conn, account_id, wanted.given(), amount).await?;
+    accounts::spend(conn, account_id, product.purse(), wanted.given(), amount).await?;
     let (id, provider) = (Uuid::new_v4(), provider.as_deref().unwrap_or(ISSUER));
     let create = sql::create(
         id,
@@ -142,8 +142,7 @@ async fn open(
     if diesel::select(create).get_result::<bool>(conn).await? {
         return Ok(id);
     }
-    let sentence = format!("{amount} minor units of {} are more than is available", wanted.given());
-    Err(Error::new(Code::InsufficientFunds, sentence).into())
+    Err(accounts::insufficient(wanted.given(), amount).into())
 }
 
 /// `ramp.{product}.get`: an order of the caller's.

@@ -1,5 +1,7 @@
 //! What can be ordered.
 
+use super::super::accounts::Purse;
+
 /// A kind of order. In which they differ is said here, and in `ramp.order_transitions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ramp) enum Product {
@@ -43,6 +45,14 @@ impl Product {
     /// Whether the money is outside, with a provider; else it is the customer's balance.
     pub const fn is_outside(self) -> bool {
         matches!(self, Self::Onramp | Self::Offramp)
+    }
+
+    /// Where what the customer gives comes from.
+    pub const fn purse(self) -> Purse {
+        match self {
+            Self::Onramp => Purse::Outside,
+            Self::Offramp | Self::Mint | Self::Redemption => Purse::Balance,
+        }
     }
 
     /// What may be said of where an order stands, as `ramp.order_transitions` has it.

@@ -58,6 +58,13 @@ fn what_cannot_be_sent_is_refused_by_name() {
         (r#"{"to_account_id":"TO","amount":1,"currency":"USD"} {}"#, "body_invalid", "trailing"),
         (r#"{"to_account_id":"somebody","amount":1,"currency":"USD"}"#, "body_invalid", "to_account_id"),
         ("{", "body_invalid", "EOF"),
+        (r#" ["TO",1,"USD"]"#, "body_invalid", "array"),
+        // More than the limits as well: what is not there is not there.
+        (
+            r#"{"to_account_id":"TO","amount":900000000000000,"currency":"USD"}"#,
+            "insufficient_funds",
+            "900000000000500",
+        ),
         (r#"{"to_account_id":"ME","amount":1,"currency":"USD"}"#, "body_invalid", "to_account_id"),
         (
             r#"{"to_account_id":"00000000-0000-4000-8000-000000000000","amount":1,"currency":"USD"}"#,
