@@ -186,8 +186,11 @@ async fn quotes(
 }
 
 /// What one unit of `base` is worth in another currency by the latest fixing, as `ramp.rates.latest` tells it; none where that does
-/// not quote both.
+/// not quote both. What the token is worth by definition needs no fixing.
 pub(super) async fn rate(conn: &mut AsyncPgConnection, base: &str, symbol: &str) -> QueryResult<Option<Decimal>> {
+    if matches!((base, symbol), (TOKEN, TOKEN_PEG) | (TOKEN_PEG, TOKEN)) {
+        return Ok(Some(Decimal::ONE));
+    }
     let Some(fixing) = last_fixing(conn, EURO, None).await? else { return Ok(None) };
     let symbols = [Cow::Owned(symbol.to_owned())];
     let wanted = Wanted { base, symbols: &symbols };

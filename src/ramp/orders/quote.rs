@@ -73,7 +73,10 @@ impl<'a> Wanted<'a> {
         let (given, received) = (self.given(), self.received());
         let rate = if given == received { Some(Decimal::ONE) } else { rates::rate(conn, given, received).await? };
         let rate = rate.ok_or_else(|| {
-            Error::new(Code::RateUnavailable, format!("the latest fixing has no rate from {given} to {received}"))
+            Error::new(
+                Code::RateUnavailable,
+                format!("the latest fixing, if there is any, has no rate from {given} to {received}"),
+            )
         })?;
         let exponents = currencies::table.filter(currencies::code.eq_any([given, received]));
         let exponents: Vec<(String, i16)> =

@@ -85,7 +85,7 @@ pub(super) async fn daily(call: Call) -> Result<Answer, Error> {
         let shown = diesel::sql_query(SHOWN).bind::<Date, _>(from).bind::<Date, _>(to);
         Ok(Some(shown.get_result::<Shown>(conn).await?.body))
     });
-    let too_many = || invalid("from", &format!("to to are more than {DAYS_MAX} days"));
+    let too_many = || invalid("from", &format!("must be less than {DAYS_MAX} days before to"));
     body.await?.map(|body| Answer::json_bytes(body.into_bytes())).ok_or_else(too_many)
 }
 

@@ -242,5 +242,10 @@ fn what_was_quoted_counts_whatever_becomes_of_rates_and_fees() {
     let absent = customer
         .order("onramp", &json!({ "amount": 10_000, "currency": "GBP", "asset": "AFRI", "provider": "sandbox" }));
     assert_eq!(absent.unwrap_err().code.as_str(), "rate_unavailable");
+    // Where nothing was ever published, a token is a dollar all the same.
+    sql(&database, "DELETE FROM exchange_rates");
+    let pegged = customer
+        .order("onramp", &json!({ "amount": 10_000, "currency": "USD", "asset": "AFRI", "provider": "sandbox" }));
+    assert_eq!(pegged.unwrap()["quote"]["rate"].to_string(), "1");
     assert_sound(&database);
 }
