@@ -5,10 +5,11 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use crate::database::maintenance::MaintenanceConnection;
 
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 18] = [
     "public.currencies",
     "public.exchange_rates",
     "public.fee_schedules",
+    "public.docs",
     "ramp.accounts",
     "ramp.kyc_limits",
     "ramp.daily_volumes",
@@ -18,6 +19,7 @@ const TABLES: [&str; 16] = [
     "ramp.idempotency_keys",
     "ramp.transfers",
     "ramp.orders",
+    "ramp.order_transitions",
     "ramp.order_history",
     "ramp.webhook_events",
     "ramp.daily_requests",
@@ -32,8 +34,8 @@ const FUNCTIONS: [&str; 15] = [
     "ramp.keep_outcome(uuid, text, text, text, bytea)",
     "ramp.prune_idempotency_keys(interval)",
     "ramp.create_order(uuid, uuid, text, text, bigint, text, bigint, text, bigint, text, double precision)",
-    "ramp.advance(uuid, text, text, bigint, text)",
-    "ramp.expire_order()",
+    "ramp.advance(uuid, text, text, bigint, text, timestamp with time zone)",
+    "ramp.expire_order(integer)",
     "ramp.store_webhook_event(text, text, text, uuid, bigint, text, bytea)",
     "ramp.lock_webhook_event(text, text, boolean)",
     "ramp.keep_webhook_outcome(text, text, text)",

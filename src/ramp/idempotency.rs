@@ -111,7 +111,9 @@ pub(super) async fn once(
     match outcome.await {
         // All of the transaction is taken back, the claim included, so the refusal has one of its own. That costs who is refused,
         // where a savepoint would cost everybody.
-        Err(refusal) if is_refused.get() => refuse(call, &request, &refusal).await?,
+        Err(refusal) if is_refused.get() && REFUSALS.contains(&refusal.code) => {
+            refuse(call, &request, &refusal).await?
+        }
         outcome => outcome?,
     }
 }

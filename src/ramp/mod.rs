@@ -96,9 +96,9 @@ fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
 
 /// A body, as a JSON object and nothing after it. What is wrong is named by where it stands.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    // A list would be taken for the fields in their order.
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Error::new(Code::BodyInvalid, "the body must be a JSON object, and is an array"));
+    // An array would be taken for the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Error::new(Code::BodyInvalid, "the body must be a JSON object"));
     }
     let mut text = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut text).map_err(|error| match error.path().to_string().as_str() {

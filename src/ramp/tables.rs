@@ -139,6 +139,8 @@ diesel::table! {
         event -> Text,
         /// Where the order has stood since.
         to_status -> Text,
+        /// The transaction of the ledger that it has entered or ended.
+        transaction_id -> Nullable<Uuid>,
         /// When.
         at -> Timestamptz,
     }

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use chrono::{DateTime, Utc};
 use diesel::dsl::IntervalDsl;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Double, Timestamptz};
@@ -72,6 +73,7 @@ struct Stored {
     order_id: Uuid,
     amount: Option<i64>,
     currency: Option<String>,
+    received_at: DateTime<Utc>,
     outcome: Option<String>,
 }
 
@@ -213,7 +215,7 @@ async fn settle(conn: &mut AsyncPgConnection, provider: &str, event_id: &str, wa
     if let Some(outcome) = stored.outcome {
         return Ok(Settled::Before(outcome));
     }
-    let applied = apply(conn, provider, &stored.event()).await?;
+    let applied = apply(conn, provider, &stored.event(), stored.received_at).await?;
     let outcome = match &applied {
         Applied::Moved(status) => status,
         Applied::Ignored(reason) => *reason,
@@ -240,7 +242,7 @@ async fn catch_up(conn: &mut AsyncPgConnection, provider: &str, order_id: Uuid) 
     while std::mem::take(&mut has_moved) {
         let mut left = Vec::new();
         for stored in waiting {
-            match apply(conn, provider, &stored.event()).await? {
+            match apply(conn, provider, &stored.event(), stored.received_at).await? {
                 Applied::Moved(status) => {
                     diesel::select(sql::keep(provider, &stored.event_id, &status)).execute(conn).await?;
                     has_moved = true;
@@ -283,8 +285,10 @@ fn told(metrics: Option<&Metrics>, provider: &str, event: &Event, applied: Appli
         }
         Applied::Ignored(reason) => {
             count(metrics, provider, reason);
-            // Providers tell more than anybody asks for; but of an order that there is not, somebody is wrong.
-            let level = if reason == UNKNOWN_ORDER { log::Level::Warn } else { log::Level::Info };
+            // Providers tell more than anybody asks for. But of an order that there is not, somebody is wrong; and money that has
+            // moved without this order's doing stands in no account until somebody sees to it.
+            let has_moved = [".succeeded", ".refunded", ".returned"].iter().any(|end| kind.ends_with(end));
+            let level = if reason == UNKNOWN_ORDER || has_moved { log::Level::Warn } else { log::Level::Info };
             log::log!(level, "event {id} of {provider}, {kind}, changes nothing at order {order_id}: {reason}");
             reason.to_owned()
         }

@@ -1,6 +1,6 @@
 DROP VIEW ramp.order_discrepancies;
-DROP FUNCTION ramp.expire_order();
-DROP FUNCTION ramp.advance(uuid, text, text, bigint, text);
+DROP FUNCTION ramp.expire_order(integer);
+DROP FUNCTION ramp.advance(uuid, text, text, bigint, text, timestamptz);
 DROP FUNCTION ramp.step(uuid, text, text, bigint, text);
 DROP FUNCTION ramp.create_order(uuid, uuid, text, text, bigint, text, bigint, text, bigint, text, double precision);
 DROP FUNCTION ramp.post_order(ramp.orders, uuid, boolean);

@@ -281,12 +281,21 @@ BEGIN
     IF its_event IN ('payment.succeeded', 'payout.succeeded')
         AND (moved_amount <> ordered_amount OR moved_currency <> ordered_currency)
     THEN
+        -- How much of another currency it was is not known.
+        IF moved_amount IS NULL THEN
+            RETURN NULL;
+        END IF;
         its_event := 'amount_differs';
     END IF;
     SELECT t.* INTO step FROM ramp.order_transitions t
     WHERE t.product = o.product AND t.from_status = o.status AND t.event = its_event;
     IF NOT FOUND THEN
         RETURN NULL;
+    END IF;
+    -- What nothing comes of uses up no limit. After a failed payment another one may come.
+    IF step.to_status IN ('cancelled', 'expired') OR (step.to_status = 'failed' AND o.product <> 'onramp') THEN
+        UPDATE ramp.daily_volumes v SET amount = greatest(v.amount - o.given_amount, 0)
+        WHERE v.account_id = o.account_id AND v.currency = o.given_currency AND v.day = (o.created_at AT TIME ZONE 'UTC')::date;
     END IF;
     SELECT h.transaction_id INTO hold_id FROM ramp.order_history h WHERE h.order_id = its_id AND h.seq = 1;
     CASE
@@ -311,6 +320,11 @@ BEGIN
                 RETURN NULL;
             END IF;
             is_done := ramp.reverse(transaction_id, suspended.transaction_id);
+            IF is_done IS NULL THEN
+                -- Somebody has taken it back by hand.
+                SELECT t.id INTO transaction_id FROM ramp.ledger_transactions t WHERE t.reverses = suspended.transaction_id;
+                is_done := FOUND;
+            END IF;
             -- Where an amount differed, what the order holds is held until now.
             PERFORM ramp.settle(hold_id, true);
         ELSE
@@ -325,11 +339,13 @@ BEGIN
     RETURN step.to_status;
 END $$;
 
--- What an event makes of an order: its new status, or NULL where it makes nothing of it. An order whose time is over expires first.
+-- What an event makes of an order: its new status, or NULL where it makes nothing of it. An order whose time was over when the event
+-- was told expires first.
 --
 -- The order is locked first, and accounts of the ledger after it. So of two events at once the second finds what the first has done.
 CREATE FUNCTION ramp.advance(
-    its_id uuid, its_event text, its_cause text, moved_amount bigint DEFAULT NULL, moved_currency text DEFAULT NULL
+    its_id uuid, its_event text, its_cause text, moved_amount bigint DEFAULT NULL, moved_currency text DEFAULT NULL,
+    told_at timestamptz DEFAULT NULL
 ) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     its_open_until timestamptz;
@@ -339,20 +355,25 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    IF its_open_until <= clock_timestamp() THEN
+    IF its_open_until <= coalesce(told_at, clock_timestamp()) THEN
         expired := ramp.step(its_id, 'expired', 'clock', NULL, NULL);
     END IF;
     RETURN CASE its_event WHEN 'expired' THEN expired ELSE ramp.step(its_id, its_event, its_cause, moved_amount, moved_currency) END;
 END $$;
 
 -- Expires one order whose time is over, and says whether there was one. One at a time: who holds what several customers have, in
--- any order, would wait in a circle with others.
-CREATE FUNCTION ramp.expire_order() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+-- any order, would wait in a circle with others. What a provider has told in time comes first. The oldest may be passed over, so that
+-- one that cannot be expired keeps nobody waiting.
+CREATE FUNCTION ramp.expire_order(passed_over integer) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     its_id uuid;
 BEGIN
-    SELECT o.id INTO its_id FROM ramp.orders o WHERE o.open_until <= now() ORDER BY o.open_until LIMIT 1
-    FOR NO KEY UPDATE SKIP LOCKED;
+    SELECT o.id INTO its_id FROM ramp.orders o
+    WHERE o.open_until <= now()
+        AND NOT EXISTS (SELECT FROM ramp.webhook_events e WHERE e.order_id = o.id AND e.outcome IS NULL)
+    ORDER BY o.open_until OFFSET passed_over LIMIT 1
+    FOR NO KEY UPDATE OF o SKIP LOCKED;
     IF FOUND THEN
         PERFORM ramp.step(its_id, 'expired', 'clock', NULL, NULL);
     END IF;

@@ -54,7 +54,7 @@ BEGIN
         requests = d.requests + excluded.requests, errors = d.errors + excluded.errors, hits = d.hits + excluded.hits;
     -- Instances that are gone.
     DELETE FROM ramp.added_batches WHERE instance IN (
-        SELECT instance FROM ramp.added_batches WHERE added_at < now() - interval '7 days' FOR UPDATE SKIP LOCKED LIMIT 100
+        SELECT instance FROM ramp.added_batches WHERE added_at < now() - interval '32 days' FOR UPDATE SKIP LOCKED LIMIT 100
     );
     RETURN true;
 END $$;

@@ -126,8 +126,15 @@ pub(super) fn schema(product: Product) -> Value {
     });
     let step = json!({
         "type": "object",
-        "required": ["status", "event", "at"],
-        "properties": { "status": text("Where it has stood since."), "event": text("What has happened."), "at": time("When.") },
+        "required": ["status", "event", "transaction_id", "at"],
+        "properties": {
+            "status": text("Where it has stood since."),
+            "event": text("What has happened."),
+            "transaction_id": {
+                "type": ["string", "null"], "format": "uuid", "description": "What that has entered into the ledger, or ended there.",
+            },
+            "at": time("When."),
+        },
     });
     json!({
         "type": "object",

@@ -1,7 +1,9 @@
 //! What happens to orders: what providers tell, what customers want, and what the clock says.
 
+use chrono::{DateTime, Utc};
 use diesel::dsl::exists;
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -12,21 +14,24 @@ use super::super::tables::orders;
 use crate::database::maintenance::MaintenanceConnection;
 use crate::database::write::Abort;
 
+/// Orders that cannot be expired, at which a sweep gives up.
+const PASSED_OVER_MAX: i32 = 20;
 /// How much of an event's id stands in the history.
 const CAUSE_CHARS_MAX: usize = 255;
 
 mod sql {
-    use diesel::sql_types::{BigInt, Nullable, Text, Uuid};
+    use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid};
 
     diesel::define_sql_function! {
         #[sql_name = "ramp.advance"]
         fn advance(
             id: Uuid, event: Text, cause: Text, moved_amount: Nullable<BigInt>, moved_currency: Nullable<Text>,
+            told_at: Nullable<Timestamptz>,
         ) -> Nullable<Text>;
     }
     diesel::define_sql_function! {
         #[sql_name = "ramp.expire_order"]
-        fn expire() -> Bool;
+        fn expire(passed_over: Integer) -> Bool;
     }
 }
 
@@ -40,8 +45,9 @@ pub(in crate::ramp) enum Applied {
 }
 
 /// Applies what a provider tells of an order. The caller sees to it that each event is applied once. Of what is told too late, too
-/// early or twice nothing comes: deliveries keep no order, and a provider that is told of an error would only repeat it. Locks the
-/// order and then accounts of the ledger, so it comes last in a transaction.
+/// early or twice nothing comes: deliveries keep no order, and a provider that is told of an error would only repeat it. In time is what
+/// was told in time, however much later it is applied. Locks the order and then accounts of the ledger, so it comes last in a
+/// transaction.
 ///
 /// # Errors
 /// Those of the database.
@@ -49,6 +55,7 @@ pub(in crate::ramp) async fn apply(
     conn: &mut AsyncPgConnection,
     provider: &str,
     event: &Event,
+    told_at: DateTime<Utc>,
 ) -> Result<Applied, Abort> {
     // Of orders of other providers it knows nothing.
     let own = orders::table.find(event.order_id).filter(orders::provider.eq(provider));
@@ -56,7 +63,7 @@ pub(in crate::ramp) async fn apply(
         return Ok(Applied::Ignored("unknown_order"));
     }
     // What else may happen to an order is not for providers to tell.
-    if !event.kind.contains('.') {
+    if !event.kind.contains('.') || !is_known(conn, &event.kind).await? {
         return Ok(Applied::Ignored("unknown_kind"));
     }
     if event.amount.is_some_and(|amount| !(1..=AMOUNT_MAX).contains(&amount)) {
@@ -69,32 +76,40 @@ pub(in crate::ramp) async fn apply(
     }
     let id: String = event.id.chars().take(CAUSE_CHARS_MAX).collect();
     let cause = format!("{provider}:{id}");
-    let status = advance(conn, event.order_id, &event.kind, &cause, event.amount, event.currency.as_deref()).await?;
+    let (id, kind, currency) = (event.order_id, &event.kind, event.currency.as_deref());
+    let advance = sql::advance(id, kind, &cause, event.amount, currency, Some(told_at));
+    let status: Option<String> = diesel::select(advance).get_result(conn).await?;
     Ok(status.map_or(Applied::Ignored("not_allowed"), Applied::Moved))
 }
 
-/// What an event makes of an order: its new status; none where it makes nothing of it. An order whose time is over expires first.
-pub(super) async fn advance(
-    conn: &mut AsyncPgConnection,
-    id: Uuid,
-    event: &str,
-    cause: &str,
-    amount: Option<i64>,
-    currency: Option<&str>,
-) -> QueryResult<Option<String>> {
-    diesel::select(sql::advance(id, event, cause, amount, currency)).get_result(conn).await
+/// Whether anything could come of such an event.
+async fn is_known(conn: &mut AsyncPgConnection, kind: &str) -> QueryResult<bool> {
+    let is_known = diesel::dsl::sql::<Bool>("EXISTS (SELECT FROM ramp.order_transitions WHERE event = ");
+    diesel::select(is_known.bind::<Text, _>(kind).sql(")")).get_result(conn).await
+}
+
+/// Ends an order for its customer: its new status; none where it is too late for that. One whose time is over expires first.
+pub(super) async fn cancel(conn: &mut AsyncPgConnection, id: Uuid) -> QueryResult<Option<String>> {
+    let cancel = sql::advance(id, "cancelled", "customer", None::<i64>, None::<&str>, None::<DateTime<Utc>>);
+    diesel::select(cancel).get_result(conn).await
 }
 
 /// Expires orders whose time is over, each in a transaction of its own, so many at most. Returns how many they were; those that
-/// others work on are left to them.
+/// others work on, and those of which a provider has told something that is not seen to yet, are left.
 ///
 /// # Errors
-/// That of the database; what has expired before stays so.
+/// The last one of the database. What has expired stays so, and one that cannot be expired keeps no other from it.
 pub fn expire(conn: &mut MaintenanceConnection, orders_max: usize) -> QueryResult<usize> {
-    for expired in 0..orders_max {
-        if !diesel::RunQueryDsl::get_result::<bool>(diesel::select(sql::expire()), conn)? {
-            return Ok(expired);
+    let (mut expired, mut passed_over, mut outcome) = (0, 0, Ok(()));
+    while expired < orders_max && passed_over < PASSED_OVER_MAX {
+        match diesel::RunQueryDsl::get_result::<bool>(diesel::select(sql::expire(passed_over)), conn) {
+            Ok(true) => expired += 1,
+            Ok(false) => break,
+            Err(error) => {
+                passed_over += 1;
+                outcome = Err(error);
+            }
         }
     }
-    Ok(orders_max)
+    outcome.map(|()| expired)
 }

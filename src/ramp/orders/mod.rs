@@ -199,7 +199,7 @@ async fn cancel(product: Product, call: Call) -> Result<Answer, Error> {
     idempotency::once(&call, product.handlers().cancel, &id, async |conn, account_id| {
         // The order of another, or of another product, is none.
         shown::find(conn, product, account_id, id).await?.ok_or_else(|| absent(id))?;
-        let status = events::advance(conn, id, "cancelled", "customer", None, None).await?;
+        let status = events::cancel(conn, id).await?;
         let order = shown::find(conn, product, account_id, id).await?.ok_or_else(|| absent(id))?;
         if status.is_none() {
             let sentence = format!("the order is {}, and can no longer be cancelled", order.status());

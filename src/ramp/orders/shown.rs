@@ -46,6 +46,8 @@ struct Step {
     #[diesel(column_name = to_status)]
     status: String,
     event: String,
+    /// What it has entered into the ledger, or ended there.
+    transaction_id: Option<Uuid>,
     at: DateTime<Utc>,
 }
 

@@ -13,6 +13,7 @@ fn reference() -> Plan {
     let routes = std::fs::read_to_string(format!("{root}/routes.toml")).unwrap();
     // An instance has a folder of its own, in which the files of queries are not.
     let routes = routes.replace("\"queries/", &format!("\"{root}/queries/"));
+    let routes = routes.replace("\"schemas/", &format!("\"{root}/schemas/"));
     Plan::new(&routes).parts(|parts| ramp::register(&mut parts.registry))
 }
 

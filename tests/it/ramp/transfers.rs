@@ -58,7 +58,7 @@ fn what_cannot_be_sent_is_refused_by_name() {
         (r#"{"to_account_id":"TO","amount":1,"currency":"USD"} {}"#, "body_invalid", "trailing"),
         (r#"{"to_account_id":"somebody","amount":1,"currency":"USD"}"#, "body_invalid", "to_account_id"),
         ("{", "body_invalid", "EOF"),
-        (r#" ["TO",1,"USD"]"#, "body_invalid", "array"),
+        (r#" ["TO",1,"USD"]"#, "body_invalid", "object"),
         // More than the limits as well: what is not there is not there.
         (
             r#"{"to_account_id":"TO","amount":900000000000000,"currency":"USD"}"#,

@@ -57,6 +57,12 @@ sql = "SELECT value FROM notes WHERE id = $1"
 params = [{ name = "id", in = "path", type = "integer" }]
 
 [[route]]
+path = "/slow"
+result = "row"
+consistency = "strong"
+sql = "SELECT 1 AS value FROM pg_sleep(1)"
+
+[[route]]
 path = "/writing/{id}"
 handler = "put"
 params = [{ name = "id", in = "path", type = "integer" }, { name = "value", in = "query", type = "integer", default = 1 }]

@@ -317,6 +317,52 @@ fn orders_whose_time_is_over_expire_and_nothing_stays_held() {
     assert_sound(&database);
 }
 
+/// One that cannot be expired keeps nobody waiting, and neither does the sweep overtake what a provider has told in time.
+#[test]
+fn what_was_told_in_time_counts_and_one_bad_order_blocks_no_other() {
+    let database = migrated_database();
+    let mut client = client(&database);
+    let pool = MaintenancePool::open(&settings(&PRIMARY.url("postgres", &database), "", &[]).database).unwrap();
+    let mut conn = pool.get().unwrap();
+    let [bad, told, last] = [(); 3].map(|()| {
+        let account = customer(&mut client);
+        create(&mut client, account, "redemption", 0.000_001)
+    });
+    let by_hand = "SELECT ramp.settle(transaction_id, true) FROM ramp.order_history WHERE order_id =";
+    assert!(one::<bool>(&mut client, &format!("{by_hand} '{bad}'")));
+    let store = "SELECT ramp.store_webhook_event('sandbox', 'evt', 'redemption.succeeded',";
+    assert_eq!(one::<String>(&mut client, &format!("{store} '{told}', NULL, NULL, '')")), "stored");
+    assert!(ramp::orders::expire(&mut conn, 100).is_err(), "somebody has to see to the bad one");
+    let statuses = [bad, told, last].map(|id| status(&mut client, id).0);
+    assert_eq!(statuses, ["pending", "pending", "expired"]);
+    let advance = "'redemption.succeeded', 'sandbox:evt', told_at => created_at) FROM ramp.orders WHERE id =";
+    let moved: Option<String> = one(&mut client, &format!("SELECT ramp.advance(id, {advance} '{told}'"));
+    assert_eq!(moved.as_deref(), Some("completed"));
+}
+
+/// What nothing comes of uses up no limit, and what was moved in an unknown amount moves nothing.
+#[test]
+fn limits_are_given_back_and_a_currency_is_no_amount() {
+    let database = with_rates();
+    let customer = Customer::new(&database, 1, "AFRI", 20_000_000);
+    let counted = || sql(&database, "SELECT coalesce(sum(amount), 0) FROM ramp.daily_volumes");
+    let wanted = json!({ "amount": 100_000, "currency": "USD", "asset": "AFRI", "provider": "sandbox" });
+    let order = customer.order("onramp", &wanted).unwrap();
+    assert_eq!(counted(), "100000");
+    let id = order["id"].as_str().unwrap();
+    let foreign = format!("SELECT ramp.advance('{id}', 'payment.succeeded', 'sandbox:evt', NULL, 'EUR')");
+    assert_eq!(sql(&database, &foreign), "");
+    customer.cancel_order("onramp", id, "key").unwrap();
+    assert_eq!(counted(), "0");
+    // What came after that is taken back by hand, and the provider tells of it, too.
+    assert_eq!(event(&database, &order, "payment.succeeded"), "in_review");
+    let by_hand = "SELECT ramp.reverse(gen_random_uuid(), id) FROM ramp.ledger_transactions WHERE kind = 'suspense'";
+    assert_eq!(sql(&database, by_hand), "t");
+    assert_eq!(event(&database, &order, "payment.refunded"), "refunded");
+    assert_eq!((counted().as_str(), system(&database, "suspense:sandbox").as_str()), ("0", ""));
+    assert_sound(&database);
+}
+
 #[test]
 fn a_server_sees_to_it_that_orders_expire() {
     let database = migrated_database();
