@@ -2,7 +2,6 @@
 # A streaming replica: a copy of the primary at the first start, and from then on whatever the primary writes.
 set -eu
 umask 077
-mkdir -p /run/postgresql
 
 if ! [ -s "$PGDATA/PG_VERSION" ]; then
     # The image makes it for everybody; the server insists on its owner.

@@ -22,6 +22,8 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO serving, rea
 ALTER ROLE reader SET default_transaction_read_only = on;
 SELECT 'GRANT USAGE ON SCHEMA ramp TO reader' WHERE to_regnamespace('ramp') IS NOT NULL \gexec
 SELECT 'GRANT SELECT ON ALL TABLES IN SCHEMA ramp TO reader' WHERE to_regnamespace('ramp') IS NOT NULL \gexec
+-- Tables of a later migration are readable from their first moment: services serve while it runs.
+SELECT 'ALTER DEFAULT PRIVILEGES IN SCHEMA ramp GRANT SELECT ON TABLES TO reader' WHERE to_regnamespace('ramp') IS NOT NULL \gexec
 -- Replicas may say of an API key that it is right.
 SELECT 'GRANT USAGE ON SCHEMA mainstay TO reader' WHERE to_regnamespace('mainstay') IS NOT NULL \gexec
 SELECT 'GRANT EXECUTE ON FUNCTION mainstay.find_api_keys(text[]) TO reader'

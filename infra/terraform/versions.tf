@@ -10,7 +10,7 @@ terraform {
     }
   }
 
-  # Where the state is kept is said at `terraform init` (examples/backend.hcl): it holds what the provider cannot keep out of
-  # it (README.md, "Secrets"), so it belongs into an encrypted bucket.
+  # Where the state is kept is said at `terraform init` (examples/backend.hcl, copied to ENVIRONMENT.hcl): it holds what the
+  # provider cannot keep out of it (README.md, "Secrets"), so it belongs into an encrypted bucket.
   backend "s3" {}
 }
