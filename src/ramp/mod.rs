@@ -97,7 +97,7 @@ fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Error> {
 /// A body, as a JSON object and nothing after it. What is wrong is named by where it stands.
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     // An array would be taken for the fields in their order.
-    if body.trim_ascii_start().first() != Some(&b'{') {
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
         return Err(Error::new(Code::BodyInvalid, "the body must be a JSON object"));
     }
     let mut text = serde_json::Deserializer::from_slice(body);

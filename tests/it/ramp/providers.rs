@@ -145,11 +145,11 @@ fn what_is_signed_is_read_and_what_is_no_event_is_refused_by_name() {
     }
     let with = |from: &str, to: &str| event("").replace(from, to).into_bytes();
     let cases: [(Vec<u8>, &str); 17] = [
-        ([b"\xef\xbb\xbf", event("").as_bytes()].concat(), "expected value"),
+        ([b"\xef\xbb\xbf", event("").as_bytes()].concat(), "object"),
         (event("").into_bytes().into_iter().chain(*b"\0").collect(), "trailing"),
         ([event(""), event("")].concat().into_bytes(), "trailing"),
         (Vec::new(), "EOF"),
-        (b"[]".to_vec(), ""),
+        (b"[]".to_vec(), "object"),
         (with("evt_1", "evt_\u{0}"), "id"),
         (with("evt_1", "\u{fffd}").into_iter().map(|byte| if byte > 0x7f { 0xff } else { byte }).collect(), "id"),
         (with(r#""id":"#, r#""id":"evt_0","id":"#), "id"),

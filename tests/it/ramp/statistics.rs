@@ -52,7 +52,7 @@ fn a_batch_is_added_once_and_those_of_all_instances_are_summed() {
         assert_eq!((code, sentence.contains(named)), ("param_invalid", true), "{span}: {sentence}");
     }
     assert_eq!(sql(&database, "SELECT count(*) FROM ramp.added_batches"), "2");
-    sql(&database, "UPDATE ramp.added_batches SET added_at = now() - interval '8 days'");
+    sql(&database, "UPDATE ramp.added_batches SET added_at = now() - interval '33 days'");
     add(&mut conn, &batch(1, 3, &[("2026-11-21", "/a", [1, 0, 0])])).unwrap();
     assert_eq!(sql(&database, "SELECT count(*) FROM ramp.added_batches"), "1", "instances that are gone are forgotten");
 }

@@ -120,7 +120,7 @@ fn what_is_paid_from_outside_is_credited_less_the_fee() {
     let expected = json!({
         "id": order["id"], "status": "awaiting_payment", "amount": 100_000, "currency": "USD", "asset": "AFRI", "provider": "sandbox",
         "quote": { "rate": 1, "fee": 1_020, "fee_currency": "USD", "asset_amount": 989_800_000, "expires_at": order["quote"]["expires_at"] },
-        "history": [{ "status": "awaiting_payment", "event": "created", "at": order["created_at"] }],
+        "history": [{ "status": "awaiting_payment", "event": "created", "transaction_id": null, "at": order["created_at"] }],
         "created_at": order["created_at"],
     });
     assert_eq!(order, expected);
