@@ -21,7 +21,7 @@ locals {
 
 resource "aws_db_instance" "primary" {
   # checkov:skip=CKV_AWS_118:Performance Insights tells of what Postgres does; what the machine does is in CloudWatch by the minute.
-  # checkov:skip=CKV_AWS_133:There are backups: checkov does not read optional attributes of variables. tests/data.tftest.hcl holds it.
+  # checkov:skip=CKV_AWS_133:There are backups: checkov does not read optional attributes of variables. tests/topology.tftest.hcl holds it.
   # checkov:skip=CKV_AWS_161:Mainstay logs in with a password from a URL; tokens of IAM end after 15 minutes, which pools outlive.
 
   identifier = "${local.full_name}-primary"

@@ -135,7 +135,15 @@ resource "aws_cloudfront_response_headers_policy" "this" {
       origin_override                  = true
 
       access_control_allow_headers {
-        items = ["Content-Type", "X-Consistency", "X-Request-Id"]
+        # Those of src/http/cors.rs, here and below: who asks past the edge may send and read the same.
+        items = ["authorization", "content-type", "if-none-match", "x-consistency", "x-consistency-token", "x-request-id"]
+      }
+
+      access_control_expose_headers {
+        items = [
+          "age", "cache-status", "etag", "ratelimit", "ratelimit-policy", "retry-after", "server-timing", "www-authenticate",
+          "x-consistency-token", "x-region", "x-request-id", "x-route-primary",
+        ]
       }
 
       access_control_allow_methods {

@@ -25,9 +25,10 @@ module "failover_balancer" {
 locals {
   failover_reads_database = var.failover_service.source == "read-only"
   # Both may only read: nothing of it can reach what a regional origin would trust.
-  failover_users         = { redis = module.eu_west_1.redis.reader_user, database = module.eu_west_1.replica.user }
-  failover_redis_host    = module.eu_west_1.redis.reader_host
-  failover_database_host = module.eu_west_1.replica.host
+  failover_users      = { redis = module.eu_west_1.redis.reader_user, database = module.eu_west_1.replica.user }
+  failover_redis_host = module.eu_west_1.redis.reader_host
+  # A replica that has lost its primary stays as it was for ever.
+  failover_database_host = var.promoted_region == "" ? module.eu_west_1.replica.host : local.primary_database_host
 }
 
 module "failover_secrets" {

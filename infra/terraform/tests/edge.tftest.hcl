@@ -228,6 +228,18 @@ run "browsers" {
     error_message = "CORS of what is kept is added by CloudFront: the origin is not told the Origin."
   }
   assert {
+    condition = [
+      for headers in [
+        one(one(aws_cloudfront_response_headers_policy.this["reads"].cors_config).access_control_allow_headers).items,
+        one(one(aws_cloudfront_response_headers_policy.this["reads"].cors_config).access_control_expose_headers).items,
+      ] : join(", ", sort(headers))
+      ] == [
+      regex("const ALLOWED: &str = \"([^\"]+)\"", file("../../src/http/cors.rs"))[0],
+      regex("const EXPOSED: &str = \"([^\"]+)\"", file("../../src/http/cors.rs"))[0],
+    ]
+    error_message = "Scripts may send and read the same headers on paths that are kept as past the edge."
+  }
+  assert {
     condition     = length(aws_cloudfront_response_headers_policy.this["direct"].cors_config) == 0
     error_message = "CORS of all the rest is the origin's own."
   }

@@ -85,7 +85,7 @@ run "a_region" {
     error_message = "Redis fails over, and has a node that can be read meanwhile."
   }
   assert {
-    condition     = alltrue([for parameter in aws_elasticache_parameter_group.this.parameter : startswith(parameter.value, "volatile-") if parameter.name == "maxmemory-policy"])
+    condition     = alltrue([for parameter in aws_elasticache_parameter_group.this.parameter : parameter.value == "volatile-lru" if parameter.name == "maxmemory-policy"])
     error_message = "The stream of changes and the list of hard purges are never evicted."
   }
   assert {

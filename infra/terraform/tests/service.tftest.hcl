@@ -42,6 +42,10 @@ run "a_service" {
   }
 
   assert {
+    condition     = aws_ecs_task_definition.this.skip_destroy
+    error_message = "The revision that runs is there to go back to."
+  }
+  assert {
     condition     = one(aws_ecs_service.this.deployment_circuit_breaker).enable && one(aws_ecs_service.this.deployment_circuit_breaker).rollback
     error_message = "A version that does not come up goes back by itself."
   }

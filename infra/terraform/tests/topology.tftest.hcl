@@ -181,6 +181,25 @@ run "a_replica_was_promoted" {
   }
 }
 
+run "a_replica_was_promoted_elsewhere" {
+  command = plan
+
+  variables {
+    promoted_region = "ap-southeast-1"
+  }
+
+  override_resource {
+    target          = module.ap_southeast_1.aws_db_instance.replica
+    override_during = plan
+    values          = { address = "promoted.rds.example.com" }
+  }
+
+  assert {
+    condition     = local.failover_database_host == "promoted.rds.example.com"
+    error_message = "The failover origin reads the new primary, not the replica beside it."
+  }
+}
+
 run "a_failover_origin_without_a_database" {
   command = plan
 

@@ -50,7 +50,7 @@ resource "aws_vpc_security_group_ingress_rule" "database" {
 
 resource "aws_db_instance" "replica" {
   # checkov:skip=CKV_AWS_118:As for the primary.
-  # checkov:skip=CKV2_AWS_69:rds.force_ssl stands in the parameters that the root module passes, which checkov does not follow. tests/data.tftest.hcl holds it.
+  # checkov:skip=CKV2_AWS_69:rds.force_ssl stands in the parameters that the root module passes, which checkov does not follow. tests/topology.tftest.hcl holds it.
 
   identifier = "${var.name}-replica"
 

@@ -9,7 +9,8 @@ resource "aws_elasticache_parameter_group" "this" {
   name   = var.name
   family = "redis7"
 
-  # Entries have an end and may go before it; the stream of changes and the list of hard purges have none, and stay.
+  # Entries have an end and may go before it. The stream of changes has none, and stays; the list of hard purges has one, and is
+  # written every five seconds, so that it is never what was used longest ago.
   parameter {
     name  = "maxmemory-policy"
     value = "volatile-lru"

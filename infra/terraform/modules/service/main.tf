@@ -38,7 +38,9 @@ resource "aws_cloudwatch_log_group" "this" {
 }
 
 resource "aws_ecs_task_definition" "this" {
-  family                   = var.name
+  family = var.name
+  # The service still runs the revision before, and goes back to it where this one fails: what is inactive it cannot.
+  skip_destroy             = true
   requires_compatibilities = ["FARGATE"]
   network_mode             = "awsvpc"
   cpu                      = var.cpu
