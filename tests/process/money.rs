@@ -132,7 +132,7 @@ fn accounts_have_keys_balances_limits_and_transfers() {
         (1_500_001, Some("rent"), 422, "idempotency_mismatch"),
         (1, None, 400, "idempotency_key_missing"),
         (3_500_001, Some("more"), 422, "insufficient_funds"),
-        (20_000_000_000, Some("much more"), 422, "limit_exceeded"),
+        (20_000_000_000, Some("much more"), 422, "insufficient_funds"),
     ] {
         let refused = ada.send(&origin.base, &bob, amount, "AFRI", key);
         assert_eq!((refused.status, refused.code().as_str()), (status, code), "{refused:?}");
