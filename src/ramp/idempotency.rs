@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
-use diesel::sql_types::{BigInt, Double};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -31,8 +30,6 @@ const HEADER: &str = "idempotency-key";
 const REPLAYED: &str = "idempotency-replayed";
 /// How long a key may be.
 const KEY_BYTES_MAX: usize = 255;
-/// Statements of one pruning, each of which takes thousands of keys. What is left waits for the next.
-const PRUNE_ROUNDS_MAX: u32 = 100;
 /// The codes of [`once`].
 pub(super) const CODES: [Code; 3] = [Code::IdempotencyKeyMissing, Code::IdempotencyMismatch, Code::IdempotencyInFlight];
 /// The refusals that are an outcome.
@@ -67,22 +64,7 @@ type Outcome = Result<Answer, Error>;
 /// # Errors
 /// That of the database.
 pub fn prune(conn: &mut MaintenanceConnection, retention: Duration) -> QueryResult<i64> {
-    const PRUNE: &str = "SELECT ramp.prune_idempotency_keys(make_interval(secs => $1)) AS count";
-    #[derive(QueryableByName)]
-    struct Pruned {
-        #[diesel(sql_type = BigInt)]
-        count: i64,
-    }
-    let mut pruned = 0;
-    for _ in 0..PRUNE_ROUNDS_MAX {
-        let round = diesel::sql_query(PRUNE).bind::<Double, _>(retention.as_secs_f64());
-        let Pruned { count } = diesel::RunQueryDsl::get_result(round, conn)?;
-        pruned += count;
-        if count == 0 {
-            break;
-        }
-    }
-    Ok(pruned)
+    super::prune(conn, "ramp.prune_idempotency_keys", retention)
 }
 
 /// Has the effect of a call once. The effect is given the caller's account; what it writes is committed together with its answer, and

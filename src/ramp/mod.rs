@@ -26,11 +26,19 @@ pub mod webhooks;
 pub use migrations::{migrate, revert};
 
 use orders::Product;
+use std::time::Duration;
+
+use diesel::sql_types::{BigInt, Double};
+use diesel::{QueryResult, QueryableByName, RunQueryDsl};
 use serde::de::DeserializeOwned;
 
 use crate::config::manifest::Source;
+use crate::database::maintenance::MaintenanceConnection;
 use crate::error::{Code, Error};
 use crate::source::handler::{Call, Registry};
+
+/// Statements of one pruning.
+const PRUNE_ROUNDS_MAX: u32 = 100;
 
 /// The currency that all stored rates are rates of.
 const EURO: &str = "EUR";
@@ -81,6 +89,27 @@ pub fn register(registry: &mut Registry) {
     registry.add("ramp.webhooks.receive", webhooks::receive);
     registry.describe("ramp.webhooks.receive", webhooks::describe_receive());
     orders::register(registry);
+}
+
+/// Calls a function of the database that forgets what is older than this, some thousands of rows at a time, until nothing is left or it
+/// was called often enough: then the rest waits for the next time. Says how many rows they were.
+fn prune(conn: &mut MaintenanceConnection, function: &str, retention: Duration) -> QueryResult<i64> {
+    #[derive(QueryableByName)]
+    struct Pruned {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+    let prune = format!("SELECT {function}(make_interval(secs => $1)) AS count");
+    let mut pruned = 0;
+    for _ in 0..PRUNE_ROUNDS_MAX {
+        let round = diesel::sql_query(&prune).bind::<Double, _>(retention.as_secs_f64());
+        let Pruned { count } = round.get_result(conn)?;
+        pruned += count;
+        if count == 0 {
+            break;
+        }
+    }
+    Ok(pruned)
 }
 
 /// The text of a parameter that a handler cannot do without.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chrono::{DateTime, Utc};
 use diesel::dsl::IntervalDsl;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Double, Timestamptz};
+use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde_json::json;
 use uuid::Uuid;
@@ -42,8 +42,6 @@ const SWEEP_MAX: i64 = 100;
 const PASSED_OVER_MAX: i64 = 16;
 /// How long a sweep may take for one event.
 const SWEEP_TIME_MAX: Duration = Duration::from_secs(10);
-/// Statements of one pruning, each of which takes thousands of events. What is left waits for the next.
-const PRUNE_ROUNDS_MAX: u32 = 100;
 
 mod sql {
     use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text, Uuid};
@@ -153,22 +151,7 @@ pub async fn sweep(database: &Database, metrics: &Metrics, age: Duration) -> Res
 /// # Errors
 /// That of the database.
 pub fn prune(conn: &mut MaintenanceConnection, retention: Duration) -> QueryResult<i64> {
-    const PRUNE: &str = "SELECT ramp.prune_webhook_events(make_interval(secs => $1)) AS count";
-    #[derive(QueryableByName)]
-    struct Pruned {
-        #[diesel(sql_type = BigInt)]
-        count: i64,
-    }
-    let mut pruned = 0;
-    for _ in 0..PRUNE_ROUNDS_MAX {
-        let round = diesel::sql_query(PRUNE).bind::<Double, _>(retention.as_secs_f64());
-        let Pruned { count } = diesel::RunQueryDsl::get_result(round, conn)?;
-        pruned += count;
-        if count == 0 {
-            break;
-        }
-    }
-    Ok(pruned)
+    super::prune(conn, "ramp.prune_webhook_events", retention)
 }
 
 /// An event that can be stored, whoever has read it.
