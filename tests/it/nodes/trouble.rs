@@ -31,7 +31,9 @@ fn a_failure_moves_the_pick_at_once() {
     let ((fast, fast_url), (slow, slow_url)) =
         (behind_proxy(&cluster.replica.server), behind_proxy(&cluster.replica.server));
     slow.set_delay(Duration::from_millis(60));
-    let instance = plan(&cluster.primary.url("postgres", "postgres"), &format!("{fast_url},{slow_url}")).start();
+    let plan = plan(&cluster.primary.url("postgres", "postgres"), &format!("{fast_url},{slow_url}"));
+    // Nobody but the reads of this test asks a node: without its document, no columns are looked up.
+    let instance = plan.set("openapi.enabled", "false").start();
     // On a busy machine the fast one may be slow for a moment, too.
     let is_clear = || {
         let nodes = ask_admin(&instance, "/admin/status").json()["nodes"].clone();
@@ -41,16 +43,12 @@ fn a_failure_moves_the_pick_at_once() {
     assert!(mainstay::local::wait_until(PATIENCE, is_clear));
     // Probes go on, over the connection that they have: only reads find out.
     fast.set_mode(ProxyMode::Refuse);
-    assert_eq!(instance.get("/now").status, 200);
-    // The first read is not alone where the columns of its query are looked up at the same time.
-    let failed = sum(&instance, "replica-1", "errors");
-    assert!((1..=2).contains(&failed), "{failed}");
-    for _ in 0..3 {
+    for _ in 0..4 {
         assert_eq!(instance.get("/now").status, 200);
     }
-    assert_eq!(sum(&instance, "replica-1", "errors"), failed);
+    assert_eq!(sum(&instance, "replica-1", "errors"), 1);
     assert_eq!((sum(&instance, "replica-2", "ops"), sum(&instance, "replica-2", "errors")), (4, 0));
-    assert_eq!(node(&instance, "replica-1")["status"], "Online", "so few failures open no breaker");
+    assert_eq!(node(&instance, "replica-1")["status"], "Online", "one failure opens no breaker");
 }
 
 /// Both breakers are open, and rest for a minute: a read asks the least bad of them in place of being refused.
