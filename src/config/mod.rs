@@ -8,6 +8,7 @@ pub mod edge;
 pub mod failover;
 pub mod forward;
 pub mod idempotency;
+pub mod logs;
 pub mod manifest;
 pub mod orders;
 pub mod overload;

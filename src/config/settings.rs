@@ -16,6 +16,7 @@ use super::edge::EdgeSettings;
 use super::failover::FailoverSettings;
 use super::forward::ForwardSettings;
 use super::idempotency::IdempotencySettings;
+use super::logs::LogSettings;
 use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::statistics::StatisticsSettings;
@@ -376,40 +377,6 @@ pub struct CorsSettings {
     #[serde(deserialize_with = "list")]
     pub origins: Vec<String>,
     pub max_age: Span,
-}
-
-/// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For a person at a terminal.
-    Pretty,
-    /// Pretty on a terminal, else JSON.
-    Auto,
-}
-
-/// Which requests get an access log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AccessLog {
-    /// Every request.
-    All,
-    /// Those answered with a 5xx.
-    Errors,
-    /// None.
-    Off,
-}
-
-/// `[log]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
-pub struct LogSettings {
-    pub format: LogFormat,
-    pub level: String,
-    pub access: AccessLog,
 }
 
 /// Where settings come from. The environment is passed in, so that tests need not change their process.

@@ -4,6 +4,7 @@
 //! `Front::go` is the order of the design: limits, health, origin secret, route, credentials, consistency, cache. What it
 //! cannot answer goes on into the `App` with a [`Passage`], and what comes back gets the headers that every response carries.
 
+mod access;
 mod service;
 
 pub use service::FrontFactory;
@@ -11,7 +12,7 @@ pub use service::FrontFactory;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_http::header::{self, HeaderMap, HeaderValue};
+use actix_http::header::{self, HeaderValue};
 use actix_http::{ConnectionType, HttpMessage, Method, Request, Response, StatusCode};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use crate::cache::fence::Standing;
 use crate::cache::policy::{Freshness, refreshes_early};
 use crate::config::auth::StrongHeader;
 use crate::config::manifest::access::AuthMethod;
-use crate::config::settings::{AccessLog, Settings};
+use crate::config::settings::Settings;
 use crate::config::units::Secret;
 use crate::database::read::Consistency;
 use crate::database::row_settings::RowSettings;
@@ -59,7 +60,7 @@ pub struct Front {
 }
 
 /// What is kept of a request until its response is there.
-struct Trace {
+struct Pending {
     request_id: HeaderValue,
     /// When it came.
     began: Instant,
@@ -133,21 +134,21 @@ impl Front {
         request: &Request,
         has_payload: bool,
         checked: Option<&Checked>,
-    ) -> (Step, Trace) {
+    ) -> (Step, Pending) {
         let asked = Asked::read(request.headers());
-        let mut trace = self.trace(request, &asked, checked);
+        let mut pending = self.pending(request, &asked, checked);
         let mut way =
             Way { request, asked, has_payload, checked, identity: None, rows: RowSettings::default(), endpoint: None };
         let mut step = self
-            .go(surface, &mut way, &mut trace)
-            .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &trace)));
+            .go(surface, &mut way, &mut pending)
+            .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &pending)));
         if let Step::Answer(response) = &mut step {
-            self.finish(response, way.endpoint, &mut trace);
+            self.finish(response, way.endpoint, &mut pending);
         }
-        (step, trace)
+        (step, pending)
     }
 
-    fn go<'a>(&self, surface: &'a Surface, way: &mut Way<'a>, trace: &mut Trace) -> Result<Step, Error> {
+    fn go<'a>(&self, surface: &'a Surface, way: &mut Way<'a>, pending: &mut Pending) -> Result<Step, Error> {
         let request = way.request;
         self.check_limits(way)?;
         let path = request.uri().path();
@@ -155,7 +156,7 @@ impl Front {
             && let Some(response) = self.health.respond(path)
         {
             let allow = HeaderValue::from_static("GET, HEAD");
-            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, pending) }));
         }
         if !self.origin_secrets.is_empty() && !way.asked.origin_is_verified(&self.origin_secrets) {
             return Err(Error::new(
@@ -164,48 +165,48 @@ impl Front {
             ));
         }
         let path = target::canonical_path(path)?;
-        if let Some(response) = self.pipeline.nodes.respond(&path, request, &trace.request_id) {
+        if let Some(response) = self.pipeline.nodes.respond(&path, request, &pending.request_id) {
             let allow = HeaderValue::from_static("GET, HEAD");
-            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+            return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, pending) }));
         }
         let Some(found) = surface.find(&path, request.method().as_str()) else {
             let documents = surface.documents.as_ref();
             if let Some(response) = documents.and_then(|documents| documents.respond(&path, &way.asked)) {
                 let allow = HeaderValue::from_static("GET, HEAD");
-                return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, trace) }));
+                return Ok(Step::Answer(if is_read(request) { response } else { method_not_allowed(&allow, pending) }));
             }
-            return Ok(Step::Answer(self.unknown_path(surface, trace)));
+            return Ok(Step::Answer(self.unknown_path(surface, pending)));
         };
         let Some(endpoint) = found.pattern.endpoint(request.method().as_str()) else {
-            return Ok(Step::Answer(self.other_method(way, found.pattern, trace)));
+            return Ok(Step::Answer(self.other_method(way, found.pattern, pending)));
         };
         way.endpoint = Some(endpoint);
         if endpoint.cors {
-            trace.origin = way.asked.origin.cloned();
+            pending.origin = way.asked.origin.cloned();
         }
         let mut consistency = self.consistency(way, endpoint);
-        trace.is_strong = consistency == Consistency::Strong;
+        pending.is_strong = consistency == Consistency::Strong;
         if let Some(method) = self.auth_method(way, endpoint)? {
             match gate::look(&self.pipeline.auth, method, &way.asked, way.checked)? {
                 Door::Known(identity) => way.identity = Some(identity),
-                Door::Unknown(check) => return self.ask(way, endpoint, check, trace),
+                Door::Unknown(check) => return self.ask(way, endpoint, check, pending),
             }
-            self.admit(way, endpoint, trace)?;
+            self.admit(way, endpoint, pending)?;
             consistency = self.consistency(way, endpoint);
-            trace.is_strong = consistency == Consistency::Strong;
+            pending.is_strong = consistency == Consistency::Strong;
         }
         if let Some(identity) = way.identity.as_ref().filter(|_| endpoint.route.is_one_callers()) {
             way.rows = gate::rows(&self.settings.auth.claims_settings, identity)?;
         }
         let claims = way.identity.as_ref().map(|identity| &identity.claims);
         let arguments = Arguments::read(&endpoint.route, |name| found.capture(name), request.uri().query(), claims)?;
-        if !endpoint.route.is_cacheable() || trace.is_strong {
+        if !endpoint.route.is_cacheable() || pending.is_strong {
             if !self.pipeline.capabilities.answers_alone {
                 return Err(failover::refusal(is_read(request), consistency));
             }
-            return Ok(self.pass(way, endpoint, arguments, Plan::Direct(consistency), trace));
+            return Ok(self.pass(way, endpoint, arguments, Plan::Direct(consistency), pending));
         }
-        Ok(self.lookup(way, endpoint, arguments, trace))
+        Ok(self.lookup(way, endpoint, arguments, pending))
     }
 
     /// What a request must show, or may show to be heard with `X-Consistency`.
@@ -222,28 +223,28 @@ impl Front {
     }
 
     /// Leaves a request whose credential must be asked for. It counts against where it comes from: anyone can make credentials up.
-    fn ask(&self, way: &Way<'_>, endpoint: &Endpoint, mut check: Check, trace: &mut Trace) -> Result<Step, Error> {
+    fn ask(&self, way: &Way<'_>, endpoint: &Endpoint, mut check: Check, pending: &mut Pending) -> Result<Step, Error> {
         let client = self.pipeline.rates.client(way.request, endpoint);
         self.pipeline.rates.count_client(endpoint, client, &mut check.rated);
-        self.check_rates(&check.rated, endpoint, trace)?;
+        self.check_rates(&check.rated, endpoint, pending)?;
         Ok(Step::Ask(check))
     }
 
     /// Lets in who is known: by the rates of the key, and with the scopes of the route.
-    fn admit(&self, way: &Way<'_>, endpoint: &Endpoint, trace: &mut Trace) -> Result<(), Error> {
+    fn admit(&self, way: &Way<'_>, endpoint: &Endpoint, pending: &mut Pending) -> Result<(), Error> {
         let Some(identity) = &way.identity else { return Ok(()) };
         if let Some(key) = &identity.key {
             let mut rated = Rated::default();
             self.pipeline.rates.count_key(endpoint, key, &mut rated);
-            self.check_rates(&rated, endpoint, trace)?;
+            self.check_rates(&rated, endpoint, pending)?;
         }
         endpoint.route.access.as_ref().map_or(Ok(()), |access| gate::check_scopes(identity, access))
     }
 
     /// Whether a request is not one too many. What the rates say is told with whatever answers it.
-    fn check_rates(&self, rated: &Rated, endpoint: &Endpoint, trace: &mut Trace) -> Result<(), Error> {
+    fn check_rates(&self, rated: &Rated, endpoint: &Endpoint, pending: &mut Pending) -> Result<(), Error> {
         if !rated.is_empty() {
-            trace.rated.get_or_insert_default().extend(rated);
+            pending.rated.get_or_insert_default().extend(rated);
         }
         rated.check().inspect_err(|_| {
             self.metrics.rate_limited.with_label_values(&[endpoint.route.path.as_str()]).inc();
@@ -251,7 +252,13 @@ impl Front {
     }
 
     /// Asks L1. This is the hit path: it takes no lock, copies no body, and allocates a request id and an entity tag.
-    fn lookup(&self, way: &mut Way<'_>, endpoint: &Arc<Endpoint>, arguments: Arguments<'_>, trace: &mut Trace) -> Step {
+    fn lookup(
+        &self,
+        way: &mut Way<'_>,
+        endpoint: &Arc<Endpoint>,
+        arguments: Arguments<'_>,
+        pending: &mut Pending,
+    ) -> Step {
         let mut canonical: SmallVec<[u8; 256]> = SmallVec::new();
         arguments.write(&endpoint.route, &mut canonical);
         let key = endpoint.keys.key(&canonical);
@@ -260,7 +267,7 @@ impl Front {
             .pipeline
             .cache
             .memory
-            .with(key, &canonical, fingerprint, |entry| self.judge(entry, way, endpoint, trace));
+            .with(key, &canonical, fingerprint, |entry| self.judge(entry, way, endpoint, pending));
         let (result, stale) = match found {
             Found::Hit { response, refresh, audit } => {
                 if let Some(entry) = audit {
@@ -277,16 +284,16 @@ impl Front {
         };
         self.metrics.lookups.with_label_values(&["L1", result.as_str()]).inc();
         let plan = Plan::Shared(Shared { key, canonical: canonical.into_vec().into_boxed_slice(), stale });
-        self.pass(way, endpoint, arguments, plan, trace)
+        self.pass(way, endpoint, arguments, plan, pending)
     }
 
     /// What L1's entry is good for, and the response made of it where that is a hit.
-    fn judge(&self, entry: Option<&Arc<Entry>>, way: &Way<'_>, endpoint: &Endpoint, trace: &Trace) -> Found {
+    fn judge(&self, entry: Option<&Arc<Entry>>, way: &Way<'_>, endpoint: &Endpoint, pending: &Pending) -> Found {
         let Some(entry) = entry else { return Found::Nothing };
-        let age = entry.age(trace.started);
-        let standing = entry.standing(&self.pipeline.cache.fences, age, trace.started);
+        let age = entry.age(pending.started);
+        let standing = entry.standing(&self.pipeline.cache.fences, age, pending.started);
         if self.pipeline.capabilities.issues_anew {
-            return self.judge_anew(entry, standing, age, way, endpoint, trace);
+            return self.judge_anew(entry, standing, age, way, endpoint, pending);
         }
         let (status, refresh) = match usability(standing, entry, age) {
             Freshness::Fresh(left) => {
@@ -309,8 +316,8 @@ impl Front {
             },
             Freshness::Gone => return Found::Expired(None),
         };
-        let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
-        let is_audited = matches!(status, CacheStatus::Hit(_)) && self.pipeline.audit.takes(trace.started);
+        let response = respond::from_entry(entry, endpoint, &way.asked, &pending.request_id, status, age);
+        let is_audited = matches!(status, CacheStatus::Hit(_)) && self.pipeline.audit.takes(pending.started);
         let audit = (is_audited && self.pipeline.can_audit(endpoint)).then(|| Arc::clone(entry));
         Found::Hit { response, refresh, audit }
     }
@@ -323,7 +330,7 @@ impl Front {
         age: Duration,
         way: &Way<'_>,
         endpoint: &Endpoint,
-        trace: &Trace,
+        pending: &Pending,
     ) -> Found {
         let Some(ttl_secs) = failover::ttl_secs(standing, entry, age) else { return Found::Nothing };
         let is_looked_for = failover::wants_newer(standing, entry, age) && entry.claim_refresh(age);
@@ -333,7 +340,7 @@ impl Front {
         }
         if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
-        let response = respond::from_entry(entry, endpoint, &way.asked, &trace.request_id, status, age);
+        let response = respond::from_entry(entry, endpoint, &way.asked, &pending.request_id, status, age);
         Found::Hit { response, refresh: is_looked_for.then_some(Priority::Revalidate), audit: None }
     }
 
@@ -352,21 +359,21 @@ impl Front {
         endpoint: &Arc<Endpoint>,
         arguments: Arguments<'_>,
         plan: Plan,
-        trace: &mut Trace,
+        pending: &mut Pending,
     ) -> Step {
         // An access log of errors names the path; what stands in the query is for those who ask for all of it.
         let line = || format!("{} {}", way.request.method(), way.request.path());
-        trace.line.get_or_insert_with(line);
+        pending.line.get_or_insert_with(line);
         Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
             plan,
-            rated: trace.rated.take().map(|rated| *rated).unwrap_or_default(),
+            rated: pending.rated.take().map(|rated| *rated).unwrap_or_default(),
             rows: std::mem::take(&mut way.rows),
             identity: way.identity.clone().filter(|_| endpoint.route.is_one_callers()),
             client: if way.checked.is_some() { None } else { self.pipeline.rates.client(way.request, endpoint) },
-            request_id: trace.request_id.clone(),
-            started: trace.began,
+            request_id: pending.request_id.clone(),
+            started: pending.began,
         }))
     }
 
@@ -409,21 +416,21 @@ impl Front {
         Ok(())
     }
 
-    fn unknown_path(&self, surface: &Surface, trace: &Trace) -> Response<Bytes> {
+    fn unknown_path(&self, surface: &Surface, pending: &Pending) -> Response<Bytes> {
         let error = Error::new(Code::RouteNotFound, "no route has this path");
         let routes = self.settings.server.list_routes_on_404.then_some(surface.public_routes.as_slice());
-        problem::response(&error, &trace.request_id, routes)
+        problem::response(&error, &pending.request_id, routes)
     }
 
     /// OPTIONS, or a method that the path does not have.
-    fn other_method(&self, way: &Way<'_>, pattern: &Pattern, trace: &Trace) -> Response<Bytes> {
+    fn other_method(&self, way: &Way<'_>, pattern: &Pattern, pending: &Pending) -> Response<Bytes> {
         let mut response = if way.request.method() == Method::OPTIONS {
             let mut response = Response::with_body(StatusCode::NO_CONTENT, Bytes::new());
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response.headers_mut().insert(header::ALLOW, pattern.allow.clone());
             response
         } else {
-            method_not_allowed(&pattern.allow, trace)
+            method_not_allowed(&pattern.allow, pending)
         };
         if pattern.cors() {
             self.cors.apply(way.asked.origin, response.headers_mut());
@@ -433,7 +440,7 @@ impl Front {
     }
 
     /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
-    fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, trace: &mut Trace) {
+    fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, pending: &mut Pending) {
         let status = response.status();
         if self.health.closes_connections() {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
@@ -442,16 +449,16 @@ impl Front {
         let head = response.headers_mut();
         head.insert(headers::X_REGION, self.region.clone());
         // Moved, not cloned: to share a value that nobody shared yet takes an allocation.
-        let request_id = std::mem::replace(&mut trace.request_id, HeaderValue::from_static(""));
+        let request_id = std::mem::replace(&mut pending.request_id, HeaderValue::from_static(""));
         head.insert(headers::X_REQUEST_ID, request_id);
-        if trace.is_strong {
+        if pending.is_strong {
             head.insert(headers::X_ROUTE_PRIMARY, HeaderValue::from_static("true"));
         }
-        if let Some(rated) = trace.rated.take() {
+        if let Some(rated) = pending.rated.take() {
             rated.tell(head);
         }
         if endpoint.is_some_and(|endpoint| endpoint.cors) {
-            self.cors.apply(trace.origin.as_ref(), head);
+            self.cors.apply(pending.origin.as_ref(), head);
         }
         match (endpoint, status) {
             (Some(endpoint), StatusCode::OK) => endpoint.counters.ok.inc(),
@@ -460,33 +467,13 @@ impl Front {
                 self.metrics.requests.with_label_values(&[route_label(endpoint), status.as_str()]).inc();
             }
         }
-        self.log_access(status, head, endpoint, trace);
+        self.log_access(status, head, endpoint, pending);
     }
 
-    fn log_access(&self, status: StatusCode, head: &HeaderMap, endpoint: Option<&Arc<Endpoint>>, trace: &Trace) {
-        let wanted = match self.settings.log.access {
-            AccessLog::All => true,
-            // A 503 of the health pages is asked for every few seconds from many places; the log says its reasons once.
-            AccessLog::Errors => status.is_server_error() && endpoint.is_some(),
-            AccessLog::Off => false,
-        };
-        if wanted {
-            let text = |name| head.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            log::info!(
-                target: "mainstay::access",
-                status = status.as_u16(),
-                request_id = text(&headers::X_REQUEST_ID),
-                duration_us = u64::try_from(trace.began.elapsed().as_micros()).unwrap_or(u64::MAX),
-                cache_status = text(&headers::CACHE_STATUS);
-                "{}", trace.line.as_deref().unwrap_or(route_label(endpoint))
-            );
-        }
-    }
-
-    fn trace(&self, request: &Request, asked: &Asked<'_>, checked: Option<&Checked>) -> Trace {
-        let wants_line = self.settings.log.access == AccessLog::All;
+    fn pending(&self, request: &Request, asked: &Asked<'_>, checked: Option<&Checked>) -> Pending {
+        let wants_line = self.wants_line();
         let started = Instant::now();
-        Trace {
+        Pending {
             request_id: asked.request_id(),
             began: checked.map_or(started, |checked| checked.began),
             started,
@@ -514,10 +501,10 @@ fn usability(standing: Standing, entry: &Entry, age: Duration) -> Freshness {
     }
 }
 
-fn refuse(error: &Error, endpoint: Option<&Arc<Endpoint>>, trace: &Trace) -> Response<Bytes> {
+fn refuse(error: &Error, endpoint: Option<&Arc<Endpoint>>, pending: &Pending) -> Response<Bytes> {
     match endpoint {
-        Some(endpoint) => respond::from_error(error, endpoint, &trace.request_id, CacheStatus::Bypass),
-        None => problem::response(error, &trace.request_id, None),
+        Some(endpoint) => respond::from_error(error, endpoint, &pending.request_id, CacheStatus::Bypass),
+        None => problem::response(error, &pending.request_id, None),
     }
 }
 
@@ -529,9 +516,9 @@ fn is_read(request: &Request) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-fn method_not_allowed(allow: &HeaderValue, trace: &Trace) -> Response<Bytes> {
+fn method_not_allowed(allow: &HeaderValue, pending: &Pending) -> Response<Bytes> {
     let detail = format!("this path answers {}", allow.to_str().unwrap_or_default());
-    let mut response = problem::response(&Error::new(Code::MethodNotAllowed, detail), &trace.request_id, None);
+    let mut response = problem::response(&Error::new(Code::MethodNotAllowed, detail), &pending.request_id, None);
     response.headers_mut().insert(header::ALLOW, allow.clone());
     response
 }

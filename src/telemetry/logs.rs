@@ -11,7 +11,7 @@ use logforth::record::Record;
 use logforth::{Append, Diagnostic, Error};
 
 use crate::config::ConfigError;
-use crate::config::settings::{LogFormat, LogSettings};
+use crate::config::logs::{LogFormat, LogSettings};
 
 /// Sends all log lines to standard output from here on.
 ///

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 
-use super::{BACKSTOP, Front, Step, Trace, refuse};
+use super::{BACKSTOP, Front, Pending, Step, refuse};
 use crate::error::{Code, Error};
 use crate::http::connections::Connection;
 use crate::http::gate::Check;
@@ -84,16 +84,16 @@ where
         let has_payload = !matches!(request.payload(), Payload::None);
         let mut surface = self.surface.borrow_mut();
         let surface = surface.load();
-        let (step, trace) = self.front.answer(surface, &request, has_payload, None);
+        let (step, pending) = self.front.answer(surface, &request, has_payload, None);
         match step {
-            Step::Answer(response) => Either::Left(ready(Ok(answered(response, &request, has_payload, &trace)))),
+            Step::Answer(response) => Either::Left(ready(Ok(answered(response, &request, has_payload, &pending)))),
             Step::Pass(passage) => {
-                let passed = pass(Arc::clone(&self.front), &*self.app, request, passage, trace);
+                let passed = pass(Arc::clone(&self.front), &*self.app, request, passage, pending);
                 Either::Right(async move { Ok(passed.await) }.boxed_local())
             }
             Step::Ask(check) => {
                 let (front, app, surface) = (Arc::clone(&self.front), Rc::clone(&self.app), Arc::clone(surface));
-                let asked = async move { Ok(ask(front, &*app, &surface, request, check, trace).await) };
+                let asked = async move { Ok(ask(front, &*app, &surface, request, check, pending).await) };
                 Either::Right(asked.boxed_local())
             }
         }
@@ -101,9 +101,9 @@ where
 }
 
 /// An answer that is there at once.
-fn answered(mut response: Response<Bytes>, request: &Request, has_payload: bool, trace: &Trace) -> Answered {
+fn answered(mut response: Response<Bytes>, request: &Request, has_payload: bool, pending: &Pending) -> Answered {
     if let Some(connection) = request.conn_data::<Arc<Connection>>() {
-        connection.heard(trace.started);
+        connection.heard(pending.started);
     }
     if has_payload {
         // What is left, or what an `Upgrade` announced, must not be read as the next request.
@@ -118,7 +118,7 @@ fn pass<S>(
     app: &S,
     request: Request,
     passage: Box<Passage>,
-    trace: Trace,
+    pending: Pending,
 ) -> impl Future<Output = Answered> + use<S>
 where
     S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
@@ -130,7 +130,7 @@ where
     let work = app.call(request);
     async move {
         let _working = working;
-        front.wait(work, &endpoint, trace).await
+        front.wait(work, &endpoint, pending).await
     }
 }
 
@@ -142,7 +142,7 @@ async fn ask<S>(
     surface: &Surface,
     mut request: Request,
     check: Check,
-    trace: Trace,
+    pending: Pending,
 ) -> Answered
 where
     S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
@@ -150,23 +150,23 @@ where
 {
     let has_payload = !matches!(request.payload(), Payload::None);
     let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
-    let checked = front.pipeline.check(check, trace.began).await;
+    let checked = front.pipeline.check(check, pending.began).await;
     drop(working);
-    let (step, trace) = front.answer(surface, &request, has_payload, Some(&checked));
+    let (step, pending) = front.answer(surface, &request, has_payload, Some(&checked));
     match step {
-        Step::Answer(response) => answered(response, &request, has_payload, &trace),
-        Step::Pass(passage) => pass(front, app, request, passage, trace).await,
+        Step::Answer(response) => answered(response, &request, has_payload, &pending),
+        Step::Pass(passage) => pass(front, app, request, passage, pending).await,
         Step::Ask(_) => {
             log::error!("a credential that was checked is still unknown");
             let error = Error::new(Code::Internal, "the request failed; the log says why");
-            answered(refuse(&error, None, &trace), &request, has_payload, &trace)
+            answered(refuse(&error, None, &pending), &request, has_payload, &pending)
         }
     }
 }
 
 impl Front {
     /// Waits for the application. A panic in it, or work without an end, is answered like other errors.
-    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, mut trace: Trace) -> Answered
+    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, mut pending: Pending) -> Answered
     where
         F: Future<Output = Result<ServiceResponse<BoxBody>, actix_web::Error>>,
     {
@@ -176,7 +176,7 @@ impl Front {
             if let Some(kept_back) = endpoint.said.may_say(Instant::now(), code) {
                 log::error!(kept_back; "{}: {log_line}", endpoint.route.path);
             }
-            let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &trace);
+            let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &pending);
             response.map_body(|_, body| EitherBody::left(body))
         };
         let work = AssertUnwindSafe(work).catch_unwind();
@@ -187,13 +187,13 @@ impl Front {
             Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
         };
         let answered_by = primary_origin::answered_by(&mut response);
-        self.finish(&mut response, Some(endpoint), &mut trace);
+        self.finish(&mut response, Some(endpoint), &mut pending);
         if let Some(region) = answered_by {
             response.headers_mut().insert(headers::X_REGION, region);
         }
         let outcome = if response.status().is_server_error() { "error" } else { "ok" };
         let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
-        seconds.observe(trace.began.elapsed().as_secs_f64());
+        seconds.observe(pending.began.elapsed().as_secs_f64());
         response
     }
 }
