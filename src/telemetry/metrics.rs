@@ -104,6 +104,10 @@ pub struct Metrics {
     pub webhook_events_waiting: IntGauge,
     /// Times at which the key set of tokens was read.
     pub jwks_fetches: IntCounterVec,
+    /// Traces that a collector has taken.
+    pub traces_exported: IntCounter,
+    /// Traces that were to be kept, and are lost.
+    pub traces_dropped: IntCounterVec,
     /// 1 while something that is configured is not in use.
     pub degraded: IntGauge,
 }
@@ -118,6 +122,11 @@ impl Metrics {
         let opts = |name: &str, help: &str| Opts::new(format!("mainstay_{name}"), help);
         let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
             let metric = IntCounterVec::new(opts(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let metric = IntCounter::with_opts(opts(name, help))?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
@@ -272,6 +281,12 @@ impl Metrics {
                 "Times the key set of tokens was read, by result.",
                 &["result"],
             )?,
+            traces_exported: counter("traces_exported_total", "Traces that the collector has taken.")?,
+            traces_dropped: counters(
+                "traces_dropped_total",
+                "Traces to be kept that are lost: rate, queue_full, unreachable, refused.",
+                &["reason"],
+            )?,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })
@@ -291,6 +306,31 @@ impl Metrics {
     /// The checks of one method that came to this.
     pub fn auth_check(&self, method: AuthMethod, result: AuthResult) -> IntCounter {
         self.auth_checks.with_label_values(&[method.as_str(), result.as_str()])
+    }
+}
+
+/// Why a trace that was to be kept is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceDropped {
+    /// More were to be kept than `traces.traces_per_second_max`.
+    Rate,
+    /// As many spans wait as `traces.queue_spans_max`.
+    QueueFull,
+    /// The collector could not be had.
+    Unreachable,
+    /// The collector would not have it.
+    Refused,
+}
+
+impl TraceDropped {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::QueueFull => "queue_full",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Metrics and logs.
+//! Metrics, logs and traces.
 
 pub mod by_route;
 pub mod logs;
 pub mod metrics;
 pub mod sparing;
 pub mod striped;
+pub mod traces;
