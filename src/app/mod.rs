@@ -17,6 +17,7 @@ mod shutdown;
 mod snapshots;
 mod statistics;
 mod stores;
+mod traces;
 mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
@@ -69,6 +70,7 @@ use crate::ramp::providers::Providers;
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Exporter;
 pub use handover::Handover;
 use hard::STARTING_TIME;
 use hear::Ear;
@@ -107,8 +109,12 @@ impl Parts {
     /// Every problem found, each with file and line.
     pub fn manifest(&self, dir: &std::path::Path, account_reads: AccountReads) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
-        let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+        let version = self.version();
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
+    }
+
+    fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"))
     }
 
     /// Gives the handlers what is known only now that the server starts.
@@ -168,6 +174,7 @@ struct Core {
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
     statistics: Statistics,
+    exporter: Option<Arc<Exporter>>,
 }
 
 impl Server {
@@ -213,7 +220,9 @@ impl Server {
         let outlet = Outlet::new(&settings.edge)?.filter(|_| capabilities.tells);
         let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
+        let exporter = traces::exporter(&settings, parts.version(), &metrics)?;
         let pipeline = Arc::new(Pipeline {
+            traces: exporter.as_ref().map(|exporter| Arc::clone(exporter.traces())),
             nodes: NodePages::new(database.clone(), &settings.nodes),
             auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
             cache,
@@ -269,6 +278,7 @@ impl Server {
             ear,
             snapshots,
             statistics: Statistics::default(),
+            exporter,
             pipeline,
         });
         let front =
@@ -297,6 +307,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(exporter) = &core.exporter {
+            keep_running(exporter, "the export of traces", |exporter| async move { exporter.run().await });
+        }
         if let Some(tokens) = &core.pipeline.auth.tokens {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }

@@ -29,11 +29,6 @@ pub struct Said {
     pub sampled: Option<bool>,
 }
 
-/// Whether a header, by its name in lower case, says of a trace what [`Said::read`] understands.
-pub fn is_context_header(name: &str) -> bool {
-    matches!(name, "traceparent" | "b3") || name.starts_with("x-b3-")
-}
-
 impl Said {
     /// Reads the lines of headers, which are given by their name. `traceparent` counts for more than the one header `b3`, and that for
     /// more than the several of it.

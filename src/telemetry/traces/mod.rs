@@ -25,9 +25,9 @@ use self::span::Record;
 use crate::config::traces::{B3, TraceSettings};
 use crate::telemetry::metrics::{Metrics, TraceDropped};
 
-pub use context::{Said, is_context_header};
+pub use context::Said;
 pub use export::{Exporter, Resource};
-pub use span::{Here, Kind, Link, Span, Value, current, current_id, scope, span, within};
+pub use span::{Here, SpanKind, Link, Span, Value, current, current_id, scope, span, within};
 
 /// What an instance traces. None of it is there where `traces.endpoint` is not set.
 pub struct Traces {
@@ -70,7 +70,7 @@ impl Traces {
     pub fn root(
         self: &Arc<Self>,
         name: impl Into<Cow<'static, str>>,
-        kind: Kind,
+        kind: SpanKind,
         said: Option<&Said>,
         is_sampled: bool,
         began: Instant,

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use prost::Message;
 
 use super::queue::Trace;
-use super::span::{Ended, Kind, Value};
+use super::span::{Ended, SpanKind, Value};
 
 /// `SPAN_KIND_…`
 const KIND_INTERNAL: i32 = 1;
@@ -165,9 +165,9 @@ fn message(trace: &Trace, span: &Ended) -> SpanMessage {
         parent_span_id: if span.parent == 0 { Vec::new() } else { span.parent.to_be_bytes().to_vec() },
         name: span.name.to_string(),
         kind: match span.kind {
-            Kind::Internal => KIND_INTERNAL,
-            Kind::Server => KIND_SERVER,
-            Kind::Client => KIND_CLIENT,
+            SpanKind::Internal => KIND_INTERNAL,
+            SpanKind::Server => KIND_SERVER,
+            SpanKind::Client => KIND_CLIENT,
         },
         start_time_unix_nano: start,
         end_time_unix_nano: start.saturating_add(u64::try_from(span.took.as_nanos()).unwrap_or(u64::MAX)),

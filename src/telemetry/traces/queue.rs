@@ -83,7 +83,7 @@ impl Queue {
 mod tests {
     use std::time::Duration;
 
-    use super::super::span::Kind;
+    use super::super::span::SpanKind;
     use super::*;
 
     fn trace(id: u128, spans: usize) -> Trace {
@@ -91,7 +91,7 @@ mod tests {
             id: 1,
             parent: 0,
             name: "span".into(),
-            kind: Kind::Internal,
+            kind: SpanKind::Internal,
             began: Instant::now(),
             took: Duration::ZERO,
             attributes: Vec::new(),

@@ -40,7 +40,7 @@ pub(super) struct Ended {
     /// 0: none.
     pub(super) parent: u64,
     pub(super) name: Cow<'static, str>,
-    pub(super) kind: Kind,
+    pub(super) kind: SpanKind,
     pub(super) began: Instant,
     pub(super) took: Duration,
     pub(super) attributes: Vec<(&'static str, Value)>,
@@ -50,7 +50,7 @@ pub(super) struct Ended {
 
 /// On which side of a call a span is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SpanKind {
     /// Within this instance.
     Internal,
     /// It answers somebody.
@@ -172,7 +172,7 @@ impl Here {
     }
 
     /// A child of this span that began so long ago.
-    pub fn span_since(&self, name: impl Into<Cow<'static, str>>, kind: Kind, began: Instant) -> Span {
+    pub fn span_since(&self, name: impl Into<Cow<'static, str>>, kind: SpanKind, began: Instant) -> Span {
         Span::begin(&self.record, self.span, name.into(), kind, began)
     }
 
@@ -207,12 +207,12 @@ struct Open {
 }
 
 impl Span {
-    pub(super) fn root(record: Arc<Record>, parent: u64, name: Cow<'static, str>, kind: Kind, began: Instant) -> Self {
+    pub(super) fn root(record: Arc<Record>, parent: u64, name: Cow<'static, str>, kind: SpanKind, began: Instant) -> Self {
         record.continues.store(parent != 0, Ordering::Relaxed);
         Self::begin(&record, parent, name, kind, began)
     }
 
-    fn begin(record: &Arc<Record>, parent: u64, name: Cow<'static, str>, kind: Kind, began: Instant) -> Self {
+    fn begin(record: &Arc<Record>, parent: u64, name: Cow<'static, str>, kind: SpanKind, began: Instant) -> Self {
         if record.begun.fetch_add(1, Ordering::Relaxed) >= SPANS_MAX {
             return Self(None);
         }
@@ -240,9 +240,9 @@ impl Span {
     }
 
     /// Says what it is called, once that is known.
-    pub fn rename(&mut self, name: impl FnOnce() -> String) {
+    pub fn rename(&mut self, name: impl FnOnce(&str) -> String) {
         if let Some(open) = &mut self.0 {
-            open.span.name = Cow::Owned(name());
+            open.span.name = Cow::Owned(name(&open.span.name));
         }
     }
 
@@ -271,8 +271,8 @@ impl Span {
     }
 
     /// Runs work within it: what the work begins are its children.
-    pub async fn around<F: Future>(&self, work: F) -> F::Output {
-        scope(self.here().or_else(current), work).await
+    pub fn around<F: Future>(&self, work: F) -> Scoped<F> {
+        scope(self.here().or_else(current), work)
     }
 }
 
@@ -299,14 +299,17 @@ pub fn current_id() -> Option<String> {
 }
 
 /// A child of what runs now.
-pub fn span(name: &'static str, kind: Kind) -> Span {
+pub fn span(name: &'static str, kind: SpanKind) -> Span {
     let begin = |here: &Option<Here>| here.as_ref().map(|here| here.span_since(name, kind, Instant::now()));
     CURRENT.try_with(begin).ok().flatten().unwrap_or_default()
 }
 
+/// Work at a place in a trace.
+pub type Scoped<F> = tokio::task::futures::TaskLocalFuture<Option<Here>, F>;
+
 /// Runs work at a place in a trace, or at none. Tasks that are spawned begin at none: who spawns one takes the place along.
-pub async fn scope<F: Future>(here: Option<Here>, work: F) -> F::Output {
-    CURRENT.scope(here, work).await
+pub fn scope<F: Future>(here: Option<Here>, work: F) -> Scoped<F> {
+    CURRENT.scope(here, work)
 }
 
 /// As [`scope`], for work that does not wait.
