@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mainstay::config::auth::AccountReads;
 use mainstay::config::manifest::{Known, Manifest};
 
-const PAGES: [&str; 28] = [
+const PAGES: [&str; 29] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -33,6 +33,7 @@ const PAGES: [&str; 28] = [
     "docs/replicas.md",
     "docs/scale.md",
     "docs/sessions.md",
+    "docs/traces.md",
     "docs/upstream.md",
     "docs/webhooks.md",
     "infra/README.md",

@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{Metrics, TraceDropped};
 
 pub use context::Said;
 pub use export::{Exporter, Resource};
-pub use span::{Here, SpanKind, Link, Span, Value, current, current_id, scope, span, within};
+pub use span::{Here, Link, Span, SpanKind, Value, current, current_id, scope, span, within};
 
 /// What an instance traces. None of it is there where `traces.endpoint` is not set.
 pub struct Traces {
@@ -96,6 +96,9 @@ impl Traces {
 
     fn drop_traces(&self, reason: TraceDropped, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
+        if count == 0 {
+            return;
+        }
         self.metrics.traces_dropped.with_label_values(&[reason.as_str()]).inc_by(count);
     }
 }
