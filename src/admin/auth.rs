@@ -83,6 +83,11 @@ fn fingerprint(token: &[u8]) -> String {
 }
 
 impl Caller {
+    /// As the journal names them.
+    pub(super) fn name(&self) -> String {
+        format!("token {}", self.token)
+    }
+
     /// Writes down what was done, or why it was not. The texts may be the caller's own: they are cut, and quoted so that none of
     /// them can look like another line.
     pub(super) fn audit(&self, action: &str, mode: &str, what: &str, outcome: Result<&str, &Error>) {

@@ -3,16 +3,20 @@
 //! `/metrics` needs no token. All else is for operators, who name one of `ADMIN_TOKEN`; without such a setting it is not there.
 
 mod auth;
+mod degraded;
 mod entry;
+pub mod journal;
+mod lookout;
 pub mod purge;
 mod shadow;
 mod snapshot;
 mod stats;
 pub mod status;
+mod traffic;
 mod warm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use actix_http::ConnectionType;
@@ -22,8 +26,10 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use chrono::Utc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::MissedTickBehavior;
 
 use crate::config::ConfigError;
 use crate::error::{Code, Error};
@@ -34,6 +40,8 @@ use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
 use auth::{Caller, Gate, Shut};
+use journal::{Event, Journal, Kind};
+use lookout::{LOOK_INTERVAL, Lookout};
 use purge::Purger;
 
 /// Renders the metrics as of now.
@@ -58,6 +66,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The origins whose snapshots this one pulls.
     pub peers: status::Peers,
+    /// What happened lately.
+    pub journal: Arc<Journal>,
 }
 
 /// The listener's state.
@@ -65,7 +75,7 @@ struct Desk {
     parts: Parts,
     gate: Gate,
     snapshot: Arc<snapshot::Desk>,
-    started: Instant,
+    lookout: Lookout,
     region: HeaderValue,
 }
 
@@ -78,6 +88,7 @@ enum Action {
     Entry,
     Warm,
     Status,
+    Journal,
     Snapshot,
     Nodes,
     NodeMinutes,
@@ -86,13 +97,14 @@ enum Action {
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 11] = [
+    const PATHS: [(&str, Action); 12] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        ("/admin/journal", Action::Journal),
         ("/admin/snapshot", Action::Snapshot),
         (nodes::NODES, Action::Nodes),
         (nodes::MINUTES, Action::NodeMinutes),
@@ -110,6 +122,7 @@ impl Action {
             Self::Stats
             | Self::Entry
             | Self::Status
+            | Self::Journal
             | Self::Nodes
             | Self::NodeMinutes
             | Self::Shadow
@@ -123,6 +136,13 @@ impl Action {
             _ => "application/json",
         }
     }
+}
+
+/// `GET /admin/journal`
+#[derive(Serialize)]
+struct Events {
+    /// The newest first.
+    events: Vec<Event>,
 }
 
 /// An error, with the header that belongs to it.
@@ -168,9 +188,13 @@ pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr
         snapshot: Arc::new(snapshot::Desk::new(&settings)),
         parts,
         gate: Gate::new(&settings.server.admin_token),
-        started: Instant::now(),
+        lookout: Lookout::new(),
         region: headers::interned(settings.region.clone()),
     });
+    let (by, what) = ("this instance".to_owned(), format!("mode {}", settings.mode.as_str()));
+    let (kind, result) = (Kind::Start, format!("version {}", env!("CARGO_PKG_VERSION")));
+    desk.parts.journal.note(Event { at: desk.lookout.started_at, kind, by, what, result, id: None });
+    actix_rt::spawn(keep_looking(Arc::downgrade(&desk)));
     let application = move || App::new().app_data(desk.clone()).default_service(web::to(answer));
     let server = HttpServer::new(application)
         .workers(1)
@@ -180,6 +204,17 @@ pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr
         .listen(listener)
         .map_err(unusable)?;
     Ok((server.run(), address))
+}
+
+/// Looks once a second, for as long as the listener is there.
+async fn keep_looking(desk: Weak<Desk>) {
+    let mut ticks = actix_rt::time::interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(desk) = desk.upgrade() else { return };
+        desk.look();
+    }
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Desk>) -> HttpResponse {
@@ -234,6 +269,17 @@ impl Desk {
         Ok(response)
     }
 
+    /// Writes down what somebody did, or why it was not done: in the log for good, and in the journal for a while.
+    fn audit(&self, caller: &Caller, kind: Kind, mode: &str, what: &str, outcome: Result<&str, &Error>) {
+        caller.audit(kind.as_str(), mode, what, outcome);
+        let result = match outcome {
+            Ok(_) => format!("{mode} done"),
+            Err(error) => error.code.as_str().to_owned(),
+        };
+        let id = outcome.ok().filter(|id| *id != "-").map(str::to_owned);
+        self.parts.journal.note(Event { at: Utc::now(), kind, by: caller.name(), what: what.to_owned(), result, id });
+    }
+
     async fn act(
         self: Arc<Self>,
         action: Action,
@@ -248,6 +294,7 @@ impl Desk {
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Journal => document(&Events { events: self.parts.journal.events() }),
             Action::Snapshot => snapshot::snapshot(&self, &query).await,
             Action::Nodes => self.parts.pipeline.nodes.list(&query),
             Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),

@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
+use super::journal::Kind;
 use super::{Desk, body_invalid, document, read_body, read_query};
 use crate::cache::key::Key;
 use crate::cache::tag::{EVERYTHING, key_name, path_name, route_name};
@@ -111,9 +112,9 @@ struct Regions {
 
 /// `POST /admin/cache/purge`
 pub(super) async fn purge(desk: &Desk, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
-    let wish: Wish = read_body(body).inspect_err(|error| caller.audit("purge", "-", "-", Err(error)))?;
+    let wish: Wish = read_body(body).inspect_err(|error| desk.audit(caller, Kind::Purge, "-", "-", Err(error)))?;
     let tags = wish.tags(&desk.parts.surface.load());
-    run(desk, caller, "purge", &wish.named(), wish.mode, tags).await
+    run(desk, caller, Kind::Purge, &wish.named(), wish.mode, tags).await
 }
 
 /// `POST /admin/cache/flush`
@@ -122,13 +123,13 @@ pub(super) async fn flush(desk: &Desk, caller: &Caller, query: &str) -> Result<V
         Ok(FlushWish { mode }) => (mode, Ok(vec![EVERYTHING.to_owned()])),
         Err(error) => (Mode::default(), Err(error)),
     };
-    run(desk, caller, "flush", EVERYTHING, mode, tags).await
+    run(desk, caller, Kind::Flush, EVERYTHING, mode, tags).await
 }
 
 async fn run(
     desk: &Desk,
     caller: &Caller,
-    action: &str,
+    kind: Kind,
     what: &str,
     mode: Mode,
     tags: Result<Vec<String>, Error>,
@@ -137,7 +138,7 @@ async fn run(
         Ok(tags) => execute(desk, mode, tags).await,
         Err(error) => Err(error),
     };
-    caller.audit(action, mode.as_str(), what, outcome.as_ref().map(|purged| purged.id.as_str()));
+    desk.audit(caller, kind, mode.as_str(), what, outcome.as_ref().map(|purged| purged.id.as_str()));
     document(&outcome?)
 }
 

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::degraded::Degraded;
+use super::journal;
+use super::lookout::Summary;
 use super::stats::{Figures, figures};
-use super::{Desk, document};
+use super::{Desk, document, traffic};
 use crate::config::settings::Settings;
 use crate::database::read::Role;
 use crate::database::status::NodeStatus;
@@ -39,6 +42,16 @@ pub struct PeerStatus {
 #[derive(Serialize)]
 struct Status<'a> {
     mode: &'static str,
+    /// An instance has its mode from its start.
+    mode_since: String,
+    summary: Summary,
+    /// Everything that is configured and not in use, the worst first.
+    degraded: Vec<Degraded>,
+    /// How old what is served as fresh may be at worst.
+    data_age_ms: Option<u64>,
+    /// Of the last minute.
+    traffic: traffic::Figures,
+    audit: Audit,
     region: &'a str,
     version: &'static str,
     uptime_s: u64,
@@ -52,6 +65,13 @@ struct Status<'a> {
     cache: Figures,
     bus: Bus,
     settings: Chosen<'a>,
+}
+
+/// Cached answers that were compared with the primary, since the start.
+#[derive(Serialize)]
+struct Audit {
+    checked: u64,
+    wrong: u64,
 }
 
 #[derive(Serialize)]
@@ -123,11 +143,18 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
     let (told, through, caught_up) = fences.read(|ledger| (ledger.told(), ledger.through(), ledger.is_caught_up()));
     let verdict = desk.parts.health.verdict();
     let nodes = pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
+    let (degraded, totals) = (desk.degraded(), desk.totals());
     document(&Status {
         mode: settings.mode.as_str(),
+        mode_since: journal::shown(&desk.lookout.started_at),
+        summary: desk.summary(&degraded),
+        degraded,
+        data_age_ms: desk.data_age().map(millis),
+        traffic: desk.traffic(&totals),
+        audit: Audit { checked: totals.audit_checked, wrong: totals.audit_wrong },
         region: &settings.region,
         version: env!("CARGO_PKG_VERSION"),
-        uptime_s: desk.started.elapsed().as_secs(),
+        uptime_s: desk.lookout.started.elapsed().as_secs(),
         health: Health {
             status: verdict.status.as_str(),
             reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),

@@ -28,11 +28,13 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
+use chrono::Utc;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::admin;
+use crate::admin::journal::{Event, Journal, Kind};
 use crate::admin::purge::Purger;
 use crate::auth::Auth;
 use crate::auth::jwt::keyring::Keyring;
@@ -168,6 +170,7 @@ struct Core {
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
     statistics: Statistics,
+    journal: Arc<Journal>,
 }
 
 impl Server {
@@ -233,7 +236,9 @@ impl Server {
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
-        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, instance));
+        let journal = Arc::new(Journal::default());
+        let ear = Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, Arc::clone(&journal), instance);
+        let ear = Arc::new(ear);
         // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago. Who only
         // listens begins nowhere, and takes for current what the stream says is.
         if !capabilities.tells {
@@ -269,6 +274,7 @@ impl Server {
             ear,
             snapshots,
             statistics: Statistics::default(),
+            journal,
             pipeline,
         });
         let front =
@@ -285,6 +291,7 @@ impl Server {
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
             peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
+            journal: Arc::clone(&core.journal),
         };
         let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
         actix_rt::spawn(Arc::clone(&core).watch_health());
@@ -340,7 +347,7 @@ impl Server {
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
-        let Core { parts, dir, pipeline, surface, .. } = &*self.core;
+        let Core { parts, dir, pipeline, surface, journal, .. } = &*self.core;
         let manifest = parts.manifest(dir, pipeline.settings.consistency.account_reads)?;
         manifest.check_auth(&pipeline.settings, dir)?;
         if let Some(tokens) = &pipeline.auth.tokens {
@@ -349,6 +356,9 @@ impl Server {
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
         self.core.complete_documents();
+        let (what, result) = (format!("{} routes", manifest.routes.len()), "done".to_owned());
+        let by = "this instance".to_owned();
+        journal.note(Event { at: Utc::now(), kind: Kind::Reload, by, what, result, id: None });
         Ok(manifest.routes.len())
     }
 }

@@ -36,7 +36,7 @@ impl Metrics {
 }
 
 /// The labels of each series of these names, and its count.
-fn each<const N: usize>(counters: &IntCounterVec, names: [&str; N], mut visit: impl FnMut([&str; N], u64)) {
+pub(super) fn each<const N: usize>(counters: &IntCounterVec, names: [&str; N], mut visit: impl FnMut([&str; N], u64)) {
     for series in counters.collect().iter().flat_map(MetricFamily::get_metric) {
         let label = |name| series.get_label().iter().find(|label| label.name() == name);
         let labels = names.map(|name| label(name).map(LabelPair::value).unwrap_or_default());

@@ -5,3 +5,4 @@ pub mod logs;
 pub mod metrics;
 pub mod sparing;
 pub mod striped;
+pub mod totals;

@@ -4,6 +4,7 @@ mod auth;
 mod look;
 mod purge;
 mod snapshot;
+mod status;
 mod warm;
 
 use crate::instance::client::{Connection, Reply};
