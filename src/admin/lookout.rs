@@ -58,11 +58,6 @@ impl Lookout {
     pub(super) fn new() -> Self {
         Self { started: Instant::now(), started_at: Utc::now(), state: Mutex::default() }
     }
-
-    /// The last quarter of an hour, the oldest first.
-    pub(super) fn points(&self) -> Vec<Point> {
-        self.state.lock().points.iter().cloned().collect()
-    }
 }
 
 impl Desk {
