@@ -1,12 +1,12 @@
 //! Which CDN is told of purges, how often, and for how much.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::{Secret, Span};
 
 /// What is done with paths beyond the budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OverBudget {
     /// They are not sent: the edge keeps what it has for as long as it may.
@@ -16,7 +16,7 @@ pub enum OverBudget {
 }
 
 /// `[edge]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct EdgeSettings {

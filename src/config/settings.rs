@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
@@ -56,7 +56,7 @@ const NAMED: [(&str, &str); 22] = [
 ];
 
 /// All settings, validated.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How this instance runs.
@@ -112,7 +112,7 @@ pub struct Settings {
 }
 
 /// `[server]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ServerSettings {
@@ -134,7 +134,7 @@ pub struct ServerSettings {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct LimitSettings {
@@ -166,6 +166,12 @@ impl From<Secret> for DatabaseUrl {
     }
 }
 
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 impl DatabaseUrl {
     /// The URL as of now: the file's content where it came from a file that can still be read.
     pub fn current(&self) -> Secret {
@@ -188,7 +194,7 @@ impl DatabaseUrl {
 }
 
 /// What stands between this process and Postgres.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooler {
     /// Nothing: connections are sessions.
@@ -198,7 +204,7 @@ pub enum Pooler {
 }
 
 /// `[database]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct DatabaseSettings {
@@ -230,7 +236,7 @@ impl DatabaseSettings {
 }
 
 /// `[replication]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ReplicationSettings {
@@ -247,7 +253,7 @@ impl ReplicationSettings {
 }
 
 /// `[nodes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct NodeSettings {
@@ -287,7 +293,7 @@ impl NodeSettings {
 }
 
 /// A dependency that `/health/edge` may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dependency {
     /// The primary answers and is writable.
@@ -297,7 +303,7 @@ pub enum Dependency {
 }
 
 /// `[health]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct HealthSettings {
@@ -309,7 +315,7 @@ pub struct HealthSettings {
 }
 
 /// `[redis]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct RedisSettings {
@@ -325,7 +331,7 @@ pub struct RedisSettings {
 }
 
 /// `[changes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ChangeSettings {
@@ -338,7 +344,7 @@ pub struct ChangeSettings {
 }
 
 /// What happens to entries that may have been purged for good without anyone telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PastHardPurgeSilence {
     /// They are served, marked stale, and revalidated.
@@ -348,7 +354,7 @@ pub enum PastHardPurgeSilence {
 }
 
 /// `[cache]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CacheSettings {
@@ -370,7 +376,7 @@ pub struct CacheSettings {
 }
 
 /// `[cors]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CorsSettings {
@@ -434,6 +440,15 @@ impl Settings {
         settings.database.direct_url.file = files.remove("database.direct_url");
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The compiled-in values.
+    ///
+    /// # Errors
+    /// Where `config/default.toml` is wrong, which every start would have shown.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build();
+        defaults.and_then(Config::try_deserialize).map_err(|error| wrong("config/default.toml", &error))
     }
 
     /// What this instance does.
