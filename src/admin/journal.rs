@@ -87,6 +87,8 @@ pub struct Journal(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
+    /// Events and messages that were written down since the start.
+    written: u64,
     /// The newest last.
     events: VecDeque<Event>,
     changes: VecDeque<Changes>,
@@ -105,6 +107,7 @@ impl Journal {
     /// Writes an event down. One with the id of a purge that is there takes its place: who ordered it knows more of it than who heard.
     pub fn note(&self, event: Event) {
         let mut kept = self.0.lock();
+        kept.written += 1;
         if event.id.is_some()
             && let Some(heard) = kept.events.iter().position(|known| known.id == event.id)
         {
@@ -120,6 +123,7 @@ impl Journal {
             return self.changed(names(), at);
         }
         let mut kept = self.0.lock();
+        kept.written += 1;
         for purge in &message.purges {
             let id = Some(purge.to_string());
             if kept.events.iter().any(|known| known.id == id) {
@@ -134,6 +138,7 @@ impl Journal {
 
     fn changed<'a>(&self, tags: impl Iterator<Item = &'a str>, at: DateTime<Utc>) {
         let mut kept = self.0.lock();
+        kept.written += 1;
         if kept.changes.back().is_none_or(|last| at - last.began > CHANGES_TOGETHER) {
             push(&mut kept.changes, CHANGES_MAX, Changes { began: at, at, messages: 0, tags: Vec::new(), more: 0 });
         }
@@ -149,6 +154,11 @@ impl Journal {
                 last.more = last.more.saturating_add(1);
             }
         }
+    }
+
+    /// Moves whenever something is written down.
+    pub(super) fn written(&self) -> u64 {
+        self.0.lock().written
     }
 
     /// All that is kept, the newest first.

@@ -12,14 +12,18 @@ use super::Desk;
 use super::degraded::{Degraded, Level, Memory, Seen, find};
 use super::journal::{Event, Kind};
 use super::status::millis;
-use super::traffic::{Figures, Traffic, keep_point};
+use super::traffic::{Figures, Traffic, keep_point, rate, ratio};
 use crate::database::health::Verdict;
 use crate::database::read::Role;
 use crate::nodes::node::Kind as NodeKind;
+use crate::telemetry::by_route::RouteTotals;
 use crate::telemetry::totals::Totals;
 
 /// How often it looks.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Counts by route that are kept: those of a minute.
+const ROUTE_SAMPLES_MAX: usize = 12;
 
 /// What the lookout remembers.
 pub(super) struct Lookout {
@@ -32,6 +36,8 @@ pub(super) struct Lookout {
 struct State {
     traffic: Traffic,
     points: VecDeque<Point>,
+    /// What was counted by route when each of the last points was made.
+    routes: VecDeque<(Instant, BTreeMap<String, RouteTotals>)>,
     memory: Memory,
     health: Option<&'static str>,
 }
@@ -54,9 +60,29 @@ pub(super) struct Summary {
     sentence: String,
 }
 
+/// What is asked of a route.
+#[derive(Debug, Serialize)]
+pub(super) struct RouteFigures {
+    route: String,
+    requests_per_s: f64,
+    errors_per_s: f64,
+    /// What a cache answered, from 0 to 1.
+    hit_ratio: f64,
+}
+
 impl Lookout {
     pub(super) fn new() -> Self {
         Self { started: Instant::now(), started_at: Utc::now(), state: Mutex::default() }
+    }
+
+    /// The last quarter of an hour, the oldest first.
+    pub(super) fn points(&self) -> Vec<Point> {
+        self.state.lock().points.iter().cloned().collect()
+    }
+
+    /// The newest point.
+    pub(super) fn newest_point(&self) -> Option<Point> {
+        self.state.lock().points.back().cloned()
     }
 }
 
@@ -69,6 +95,10 @@ impl Desk {
         let mut state = self.lookout.state.lock();
         if let Some(figures) = state.traffic.sample(now, totals) {
             keep_point(&mut state.points, Point { at: at.timestamp(), figures, lag_ms: self.lags() });
+            if state.routes.len() >= ROUTE_SAMPLES_MAX {
+                state.routes.pop_front();
+            }
+            state.routes.push_back((now, self.parts.pipeline.metrics.by_route()));
         }
     }
 
@@ -84,6 +114,27 @@ impl Desk {
     /// The figures of the last minute.
     pub(super) fn traffic(&self, totals: &Totals) -> Figures {
         self.lookout.state.lock().traffic.figures(Instant::now(), totals)
+    }
+
+    /// The routes that were asked for most within the last minute.
+    pub(super) fn routes(&self, max: usize) -> Vec<RouteFigures> {
+        let counted = self.parts.pipeline.metrics.by_route();
+        let state = self.lookout.state.lock();
+        let Some((at, before)) = state.routes.front() else { return Vec::new() };
+        let seconds = at.elapsed().as_secs_f64();
+        let asked = counted.into_iter().filter(|(route, _)| route.starts_with('/')).filter_map(|(route, totals)| {
+            let since = totals.since(before.get(&route).copied().unwrap_or_default());
+            (since.requests > 0).then_some((route, since))
+        });
+        let mut asked: Vec<(String, RouteTotals)> = asked.collect();
+        asked.sort_by_key(|(_, since)| std::cmp::Reverse(since.requests));
+        let shown = asked.into_iter().take(max).map(|(route, since)| RouteFigures {
+            route,
+            requests_per_s: rate(since.requests, seconds),
+            errors_per_s: rate(since.errors, seconds),
+            hit_ratio: ratio(since.hits, since.requests).unwrap_or_default(),
+        });
+        shown.collect()
     }
 
     /// What was counted until now.

@@ -52,7 +52,7 @@ pub trait Purger: Send + Sync {
 /// How thoroughly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Mode {
+pub(super) enum Mode {
     /// What is purged may still stand in for a source that fails.
     #[default]
     Soft,
@@ -72,12 +72,12 @@ impl Mode {
 /// The body of a purge: exactly one of `tags`, `path` and `key`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+pub(super) struct Wish {
     tags: Option<Vec<String>>,
     path: Option<String>,
     key: Option<String>,
     #[serde(default)]
-    mode: Mode,
+    pub(super) mode: Mode,
 }
 
 /// The query of a flush.
@@ -168,7 +168,8 @@ impl Wish {
         }
     }
 
-    fn tags(&self, surface: &Surface) -> Result<Vec<String>, Error> {
+    /// The tags that it means.
+    pub(super) fn tags(&self, surface: &Surface) -> Result<Vec<String>, Error> {
         match (&self.tags, &self.path, &self.key) {
             (Some(tags), None, None) => check_tags(tags).map(|()| tags.clone()),
             (None, Some(path), None) => path_tags(surface, path),

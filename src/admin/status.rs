@@ -39,8 +39,9 @@ pub struct PeerStatus {
     pub bytes: u64,
 }
 
+/// How this instance is.
 #[derive(Serialize)]
-struct Status<'a> {
+pub(super) struct Status<'a> {
     mode: &'static str,
     /// An instance has its mode from its start.
     mode_since: String,
@@ -61,6 +62,9 @@ struct Status<'a> {
     peers: Vec<PeerStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     primary_origin: Option<PrimaryOrigin>,
+    /// Endpoints of upstreams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    upstreams: Vec<Upstream>,
     routes: usize,
     cache: Figures,
     bus: Bus,
@@ -113,6 +117,17 @@ struct PrimaryOrigin {
     failed: u64,
 }
 
+/// An endpoint of an upstream.
+#[derive(Serialize)]
+struct Upstream {
+    id: String,
+    endpoint: String,
+    breaker: &'static str,
+    latency_ms: Option<f64>,
+    answered: u64,
+    failed: u64,
+}
+
 /// What this instance has been told of changes.
 #[derive(Serialize)]
 struct Bus {
@@ -138,13 +153,17 @@ struct Chosen<'a> {
 
 /// `GET /admin/status`
 pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
+    document(&status_of(desk))
+}
+
+pub(super) fn status_of(desk: &Desk) -> Status<'_> {
     let pipeline = &desk.parts.pipeline;
     let (settings, fences, now) = (&pipeline.settings, &pipeline.cache.fences, Instant::now());
     let (told, through, caught_up) = fences.read(|ledger| (ledger.told(), ledger.through(), ledger.is_caught_up()));
     let verdict = desk.parts.health.verdict();
     let nodes = pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
     let (degraded, totals) = (desk.degraded(), desk.totals());
-    document(&Status {
+    Status {
         mode: settings.mode.as_str(),
         mode_since: journal::shown(&desk.lookout.started_at),
         summary: desk.summary(&degraded),
@@ -168,6 +187,7 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
             .primary_origin()
             .and_then(|group| group.nodes().next())
             .map(|node| primary_origin(node, now)),
+        upstreams: pipeline.upstreams.nodes().iter().map(|node| upstream(node, now)).collect(),
         routes: desk.parts.surface.load().endpoints().count(),
         cache: figures(desk),
         bus: Bus {
@@ -178,7 +198,7 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
             silent: fences.silence(now).is_some(),
         },
         settings: chosen(settings),
-    })
+    }
 }
 
 fn node(node: &NodeStatus) -> Node {
@@ -211,6 +231,11 @@ fn primary_origin(node: &Measured, now: Instant) -> PrimaryOrigin {
         answered: served,
         failed,
     }
+}
+
+fn upstream(node: &Measured, now: Instant) -> Upstream {
+    let PrimaryOrigin { endpoint, breaker, latency_ms, answered, failed } = primary_origin(node, now);
+    Upstream { id: node.identity().id.to_string(), endpoint, breaker, latency_ms, answered, failed }
 }
 
 fn chosen(settings: &Settings) -> Chosen<'_> {

@@ -93,7 +93,7 @@ pub(super) fn keep_point<T>(points: &mut VecDeque<T>, point: T) {
 
 fn between((from_at, from): &(Instant, Totals), now: Instant, to: &Totals) -> Figures {
     let seconds = now.saturating_duration_since(*from_at).as_secs_f64();
-    let per_s = |from: u64, to: u64| if seconds > 0.0 { count(to.saturating_sub(from)) / seconds } else { 0.0 };
+    let per_s = |from: u64, to: u64| rate(to.saturating_sub(from), seconds);
     let lookups = |pick: fn(&Totals) -> Lookups| {
         let (from, to) = (pick(from), pick(to));
         Lookups { all: to.all.saturating_sub(from.all), served: to.served.saturating_sub(from.served) }
@@ -101,8 +101,8 @@ fn between((from_at, from): &(Instant, Totals), now: Instant, to: &Totals) -> Fi
     let (l1, l2) = (lookups(|totals| totals.l1), lookups(|totals| totals.l2));
     Figures {
         window_s: rounded(seconds),
-        requests_per_s: rounded(per_s(from.requests, to.requests)),
-        errors_per_s: rounded(per_s(from.errors, to.errors)),
+        requests_per_s: per_s(from.requests, to.requests),
+        errors_per_s: per_s(from.errors, to.errors),
         latency_ms: latency(&from.latency, &to.latency),
         hit_ratio: HitRatio {
             // Whatever may be cached is looked for in L1, and only there by each request once.
@@ -110,12 +110,18 @@ fn between((from_at, from): &(Instant, Totals), now: Instant, to: &Totals) -> Fi
             l1: ratio(l1.served, l1.all),
             l2: ratio(l2.served, l2.all),
         },
-        stale_per_s: rounded(per_s(from.stale, to.stale)),
-        shed_per_s: rounded(per_s(from.shed, to.shed)),
+        stale_per_s: per_s(from.stale, to.stale),
+        shed_per_s: per_s(from.shed, to.shed),
     }
 }
 
-fn ratio(part: u64, whole: u64) -> Option<f64> {
+/// How many a second.
+pub(super) fn rate(counted: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { rounded(count(counted) / seconds) } else { 0.0 }
+}
+
+/// A part of a whole, from 0 to 1.
+pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| ((count(part) / count(whole)).min(1.0) * 10_000.0).round() / 10_000.0)
 }
 

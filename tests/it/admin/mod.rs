@@ -1,6 +1,7 @@
 //! The admin listener as its clients meet it.
 
 mod auth;
+mod console;
 mod look;
 mod purge;
 mod snapshot;
