@@ -1,14 +1,11 @@
 //! What a declaration in the table is made of, and what is made of it.
 
-use prometheus::core::Collector;
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::proto::{LabelPair, MetricFamily, MetricType};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::labels::Label;
-
-/// Upper bounds of latency buckets, in seconds: L1 hits in the first, deadlines in the last.
-const LATENCY_SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+use crate::telemetry::latency::{Builder, LatencyVec};
 
 /// Metrics that belong together.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +55,24 @@ pub(super) trait Kind: Collector + Clone + 'static {
 
     /// The metric of a declaration.
     fn make(metric: &Metric) -> prometheus::Result<Self>;
+
+    /// Forgets the series whose value of a label is not to be kept.
+    fn retain(&self, _metric: &Metric, _label: &str, _keep: &dyn Fn(&str) -> bool) {}
+}
+
+fn retain<B: MetricVecBuilder>(series: &MetricVec<B>, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
+    if metric.labels.iter().all(|declared| declared.name != label) {
+        return;
+    }
+    for one in series.collect().iter().flat_map(MetricFamily::get_metric) {
+        let value = |name: &str| {
+            one.get_label().iter().find(|pair| pair.name() == name).map(LabelPair::value).unwrap_or_default()
+        };
+        if !keep(value(label)) {
+            let values: Vec<&str> = metric.labels.iter().map(|declared| value(declared.name)).collect();
+            let _gone_already = series.remove_label_values(&values);
+        }
+    }
 }
 
 impl Kind for IntCounter {
@@ -82,6 +97,10 @@ impl Kind for IntCounterVec {
     fn make(metric: &Metric) -> prometheus::Result<Self> {
         Self::new(metric.opts(), &metric.label_names())
     }
+
+    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
+        retain(self, metric, label, keep);
+    }
 }
 
 impl Kind for IntGaugeVec {
@@ -89,6 +108,10 @@ impl Kind for IntGaugeVec {
 
     fn make(metric: &Metric) -> prometheus::Result<Self> {
         Self::new(metric.opts(), &metric.label_names())
+    }
+
+    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
+        retain(self, metric, label, keep);
     }
 }
 
@@ -98,13 +121,22 @@ impl Kind for GaugeVec {
     fn make(metric: &Metric) -> prometheus::Result<Self> {
         Self::new(metric.opts(), &metric.label_names())
     }
+
+    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
+        retain(self, metric, label, keep);
+    }
 }
 
-impl Kind for HistogramVec {
+impl Kind for LatencyVec {
     const NAME: &'static str = "histogram";
 
     fn make(metric: &Metric) -> prometheus::Result<Self> {
-        Self::new(HistogramOpts::from(metric.opts()).buckets(LATENCY_SECONDS.to_vec()), &metric.label_names())
+        let labels = metric.label_names().into_iter().map(str::to_owned).collect();
+        Self::create(MetricType::HISTOGRAM, Builder, metric.opts().variable_labels(labels))
+    }
+
+    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
+        retain(self, metric, label, keep);
     }
 }
 
@@ -113,7 +145,7 @@ macro_rules! table {
     (@metric $kind:ident, $name:literal, $unit:literal, [$($label:expr),*], $($help:literal),+) => {
         $crate::telemetry::metrics::declare::Metric {
             name: $name,
-            kind: <prometheus::$kind as $crate::telemetry::metrics::declare::Kind>::NAME,
+            kind: <$kind as $crate::telemetry::metrics::declare::Kind>::NAME,
             unit: $unit,
             labels: const { &[$($label),*] },
             help: concat!($($help),+).trim_ascii(),
@@ -128,7 +160,7 @@ macro_rules! table {
             pub(super) registry: prometheus::Registry,
             $($(
                 #[doc = concat!($($help),+, " `", $name, "`")]
-                pub $field: prometheus::$kind,
+                pub $field: $kind,
             )*)*
         }
 
@@ -141,6 +173,15 @@ macro_rules! table {
         ),*];
 
         impl Metrics {
+            /// Forgets the series whose value of a label is not to be kept, of all metrics that have the label. A request that
+            /// is still under way may bring one back.
+            pub fn retain(&self, label: &str, keep: impl Fn(&str) -> bool) {
+                $($(
+                    let declared = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+);
+                    $crate::telemetry::metrics::declare::Kind::retain(&self.$field, &declared, label, &keep);
+                )*)*
+            }
+
             /// All metrics that are declared, registered.
             pub(super) fn declared() -> prometheus::Result<Self> {
                 let registry = prometheus::Registry::new();

@@ -27,19 +27,16 @@ const fn bounded(name: &'static str, by: &'static str) -> Label {
     Label { name, values: Values::Bounded(by) }
 }
 
-/// The name of the label by which the series of routes that are gone are found.
-pub(super) const ROUTE_NAME: &str = "route";
-
 /// The route.
-pub const ROUTE: Label = bounded(ROUTE_NAME, "the patterns of the manifest; `none` for requests that match none");
+pub const ROUTE: Label = bounded("route", "the patterns of the manifest; `none` for requests that match none");
 /// The status of an answer.
 pub const STATUS: Label = bounded("status", "the statuses that are answered");
 /// How a credential is shown.
 pub const METHOD: Label = listed("method", &["key", "jwt"]);
 /// A layer of the cache.
 pub const LAYER: Label = listed("layer", &["L1", "L2"]);
-/// What a fill came to.
-pub const OUTCOME_OF_FILL: Label = bounded("outcome", "`ok`, or the code of the error ([errors.md](errors.md))");
+/// What running a source came to.
+pub const OUTCOME_OF_SOURCE: Label = bounded("outcome", "`ok`, or the code of the error ([errors.md](errors.md))");
 /// What kind of source it is.
 pub const KIND: Label = bounded("kind", "`fill`, `direct`, `write`, and `upstream NAME` of each upstream");
 /// How urgent a source is.
@@ -48,6 +45,10 @@ pub const PRIORITY: Label = listed("priority", &["foreground", "revalidate", "ea
 pub const UPSTREAM: Label = bounded("upstream", "the upstreams of the manifest");
 /// A node.
 pub const NODE: Label = bounded("node", "`primary`, `redis`, the replicas of the settings, the endpoints of upstreams");
+/// A pool of connections.
+pub const POOL: Label = listed("pool", &["read", "write"]);
+/// The version of the program.
+pub const VERSION: Label = bounded("version", "that of the program");
 /// A table.
 pub const TABLE: Label = bounded("table", "the tables that routes watch");
 /// A peer.

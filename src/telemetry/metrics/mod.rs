@@ -2,6 +2,7 @@
 
 pub mod declare;
 pub mod labels;
+pub mod stale;
 pub mod table;
 pub mod values;
 
@@ -10,7 +11,7 @@ use prometheus::{Encoder, IntCounter, TextEncoder};
 use crate::config::manifest::access::AuthMethod;
 
 pub use table::Metrics;
-pub use values::{AuthResult, LookupResult};
+pub use values::{AuthResult, LookupResult, Outcome, StaleReason};
 
 impl Metrics {
     /// All metrics, registered.

@@ -37,6 +37,38 @@ named! {
         Unavailable = "unavailable",
     }
 
+    /// What became of a request.
+    pub enum Outcome {
+        /// Answered out of a cache with what was fresh.
+        Hit = "hit",
+        /// Answered out of a cache with what was not.
+        Stale = "stale",
+        /// Answered by the source of a cached route, which ran for this request or for another one that it waited for.
+        Miss = "miss",
+        /// Answered past the cache: writes, strong reads, routes that are not shared.
+        Bypass = "bypass",
+        /// A page of the server itself, such as `/health/edge` or the answer to OPTIONS.
+        Own = "own",
+        /// Not answered, for what is wrong with the request: 4xx.
+        Refused = "refused",
+        /// Not answered, though nothing is wrong with the request: 5xx.
+        Error = "error",
+    }
+
+    /// Why an answer was served that was not fresh.
+    pub enum StaleReason {
+        /// Its time was over a moment ago, and it is renewed behind.
+        Expired = "expired",
+        /// What it shows has changed, and its route says `on_change = "stale"`.
+        Changed = "changed",
+        /// Nothing was heard for too long, so that nobody knows whether it has changed.
+        Unknown = "unknown",
+        /// The source failed.
+        SourceFailed = "source_failed",
+        /// A failover origin has nothing newer.
+        Failover = "failover",
+    }
+
     /// What a lookup in a cache layer came to.
     pub enum LookupResult {
         /// A fresh entry.
