@@ -24,6 +24,7 @@ pub struct EdgeSettings {
     pub endpoint: String,
     pub signing_region: String,
     pub batch_interval: Span,
+    pub loss_interval: Span,
     pub timeout: Span,
     pub attempts_max: u32,
     pub paths_per_month_max: u64,
