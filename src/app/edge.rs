@@ -14,7 +14,7 @@ use crate::cache::tag::EVERYTHING;
 use crate::config::edge::OverBudget;
 use crate::config::manifest::Route;
 use crate::edge::cloudfront::PATHS_MAX;
-use crate::edge::{Outlet, paths};
+use crate::edge::{Outlet, paths, tags};
 
 /// How long the first repetition of a call waits, and the last.
 const REST_TIME: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ impl Ear {
             if losses.are_due(self.pipeline.cache.fences.read(Ledger::losses), self.settings.edge.loss_interval.0, now) {
                 self.collect(std::iter::once(EVERYTHING));
             }
-            let tags = if self.tells_edge() {
+            let fallen = if self.tells_edge() {
                 outlet.pending.lock().take(settle_time, now)
             } else {
                 // By then the leader has told it, or another one leads and still has it.
@@ -94,9 +94,14 @@ impl Ear {
                 told.into_iter().for_each(|at| outlet.pending.lock().forget_before(at));
                 Vec::new()
             };
-            let paths = paths::of(routes().iter().map(|route| &**route), &tags);
-            if paths.is_empty() && !tags.is_empty() {
-                log::debug!("no path of the edge shows any of {}", tags.join(" "));
+            let routes = routes();
+            let routes = routes.iter().map(|route| &**route);
+            let paths = match self.settings.edge.sends_tags() {
+                true => tags::of(routes, &fallen),
+                false => paths::of(routes, &fallen),
+            };
+            if paths.is_empty() && !fallen.is_empty() {
+                log::debug!("nothing at the edge shows any of {}", fallen.join(" "));
             }
             for batch in paths.chunks(PATHS_MAX) {
                 self.tell_batch(outlet, &mut purse, batch).await;

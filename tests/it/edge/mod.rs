@@ -2,6 +2,7 @@
 
 mod paths;
 mod signature;
+mod tags;
 
 use std::io::Write as _;
 use std::net::TcpStream;
