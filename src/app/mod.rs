@@ -391,7 +391,9 @@ impl Core {
         let patience = Instant::now() + HEARING_TIME_MAX;
         let Pipeline { cache, capabilities, .. } = &*self.pipeline;
         let has_clock = || !capabilities.tells || cache.fences.read(|ledger| ledger.told().is_some());
-        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
+        // Nor does anybody wait for a connection to Redis whose first attempt has failed.
+        let is_connecting = || cache.shared.as_ref().is_some_and(|shared| shared.commands().is_connecting());
+        while !is_sampled() || is_connecting() || (!has_clock() && Instant::now() < patience) {
             actix_rt::time::sleep(TICK_MIN).await;
         }
     }
