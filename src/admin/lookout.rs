@@ -140,6 +140,7 @@ impl Desk {
     /// What was counted until now.
     pub(super) fn totals(&self) -> Totals {
         self.parts.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
+        self.parts.pipeline.stale_served.export();
         self.parts.pipeline.metrics.totals()
     }
 
