@@ -18,6 +18,7 @@ mod shutdown;
 mod snapshots;
 mod statistics;
 mod stores;
+mod traces;
 mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
@@ -68,6 +69,7 @@ use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::stale::StaleServed;
+use crate::telemetry::traces::Exporter;
 pub use handover::Handover;
 use hard::STARTING_TIME;
 use hear::Ear;
@@ -106,8 +108,8 @@ impl Parts {
     /// Every problem found, each with file and line.
     pub fn manifest(&self, dir: &std::path::Path, account_reads: AccountReads) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
-        let known = Known { handlers: &handlers, middlewares: &middlewares, version: self.version(), account_reads };
-        Manifest::load(dir, &known)
+        let version = self.version();
+        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
     }
 
     fn version(&self) -> &str {
@@ -171,6 +173,7 @@ struct Core {
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
     statistics: Statistics,
+    exporter: Option<Arc<Exporter>>,
 }
 
 impl Server {
@@ -216,7 +219,9 @@ impl Server {
         let outlet = Outlet::new(&settings.edge)?.filter(|_| capabilities.tells);
         let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
+        let exporter = traces::exporter(&settings, parts.version(), &metrics)?;
         let pipeline = Arc::new(Pipeline {
+            traces: exporter.as_ref().map(|exporter| Arc::clone(exporter.traces())),
             nodes: NodePages::new(database.clone(), &settings.nodes),
             auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
             cache,
@@ -273,6 +278,7 @@ impl Server {
             ear,
             snapshots,
             statistics: Statistics::default(),
+            exporter,
             pipeline,
         });
         let front =
@@ -302,6 +308,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(exporter) = &core.exporter {
+            keep_running(exporter, "the export of traces", |exporter| async move { exporter.run().await });
+        }
         if let Some(tokens) = &core.pipeline.auth.tokens {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }

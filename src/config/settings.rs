@@ -20,6 +20,7 @@ use super::logs::LogSettings;
 use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::statistics::StatisticsSettings;
+use super::traces::TraceSettings;
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -30,7 +31,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 22] = [
+const NAMED: [(&str, &str); 25] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -53,6 +54,9 @@ const NAMED: [(&str, &str); 22] = [
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "edge.container_credentials_path"),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "edge.container_credentials_url"),
     ("SANDBOX_WEBHOOK_SECRET", "webhooks.sandbox_secret"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
+    ("OTEL_SERVICE_NAME", "traces.service_name"),
 ];
 
 /// All settings, validated.
@@ -109,6 +113,8 @@ pub struct Settings {
     pub cors: CorsSettings,
     /// Log lines.
     pub log: LogSettings,
+    /// Traces.
+    pub traces: TraceSettings,
 }
 
 /// `[server]`
@@ -513,6 +519,7 @@ impl Settings {
         self.rate_limit.check()?;
         self.auth.check_tokens()?;
         self.edge.check()?;
+        self.traces.check()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;
