@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
@@ -60,7 +60,7 @@ const NAMED: [(&str, &str); 25] = [
 ];
 
 /// All settings, validated.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How this instance runs.
@@ -118,7 +118,7 @@ pub struct Settings {
 }
 
 /// `[server]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ServerSettings {
@@ -140,7 +140,7 @@ pub struct ServerSettings {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct LimitSettings {
@@ -172,6 +172,12 @@ impl From<Secret> for DatabaseUrl {
     }
 }
 
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 impl DatabaseUrl {
     /// The URL as of now: the file's content where it came from a file that can still be read.
     pub fn current(&self) -> Secret {
@@ -194,7 +200,7 @@ impl DatabaseUrl {
 }
 
 /// What stands between this process and Postgres.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooler {
     /// Nothing: connections are sessions.
@@ -204,7 +210,7 @@ pub enum Pooler {
 }
 
 /// `[database]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct DatabaseSettings {
@@ -236,7 +242,7 @@ impl DatabaseSettings {
 }
 
 /// `[replication]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ReplicationSettings {
@@ -253,7 +259,7 @@ impl ReplicationSettings {
 }
 
 /// `[nodes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct NodeSettings {
@@ -293,7 +299,7 @@ impl NodeSettings {
 }
 
 /// A dependency that `/health/edge` may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dependency {
     /// The primary answers and is writable.
@@ -303,7 +309,7 @@ pub enum Dependency {
 }
 
 /// `[health]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct HealthSettings {
@@ -315,7 +321,7 @@ pub struct HealthSettings {
 }
 
 /// `[redis]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct RedisSettings {
@@ -331,7 +337,7 @@ pub struct RedisSettings {
 }
 
 /// `[changes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ChangeSettings {
@@ -344,7 +350,7 @@ pub struct ChangeSettings {
 }
 
 /// What happens to entries that may have been purged for good without anyone telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PastHardPurgeSilence {
     /// They are served, marked stale, and revalidated.
@@ -354,7 +360,7 @@ pub enum PastHardPurgeSilence {
 }
 
 /// `[cache]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CacheSettings {
@@ -376,7 +382,7 @@ pub struct CacheSettings {
 }
 
 /// `[cors]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CorsSettings {
@@ -440,6 +446,15 @@ impl Settings {
         settings.database.direct_url.file = files.remove("database.direct_url");
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The compiled-in values.
+    ///
+    /// # Errors
+    /// Where `config/default.toml` is wrong, which every start would have shown.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build();
+        defaults.and_then(Config::try_deserialize).map_err(|error| wrong("config/default.toml", &error))
     }
 
     /// What this instance does.

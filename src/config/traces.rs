@@ -1,12 +1,12 @@
 //! Which requests are traced, and where their traces go.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::{Secret, Span};
 
 /// How upstreams are told of a trace in the headers of Zipkin, beside `traceparent`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum B3 {
     /// Not at all.
@@ -18,7 +18,7 @@ pub enum B3 {
 }
 
 /// `[traces]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct TraceSettings {
