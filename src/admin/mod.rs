@@ -4,6 +4,7 @@
 
 mod auth;
 mod entry;
+mod log;
 pub mod purge;
 mod shadow;
 mod snapshot;
@@ -83,10 +84,13 @@ enum Action {
     NodeMinutes,
     Shadow,
     ShadowCompare,
+    Log,
+    LogChange,
+    LogReset,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 11] = [
+    const PATHS: [(&str, Action); 14] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
@@ -98,22 +102,34 @@ impl Action {
         (nodes::MINUTES, Action::NodeMinutes),
         ("/admin/shadow", Action::Shadow),
         ("/admin/shadow/compare", Action::ShadowCompare),
+        ("/admin/log", Action::Log),
+        ("/admin/log", Action::LogChange),
+        ("/admin/log", Action::LogReset),
     ];
 
-    fn of(path: &str) -> Option<Self> {
-        Self::PATHS.into_iter().find(|(known, _)| *known == path).map(|(_, action)| action)
+    fn of(request: &HttpRequest) -> Result<Self, Refusal> {
+        let known = || Self::PATHS.into_iter().filter(|(path, _)| *path == request.path()).map(|(_, action)| action);
+        let methods: Vec<Method> = known().map(Self::method).collect();
+        if methods.is_empty() {
+            return Err(unknown_path().into());
+        }
+        let action = known().find(|action| action.method() == *request.method());
+        action.ok_or_else(|| other_method(&methods))
     }
 
     const fn method(self) -> Method {
         match self {
             Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::LogChange => Method::PUT,
+            Self::LogReset => Method::DELETE,
             Self::Stats
             | Self::Entry
             | Self::Status
             | Self::Nodes
             | Self::NodeMinutes
             | Self::Shadow
-            | Self::Snapshot => Method::GET,
+            | Self::Snapshot
+            | Self::Log => Method::GET,
         }
     }
 
@@ -206,9 +222,10 @@ async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Des
 impl Desk {
     /// The way of a request: metrics for everyone; then the token, before anything else is said; then the action.
     async fn go(self: &Arc<Self>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
-        let path = request.path();
-        if path == "/metrics" {
-            only(&Method::GET, request)?;
+        if request.path() == "/metrics" {
+            if request.method() != Method::GET {
+                return Err(other_method(&[Method::GET]));
+            }
             return Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body((self.parts.metrics)()));
         }
         if !self.gate.has_tokens() {
@@ -217,8 +234,7 @@ impl Desk {
         }
         let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         let caller = self.gate.admit(peer, request.headers().get(header::AUTHORIZATION), Instant::now())?;
-        let action = Action::of(path).ok_or_else(unknown_path)?;
-        only(&action.method(), request)?;
+        let action = Action::of(request)?;
         let query = request.query_string().to_owned();
         let pipeline = &self.parts.pipeline;
         let body =
@@ -253,24 +269,26 @@ impl Desk {
             Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
             Action::Shadow => shadow::summary(&self),
             Action::ShadowCompare => shadow::compare(&self, &body).await,
+            Action::Log => log::show(),
+            Action::LogChange => log::change(&caller, &body),
+            Action::LogReset => log::reset(&caller),
         }
     }
 }
 
 fn unknown_path() -> Error {
-    let paths: Vec<&str> = Action::PATHS.iter().map(|(path, _)| *path).collect();
+    let mut paths: Vec<&str> = Action::PATHS.iter().map(|(path, _)| *path).collect();
+    paths.dedup();
     Error::new(Code::RouteNotFound, format!("the admin listener has /metrics, {}", paths.join(", ")))
 }
 
-fn only(method: &Method, request: &HttpRequest) -> Result<(), Refusal> {
-    if request.method() == *method {
-        return Ok(());
-    }
-    let allow = HeaderValue::from_str(method.as_str()).unwrap_or(HeaderValue::from_static(""));
-    Err(Refusal {
-        error: Error::new(Code::MethodNotAllowed, format!("this path answers {method}")),
+fn other_method(methods: &[Method]) -> Refusal {
+    let methods = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let allow = HeaderValue::from_str(&methods).unwrap_or(HeaderValue::from_static(""));
+    Refusal {
+        error: Error::new(Code::MethodNotAllowed, format!("this path answers {methods}")),
         header: Some((header::ALLOW, allow)),
-    })
+    }
 }
 
 /// Reads a JSON object; the error names the field.

@@ -68,6 +68,7 @@ use crate::nodes::node::{Node, Totals};
 use crate::ramp::providers::Providers;
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 pub use handover::Handover;
 use hard::STARTING_TIME;
@@ -468,6 +469,7 @@ impl Core {
             peers.export();
         }
         self.pipeline.auth.export();
+        logs::export(metrics);
         metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
         metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
         self.pipeline.admission.export(metrics);

@@ -59,7 +59,8 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
     ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     let settings = args.folder.settings(flags)?;
-    logs::start(&settings.log)?;
+    let version = parts.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+    let _last_lines_get_out = logs::start(&settings, version)?;
     raise_open_files();
     let system = actix_rt::System::new();
     let ended = system.block_on(async {

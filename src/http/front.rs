@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::access::{Access, Line};
 use super::cors::Cors;
 use super::gate::{self, Check, Checked, Door};
 use super::headers::Asked;
@@ -57,6 +58,7 @@ pub struct Front {
     origin_secrets: Vec<Secret>,
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
+    access: Access,
 }
 
 /// What is kept of a request until its response is there.
@@ -70,8 +72,8 @@ struct Pending {
     /// What rates have said of it so far, where any has.
     rated: Option<Box<Rated>>,
     origin: Option<HeaderValue>,
-    /// The request line, where an access log may want it.
-    line: Option<String>,
+    /// What the access log may say of it, where it goes on into the application.
+    line: Option<Box<Line>>,
 }
 
 /// What the front makes of a request.
@@ -122,6 +124,7 @@ impl Front {
             cors: Cors::new(&settings.cors),
             region: headers::interned(settings.region.clone()),
             origin_secrets: settings.server.origin_secret.list(),
+            access: Access::new(&settings.log, &metrics),
             settings,
             metrics,
         }
@@ -136,7 +139,7 @@ impl Front {
         checked: Option<&Checked>,
     ) -> (Step, Pending) {
         let asked = Asked::read(request.headers());
-        let mut pending = self.pending(request, &asked, checked);
+        let mut pending = self.pending(&asked, checked);
         let mut way =
             Way { request, asked, has_payload, checked, identity: None, rows: RowSettings::default(), endpoint: None };
         let mut step = self
@@ -144,6 +147,8 @@ impl Front {
             .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &pending)));
         if let Step::Answer(response) = &mut step {
             self.finish(response, way.endpoint, &mut pending);
+            let took = checked.map(|checked| checked.began.elapsed());
+            self.log_access(response, way.endpoint, &pending, took, || self.line(&way));
         }
         (step, pending)
     }
@@ -361,9 +366,7 @@ impl Front {
         plan: Plan,
         pending: &mut Pending,
     ) -> Step {
-        // An access log of errors names the path; what stands in the query is for those who ask for all of it.
-        let line = || format!("{} {}", way.request.method(), way.request.path());
-        pending.line.get_or_insert_with(line);
+        pending.line = self.kept_line(way);
         Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
@@ -439,7 +442,7 @@ impl Front {
         response
     }
 
-    /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
+    /// What every response carries, whoever made it; then it is counted.
     fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, pending: &mut Pending) {
         let status = response.status();
         if self.health.closes_connections() {
@@ -467,11 +470,9 @@ impl Front {
                 self.metrics.requests.with_label_values(&[route_label(endpoint), status.as_str()]).inc();
             }
         }
-        self.log_access(status, head, endpoint, pending);
     }
 
-    fn pending(&self, request: &Request, asked: &Asked<'_>, checked: Option<&Checked>) -> Pending {
-        let wants_line = self.wants_line();
+    fn pending(&self, asked: &Asked<'_>, checked: Option<&Checked>) -> Pending {
         let started = Instant::now();
         Pending {
             request_id: asked.request_id(),
@@ -480,7 +481,7 @@ impl Front {
             is_strong: false,
             rated: checked.filter(|checked| !checked.rated.is_empty()).map(|checked| Box::new(checked.rated.clone())),
             origin: None,
-            line: wants_line.then(|| format!("{} {}", request.method(), request.uri())),
+            line: None,
         }
     }
 }

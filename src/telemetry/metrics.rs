@@ -104,6 +104,14 @@ pub struct Metrics {
     pub webhook_events_waiting: IntGauge,
     /// Times at which the key set of tokens was read.
     pub jwks_fetches: IntCounterVec,
+    /// Log lines that got out.
+    pub log_lines: IntCounterVec,
+    /// Log lines that did not.
+    pub log_lines_dropped: IntCounterVec,
+    /// Bytes of log lines that wait.
+    pub log_buffer_bytes: IntGaugeVec,
+    /// 1 while RabbitMQ takes log lines.
+    pub log_amqp_up: IntGauge,
     /// 1 while something that is configured is not in use.
     pub degraded: IntGauge,
 }
@@ -272,6 +280,14 @@ impl Metrics {
                 "Times the key set of tokens was read, by result.",
                 &["result"],
             )?,
+            log_lines: counters("log_lines_total", "Log lines that got out, by sink: stdout, amqp.", &["sink"])?,
+            log_lines_dropped: counters(
+                "log_lines_dropped_total",
+                "Log lines that did not: buffer_full, write_failed, unroutable, shutdown; of the access log over_rate.",
+                &["sink", "reason"],
+            )?,
+            log_buffer_bytes: gauges("log_buffer_bytes", "Bytes of log lines that wait, by sink.", &["sink"])?,
+            log_amqp_up: gauge("log_amqp_up", "1 while RabbitMQ takes log lines.")?,
             degraded: gauge("degraded", "1 while something that is configured is not in use.")?,
             registry,
         })

@@ -191,9 +191,13 @@ impl Front {
         if let Some(region) = answered_by {
             response.headers_mut().insert(headers::X_REGION, region);
         }
+        let took = pending.began.elapsed();
+        if let Some(line) = pending.line.take() {
+            self.log_access(&response, Some(endpoint), &pending, Some(took), || *line);
+        }
         let outcome = if response.status().is_server_error() { "error" } else { "ok" };
         let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
-        seconds.observe(pending.began.elapsed().as_secs_f64());
+        seconds.observe(took.as_secs_f64());
         response
     }
 }
