@@ -3,6 +3,7 @@
 mod count;
 mod edge;
 mod expire;
+mod gauges;
 mod handover;
 mod hard;
 mod hear;
@@ -17,22 +18,24 @@ mod shutdown;
 mod snapshots;
 mod statistics;
 mod stores;
+mod traces;
 mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
+use chrono::Utc;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::admin;
+use crate::admin::journal::{Event, Journal, Kind};
 use crate::admin::purge::Purger;
 use crate::auth::Auth;
 use crate::auth::jwt::keyring::Keyring;
@@ -44,9 +47,8 @@ use crate::config::ConfigError;
 use crate::config::auth::AccountReads;
 use crate::config::manifest::{Known, Manifest, Problem};
 use crate::config::settings::{ServerSettings, Settings};
-use crate::database::health::{Health, Status, Verdict};
+use crate::database::health::{Health, Verdict};
 use crate::database::read::Database;
-use crate::database::status::NodeStatus;
 use crate::edge::Outlet;
 use crate::http::admission::Admission;
 use crate::http::alone::Alone;
@@ -64,12 +66,12 @@ use crate::http::server;
 use crate::http::session::Sessions;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
-use crate::nodes::node::{Node, Totals};
 use crate::ramp::providers::Providers;
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
-use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::stale::StaleServed;
+use crate::telemetry::traces::Exporter;
 pub use handover::Handover;
 use hard::STARTING_TIME;
 use hear::Ear;
@@ -108,8 +110,12 @@ impl Parts {
     /// Every problem found, each with file and line.
     pub fn manifest(&self, dir: &std::path::Path, account_reads: AccountReads) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
-        let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+        let version = self.version();
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
+    }
+
+    fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"))
     }
 
     /// Gives the handlers what is known only now that the server starts.
@@ -169,6 +175,8 @@ struct Core {
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
     statistics: Statistics,
+    exporter: Option<Arc<Exporter>>,
+    journal: Arc<Journal>,
 }
 
 impl Server {
@@ -214,7 +222,9 @@ impl Server {
         let outlet = Outlet::new(&settings.edge)?.filter(|_| capabilities.tells);
         let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
+        let exporter = traces::exporter(&settings, parts.version(), &metrics)?;
         let pipeline = Arc::new(Pipeline {
+            traces: exporter.as_ref().map(|exporter| Arc::clone(exporter.traces())),
             nodes: NodePages::new(database.clone(), &settings.nodes),
             auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
             cache,
@@ -224,6 +234,7 @@ impl Server {
             rates: Rates::new(&settings)?,
             capabilities,
             starting: Starting::new(STARTING_TIME),
+            stale_served: StaleServed::new(&metrics),
             metrics,
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
@@ -234,7 +245,9 @@ impl Server {
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
-        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, instance));
+        let journal = Arc::new(Journal::default());
+        let ear = Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, Arc::clone(&journal), instance);
+        let ear = Arc::new(ear);
         // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago. Who only
         // listens begins nowhere, and takes for current what the stream says is.
         if !capabilities.tells {
@@ -270,10 +283,13 @@ impl Server {
             ear,
             snapshots,
             statistics: Statistics::default(),
+            exporter,
+            journal,
             pipeline,
         });
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
+        core.set_constants();
         let listeners = listen(&settings.server)?;
         let sockets = listeners.share()?;
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline), listeners.public)?;
@@ -286,6 +302,7 @@ impl Server {
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
             peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
+            journal: Arc::clone(&core.journal),
         };
         let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
         actix_rt::spawn(Arc::clone(&core).watch_health());
@@ -298,6 +315,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(exporter) = &core.exporter {
+            keep_running(exporter, "the export of traces", |exporter| async move { exporter.run().await });
+        }
         if let Some(tokens) = &core.pipeline.auth.tokens {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }
@@ -341,6 +361,19 @@ impl Server {
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
+        let outcome = self.try_reload();
+        let label = if outcome.is_ok() { "ok" } else { "refused" };
+        self.core.pipeline.metrics.manifest_reloads.with_label_values(&[label]).inc();
+        let what = match &outcome {
+            Ok(routes) => format!("{routes} routes"),
+            Err(problems) => problems.first().map(ToString::to_string).unwrap_or_default(),
+        };
+        let (by, result) = ("this instance".to_owned(), label.to_owned());
+        self.core.journal.note(Event { at: Utc::now(), kind: Kind::Reload, by, what, result, id: None });
+        outcome
+    }
+
+    fn try_reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir, pipeline.settings.consistency.account_reads)?;
         manifest.check_auth(&pipeline.settings, dir)?;
@@ -349,6 +382,7 @@ impl Server {
         }
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
+        self.core.forget_series();
         self.core.complete_documents();
         Ok(manifest.routes.len())
     }
@@ -370,7 +404,9 @@ impl Core {
         let patience = Instant::now() + HEARING_TIME_MAX;
         let Pipeline { cache, capabilities, .. } = &*self.pipeline;
         let has_clock = || !capabilities.tells || cache.fences.read(|ledger| ledger.told().is_some());
-        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
+        // Nor does anybody wait for a connection to Redis whose first attempt has failed.
+        let is_connecting = || cache.shared.as_ref().is_some_and(|shared| shared.commands().is_connecting());
+        while !is_sampled() || is_connecting() || (!has_clock() && Instant::now() < patience) {
             actix_rt::time::sleep(TICK_MIN).await;
         }
     }
@@ -452,7 +488,7 @@ impl Core {
                 );
                 last = Some((verdict.status, verdict.reasons.clone()));
             }
-            self.pipeline.metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
+            gauges::set_health(&self.pipeline.metrics, &verdict);
             self.health.publish(&verdict, outlook.look(&self.pipeline));
             if is_first_look {
                 actix_rt::time::sleep(TICK_MIN).await;
@@ -461,59 +497,6 @@ impl Core {
             }
         }
     }
-
-    fn render_metrics(&self) -> Vec<u8> {
-        let Pipeline { cache, database, metrics, upstreams, .. } = &*self.pipeline;
-        self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
-        if let Some(peers) = &self.peers {
-            peers.export();
-        }
-        self.pipeline.auth.export();
-        logs::export(metrics);
-        metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
-        metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
-        self.pipeline.admission.export(metrics);
-        let usage = cache.memory.usage();
-        metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
-        metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
-        let nodes = database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
-        nodes.iter().for_each(|node| set_node(metrics, node));
-        let now = Instant::now();
-        upstreams.nodes().iter().for_each(|node| set_endpoint(metrics, node, now));
-        metrics.render()
-    }
-}
-
-fn set_endpoint(metrics: &Metrics, node: &Node, now: Instant) {
-    let name: &str = &node.identity().id;
-    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker_state(now).as_number());
-    let Totals { served, failed } = node.totals();
-    for (outcome, count) in [("served", served), ("failed", failed)] {
-        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
-    }
-}
-
-fn set_node(metrics: &Metrics, node: &NodeStatus) {
-    let name: &str = &node.name;
-    metrics.node_up.with_label_values(&[name]).set(i64::from(node.up));
-    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker.as_number());
-    match node.lag {
-        Some(lag) => metrics.replication_lag_seconds.with_label_values(&[name]).set(lag.as_secs_f64()),
-        // An unknown lag is no lag of zero: the series goes away until there is a value again.
-        None => drop(metrics.replication_lag_seconds.remove_label_values(&[name])),
-    }
-    let reads = [("served", node.counts.served), ("failed", node.counts.failed), ("conflict", node.counts.conflicts)];
-    for (outcome, count) in reads {
-        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
-    }
-    for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
-        metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-}
-
-/// The count is kept elsewhere, and only goes up.
-fn raise_to(counter: &prometheus::IntCounter, count: u64) {
-    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// Runs one of the tasks by which an instance hears of changes, or of what others have. Without it the instance would be deaf,

@@ -1,6 +1,6 @@
 //! What is written down of what happens, and in which form.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::settings::DatabaseUrl;
@@ -10,7 +10,7 @@ use super::units::Span;
 const BUFFER_BYTES_MIN: usize = 64 * 1024;
 
 /// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -22,7 +22,7 @@ pub enum LogFormat {
 }
 
 /// Which requests get an access log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLog {
     /// Every request, or a sample of them.
@@ -34,7 +34,7 @@ pub enum AccessLog {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct LogSettings {
@@ -50,7 +50,7 @@ pub struct LogSettings {
 }
 
 /// `[log.amqp]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct AmqpSettings {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
@@ -20,6 +20,7 @@ use super::logs::LogSettings;
 use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::statistics::StatisticsSettings;
+use super::traces::TraceSettings;
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -30,7 +31,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 23] = [
+const NAMED: [(&str, &str); 26] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -54,10 +55,13 @@ const NAMED: [(&str, &str); 23] = [
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "edge.container_credentials_path"),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "edge.container_credentials_url"),
     ("SANDBOX_WEBHOOK_SECRET", "webhooks.sandbox_secret"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
+    ("OTEL_SERVICE_NAME", "traces.service_name"),
 ];
 
 /// All settings, validated.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How this instance runs.
@@ -110,10 +114,12 @@ pub struct Settings {
     pub cors: CorsSettings,
     /// Log lines.
     pub log: LogSettings,
+    /// Traces.
+    pub traces: TraceSettings,
 }
 
 /// `[server]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ServerSettings {
@@ -135,7 +141,7 @@ pub struct ServerSettings {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct LimitSettings {
@@ -167,6 +173,12 @@ impl From<Secret> for DatabaseUrl {
     }
 }
 
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 impl DatabaseUrl {
     /// The URL as of now: the file's content where it came from a file that can still be read.
     pub fn current(&self) -> Secret {
@@ -189,7 +201,7 @@ impl DatabaseUrl {
 }
 
 /// What stands between this process and Postgres.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooler {
     /// Nothing: connections are sessions.
@@ -199,7 +211,7 @@ pub enum Pooler {
 }
 
 /// `[database]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct DatabaseSettings {
@@ -231,7 +243,7 @@ impl DatabaseSettings {
 }
 
 /// `[replication]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ReplicationSettings {
@@ -248,7 +260,7 @@ impl ReplicationSettings {
 }
 
 /// `[nodes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct NodeSettings {
@@ -288,7 +300,7 @@ impl NodeSettings {
 }
 
 /// A dependency that `/health/edge` may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dependency {
     /// The primary answers and is writable.
@@ -298,7 +310,7 @@ pub enum Dependency {
 }
 
 /// `[health]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct HealthSettings {
@@ -310,7 +322,7 @@ pub struct HealthSettings {
 }
 
 /// `[redis]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct RedisSettings {
@@ -326,7 +338,7 @@ pub struct RedisSettings {
 }
 
 /// `[changes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ChangeSettings {
@@ -339,7 +351,7 @@ pub struct ChangeSettings {
 }
 
 /// What happens to entries that may have been purged for good without anyone telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PastHardPurgeSilence {
     /// They are served, marked stale, and revalidated.
@@ -349,7 +361,7 @@ pub enum PastHardPurgeSilence {
 }
 
 /// `[cache]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CacheSettings {
@@ -371,7 +383,7 @@ pub struct CacheSettings {
 }
 
 /// `[cors]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CorsSettings {
@@ -436,6 +448,15 @@ impl Settings {
         settings.log.amqp.url.file = files.remove("log.amqp.url");
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The compiled-in values.
+    ///
+    /// # Errors
+    /// Where `config/default.toml` is wrong, which every start would have shown.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build();
+        defaults.and_then(Config::try_deserialize).map_err(|error| wrong("config/default.toml", &error))
     }
 
     /// What this instance does.
@@ -515,6 +536,7 @@ impl Settings {
         self.rate_limit.check()?;
         self.auth.check_tokens()?;
         self.edge.check()?;
+        self.traces.check()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;

@@ -6,12 +6,14 @@
 
 mod access;
 mod service;
+mod trace;
 
 pub use service::FrontFactory;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_http::body::MessageBody;
 use actix_http::header::{self, HeaderValue};
 use actix_http::{ConnectionType, HttpMessage, Method, Request, Response, StatusCode};
 use arc_swap::ArcSwap;
@@ -41,10 +43,12 @@ use crate::database::row_settings::RowSettings;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::nodes::queue::Priority;
-use crate::telemetry::metrics::{LookupResult, Metrics};
+use crate::telemetry::metrics::{LookupResult, Metrics, Outcome, StaleReason};
+use crate::telemetry::traces;
+use trace::Traced;
 
 /// The `route` label of requests that matched none.
-const NO_ROUTE: &str = "none";
+pub const NO_ROUTE: &str = "none";
 /// How much longer than its own deadline a request may take before it is cut off from outside.
 const BACKSTOP: Duration = Duration::from_secs(2);
 
@@ -69,11 +73,14 @@ struct Pending {
     /// When it was looked at, which is later where its credentials had to be asked for.
     started: Instant,
     is_strong: bool,
+    /// What L1 made of it, where that has answered; of all others the response says it.
+    outcome: Option<Outcome>,
     /// What rates have said of it so far, where any has.
     rated: Option<Box<Rated>>,
     origin: Option<HeaderValue>,
     /// What the access log may say of it, where it goes on into the application.
     line: Option<Box<Line>>,
+    trace: Traced,
 }
 
 /// What the front makes of a request.
@@ -89,6 +96,8 @@ enum Found {
     /// An answer, which the caller may have to refresh behind.
     Hit {
         response: Response<Bytes>,
+        /// Why the answer is stale, where it is.
+        stale: Option<StaleReason>,
         refresh: Option<Priority>,
         /// The entry, where the answer is to be compared with the primary.
         audit: Option<Arc<Entry>>,
@@ -137,18 +146,18 @@ impl Front {
         request: &Request,
         has_payload: bool,
         checked: Option<&Checked>,
+        trace: Option<Traced>,
     ) -> (Step, Pending) {
         let asked = Asked::read(request.headers());
-        let mut pending = self.pending(&asked, checked);
+        let mut pending = self.pending(request, &asked, checked, trace);
         let mut way =
             Way { request, asked, has_payload, checked, identity: None, rows: RowSettings::default(), endpoint: None };
         let mut step = self
             .go(surface, &mut way, &mut pending)
-            .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &pending)));
+            .unwrap_or_else(|error| Step::Answer(self.refused(&error, &way, &mut pending)));
         if let Step::Answer(response) = &mut step {
-            self.finish(response, way.endpoint, &mut pending);
-            let took = checked.map(|checked| checked.began.elapsed());
-            self.log_access(response, way.endpoint, &pending, took, || self.line(&way));
+            let line = |_: &mut Pending| Some(self.line(&way));
+            traces::within(pending.trace.here(), || self.finish(response, way.endpoint, &mut pending, line));
         }
         (step, pending)
     }
@@ -186,6 +195,7 @@ impl Front {
             return Ok(Step::Answer(self.other_method(way, found.pattern, pending)));
         };
         way.endpoint = Some(endpoint);
+        pending.trace.at(endpoint);
         if endpoint.cors {
             pending.origin = way.asked.origin.cloned();
         }
@@ -212,6 +222,14 @@ impl Front {
             return Ok(self.pass(way, endpoint, arguments, Plan::Direct(consistency), pending));
         }
         Ok(self.lookup(way, endpoint, arguments, pending))
+    }
+
+    /// What the front says to an error of its own. Where that is the server's, it is worth a trace.
+    fn refused(&self, error: &Error, way: &Way<'_>, pending: &mut Pending) -> Response<Bytes> {
+        if error.code.info().status >= 500 {
+            self.record(way.request, way.endpoint, pending);
+        }
+        traces::within(pending.trace.here(), || refuse(error, way.endpoint, pending))
     }
 
     /// What a request must show, or may show to be heard with `X-Consistency`.
@@ -274,13 +292,20 @@ impl Front {
             .memory
             .with(key, &canonical, fingerprint, |entry| self.judge(entry, way, endpoint, pending));
         let (result, stale) = match found {
-            Found::Hit { response, refresh, audit } => {
+            Found::Hit { response, stale, refresh, audit } => {
+                pending.outcome = Some(if stale.is_some() { Outcome::Stale } else { Outcome::Hit });
+                if let Some(reason) = stale {
+                    self.pipeline.stale_served.inc(reason);
+                }
                 if let Some(entry) = audit {
                     let params = arguments.clone().into_params(&endpoint.route);
                     actix_rt::spawn(Arc::clone(&self.pipeline).audit(Arc::clone(endpoint), params, entry));
                 }
+                pending.trace.looked(pending.started, LookupResult::Hit.as_str());
                 if let Some(priority) = refresh {
-                    self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical, priority);
+                    let params = arguments.into_params(&endpoint.route);
+                    let refresh = || self.pipeline.refresh(endpoint, params, key, &canonical, priority);
+                    traces::within(pending.trace.here(), refresh);
                 }
                 return Step::Answer(response);
             }
@@ -289,7 +314,9 @@ impl Front {
         };
         self.metrics.lookups.with_label_values(&["L1", result.as_str()]).inc();
         let plan = Plan::Shared(Shared { key, canonical: canonical.into_vec().into_boxed_slice(), stale });
-        self.pass(way, endpoint, arguments, plan, pending)
+        let step = self.pass(way, endpoint, arguments, plan, pending);
+        pending.trace.looked(pending.started, result.as_str());
+        step
     }
 
     /// What L1's entry is good for, and the response made of it where that is a hit.
@@ -300,22 +327,25 @@ impl Front {
         if self.pipeline.capabilities.issues_anew {
             return self.judge_anew(entry, standing, age, way, endpoint, pending);
         }
-        let (status, refresh) = match usability(standing, entry, age) {
+        let (status, stale, refresh) = match usability(standing, entry, age) {
             Freshness::Fresh(left) => {
-                endpoint.counters.hit.inc();
                 let early = self.refreshes_early(entry, left) && entry.claim_refresh(age);
-                (CacheStatus::Hit(left), early.then_some(Priority::Early))
+                (CacheStatus::Hit(left), None, early.then_some(Priority::Early))
             }
             Freshness::Revalidate(past) => {
-                endpoint.counters.stale.inc();
-                (CacheStatus::Stale(past), entry.claim_refresh(age).then_some(Priority::Revalidate))
+                let reason = match standing {
+                    Standing::Unknown => StaleReason::Unknown,
+                    Standing::Purged => StaleReason::Changed,
+                    _ => StaleReason::Expired,
+                };
+                (CacheStatus::Stale(past), Some(reason), entry.claim_refresh(age).then_some(Priority::Revalidate))
             }
             Freshness::IfError(past) => match entry.recent_failure(age, self.failure_memory()) {
                 // The source failed a moment ago: nobody waits for it again, and one request looks behind whether it is back.
                 Some(status) => {
-                    endpoint.counters.stale.inc();
                     let status = CacheStatus::StaleIfError { past, status, layer: "L1" };
-                    (status, entry.claim_refresh(age).then_some(Priority::Revalidate))
+                    let refresh = entry.claim_refresh(age).then_some(Priority::Revalidate);
+                    (status, Some(StaleReason::SourceFailed), refresh)
                 }
                 None => return Found::Expired(Some(Arc::clone(entry))),
             },
@@ -324,7 +354,7 @@ impl Front {
         let response = respond::from_entry(entry, endpoint, &way.asked, &pending.request_id, status, age);
         let is_audited = matches!(status, CacheStatus::Hit(_)) && self.pipeline.audit.takes(pending.started);
         let audit = (is_audited && self.pipeline.can_audit(endpoint)).then(|| Arc::clone(entry));
-        Found::Hit { response, refresh, audit }
+        Found::Hit { response, stale, refresh, audit }
     }
 
     /// What a failover origin makes of L1's entry, whatever its age; it looks behind whether there is a newer one.
@@ -343,10 +373,10 @@ impl Front {
         if is_looked_for && standing == Standing::Purged {
             return Found::Expired(None);
         }
-        if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
         let response = respond::from_entry(entry, endpoint, &way.asked, &pending.request_id, status, age);
-        Found::Hit { response, refresh: is_looked_for.then_some(Priority::Revalidate), audit: None }
+        let stale = (ttl_secs < 0).then_some(StaleReason::Failover);
+        Found::Hit { response, stale, refresh: is_looked_for.then_some(Priority::Revalidate), audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.
@@ -367,6 +397,7 @@ impl Front {
         pending: &mut Pending,
     ) -> Step {
         pending.line = self.kept_line(way);
+        self.record(way.request, Some(endpoint), pending);
         Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
@@ -442,8 +473,15 @@ impl Front {
         response
     }
 
-    /// What every response carries, whoever made it; then it is counted.
-    fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, pending: &mut Pending) {
+    /// What every response carries, whoever made it; then it is counted and, where asked for, logged: `line` is what there
+    /// is to say of the request.
+    fn finish<B: MessageBody>(
+        &self,
+        response: &mut Response<B>,
+        endpoint: Option<&Arc<Endpoint>>,
+        pending: &mut Pending,
+        line: impl FnOnce(&mut Pending) -> Option<Line>,
+    ) {
         let status = response.status();
         if self.health.closes_connections() {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
@@ -470,18 +508,40 @@ impl Front {
                 self.metrics.requests.with_label_values(&[route_label(endpoint), status.as_str()]).inc();
             }
         }
+        let took = pending.began.elapsed();
+        match (pending.outcome, endpoint) {
+            (Some(Outcome::Hit), Some(endpoint)) => endpoint.counters.hit.observe(took),
+            (Some(Outcome::Stale), Some(endpoint)) => endpoint.counters.stale.observe(took),
+            _ => {
+                let outcome = respond::outcome(status, head);
+                self.metrics
+                    .request_seconds
+                    .with_label_values(&[route_label(endpoint), outcome.as_str()])
+                    .observe(took);
+            }
+        }
+        self.log_access(response, endpoint, took, || line(pending));
+        self.end_trace(status, response.headers(), pending);
     }
 
-    fn pending(&self, asked: &Asked<'_>, checked: Option<&Checked>) -> Pending {
+    fn pending(
+        &self,
+        request: &Request,
+        asked: &Asked<'_>,
+        checked: Option<&Checked>,
+        trace: Option<Traced>,
+    ) -> Pending {
         let started = Instant::now();
         Pending {
             request_id: asked.request_id(),
             began: checked.map_or(started, |checked| checked.began),
             started,
             is_strong: false,
+            outcome: None,
             rated: checked.filter(|checked| !checked.rated.is_empty()).map(|checked| Box::new(checked.rated.clone())),
             origin: None,
             line: None,
+            trace: trace.unwrap_or_else(|| self.begin_trace(request, asked, started)),
         }
     }
 }

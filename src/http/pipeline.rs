@@ -14,7 +14,7 @@ use super::alone::Alone;
 use super::audit::Audit;
 use super::client::Client;
 use super::failover::Starting;
-use super::fill::{Fill, Produced, beside};
+use super::fill::{Fill, Produced, beside, outcome_of};
 use super::forward::Incoming;
 use super::headers::{Asked, X_ORIGIN_VERIFY};
 use super::hot::Hot;
@@ -45,7 +45,10 @@ use crate::nodes::queue::Priority;
 use crate::source::handler::{Call, Caller};
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::stale::StaleServed;
+use crate::telemetry::metrics::{Metrics, StaleReason};
+use crate::telemetry::traces;
+use crate::telemetry::traces::{SpanKind, Traces};
 
 /// A request that goes past L1.
 pub struct Passage {
@@ -101,6 +104,8 @@ pub struct Pipeline {
     pub settings: Arc<Settings>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What was served though it was not fresh.
+    pub stale_served: StaleServed,
     /// How many sources may run.
     pub admission: Admission,
     /// What checks credentials.
@@ -121,6 +126,8 @@ pub struct Pipeline {
     pub alone: Alone,
     /// What upstreams and their shadows have said.
     pub shadows: Shadows,
+    /// What is traced, where anything is.
+    pub traces: Option<Arc<Traces>>,
 }
 
 impl Pipeline {
@@ -268,6 +275,7 @@ impl Pipeline {
                 };
                 match stale.as_ref().and_then(|entry| self.usable_on_error(entry, &error, now)) {
                     Some((entry, past)) => {
+                        self.stale_served.inc(StaleReason::SourceFailed);
                         status = CacheStatus::StaleIfError { past, status: error.code.info().status, layer };
                         respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
                     }
@@ -296,7 +304,10 @@ impl Pipeline {
         }
         let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let gate = if only_reads { &self.admission.direct } else { &self.admission.writes };
-        let mut pass = match gate.enter(Priority::Foreground, self.admission.patience(false)).await {
+        let admission = traces::span("admission", SpanKind::Internal);
+        let entered = gate.enter(Priority::Foreground, self.admission.patience(false)).await;
+        drop(admission);
+        let mut pass = match entered {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
@@ -307,6 +318,10 @@ impl Pipeline {
             produced
         };
         let produced = if only_reads { work.await } else { apart(work).await };
+        if !only_reads {
+            let outcome = outcome_of(&produced.answer);
+            self.metrics.writes.with_label_values(&[endpoint.route.path.as_str(), outcome]).inc();
+        }
         let mut response = match &produced.answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;
@@ -324,7 +339,7 @@ impl Pipeline {
         let Some((seen, database)) = session.seen.zip(self.database.as_ref()) else { return Ok(()) };
         let full = || Error::new(Code::Overloaded, "as many requests as may are waiting");
         let _place = self.admission.waiters.take(1).ok_or_else(full)?;
-        database.catch_up(seen).await;
+        traces::span("session wait", SpanKind::Internal).around(database.catch_up(seen)).await;
         Ok(())
     }
 
@@ -376,7 +391,7 @@ fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>, rows: RowSetti
 /// back, so nothing would be half done; but the statement under way goes on in the database with all its locks, and a COMMIT under
 /// way has an outcome that nobody would have heard. The client who asks again finds what came of the first time.
 async fn apart(work: impl Future<Output = Produced> + 'static) -> Produced {
-    actix_rt::spawn(work).await.unwrap_or_else(|ended| {
+    actix_rt::spawn(traces::scope(traces::current(), work)).await.unwrap_or_else(|ended| {
         log::error!("a request that may write was ended: {ended}");
         Produced::failed(in_doubt())
     })

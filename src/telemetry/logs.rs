@@ -22,6 +22,7 @@ use crate::config::ConfigError;
 use crate::config::logs::LogFormat;
 use crate::config::settings::Settings;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
 use levels::{Filter, Levels};
 use line::Speaker;
 use queue::Queue;
@@ -103,7 +104,7 @@ pub fn export(metrics: &Metrics) {
     for (sink, queue) in sinks.queues() {
         raise_to(&metrics.log_lines.with_label_values(&[sink]), queue.written());
         for (reason, count) in queue.dropped() {
-            raise_to(&metrics.log_lines_dropped.with_label_values(&[sink, reason.as_str()]), count);
+            raise_to(&metrics.log_lines_dropped.with_label_values(&[sink, reason]), count);
         }
         let bytes = i64::try_from(queue.bytes()).unwrap_or(i64::MAX);
         metrics.log_buffer_bytes.with_label_values(&[sink]).set(bytes);
@@ -146,7 +147,8 @@ impl Log for Writer {
             return;
         }
         let now = SystemTime::now();
-        let json = || Bytes::from(line::json(record, now, &self.speaker));
+        let trace_id = traces::current_id();
+        let json = || Bytes::from(line::json(record, now, &self.speaker, trace_id.as_deref()));
         let Sinks { stdout, amqp } = &*self.sinks;
         match (&self.text, amqp) {
             (None, None) => stdout.push(json()),

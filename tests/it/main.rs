@@ -22,3 +22,5 @@ mod scale;
 mod session;
 mod source;
 mod support;
+mod telemetry;
+mod traces;

@@ -351,7 +351,8 @@ fn levels_change_while_it_runs() {
     let changed: Value = serde_json::from_str(&changed).unwrap();
     assert!(changed["level"] == "info,mainstay=debug" && changed["until"].is_string(), "{changed}");
     assert!(wait_until(PATIENCE, || {
-        origin.get("/one");
+        let token = [("Authorization", &*format!("Bearer {TOKEN}"))];
+        assert_eq!(request("GET", &format!("{}/admin/snapshot", origin.admin), &token, None).status, 200);
         debug(&origin.program.stdout())
     }));
     assert!(run(&["--reset"]).contains("level      info\n"));

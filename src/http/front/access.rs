@@ -13,14 +13,14 @@ use actix_http::header::HeaderMap;
 use actix_http::{Method, Request, Response, StatusCode};
 use prometheus::IntCounter;
 
-use super::{Front, Pending, Way};
+use super::{Front, Way};
 use crate::config::logs::{AccessLog, LogSettings};
 use crate::config::param::Place;
 use crate::http::client::Client;
 use crate::http::headers;
 use crate::http::per_second::PerSecond;
 use crate::http::surface::Endpoint;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{LogDropped, Metrics};
 
 /// Which requests get a line.
 pub(super) struct Access {
@@ -53,7 +53,7 @@ impl Access {
             has_client: settings.access_client,
             per_second: PerSecond::new(settings.access_per_second_max),
             left_out: AtomicU64::new(0),
-            over_rate: metrics.log_lines_dropped.with_label_values(&["access", "over_rate"]),
+            over_rate: metrics.log_lines_dropped.with_label_values(&["access", LogDropped::OverRate.as_str()]),
         }
     }
 
@@ -62,8 +62,8 @@ impl Access {
         self.requests != AccessLog::Off
     }
 
-    fn wants(&self, status: StatusCode, has_route: bool, took: Option<Duration>) -> bool {
-        let is_slow = || !self.slow.is_zero() && took.is_some_and(|took| took >= self.slow);
+    fn wants(&self, status: StatusCode, has_route: bool, took: Duration) -> bool {
+        let is_slow = || !self.slow.is_zero() && took >= self.slow;
         match self.requests {
             AccessLog::Off => false,
             // A 503 of the health pages is asked for every few seconds from many places; the log says its reasons once.
@@ -107,23 +107,20 @@ impl Front {
         self.pipeline.rates.address(request)
     }
 
-    /// Writes the line of a request, where it gets one. `took` is how long it took, where it had to wait for anything; what its
-    /// line says is asked for only when it is written.
+    /// Writes the line of a request, where it gets one. What it says is asked for only then.
     pub(super) fn log_access<B: MessageBody>(
         &self,
         response: &Response<B>,
         endpoint: Option<&Arc<Endpoint>>,
-        pending: &Pending,
-        took: Option<Duration>,
-        line: impl FnOnce() -> Line,
+        took: Duration,
+        line: impl FnOnce() -> Option<Line>,
     ) {
         let status = response.status();
         if !self.access.wants(status, endpoint.is_some(), took) {
             return;
         }
         let Some(left_out) = self.access.admit() else { return };
-        let Line { method, path, query, client, key_id } = line();
-        let took = took.unwrap_or_else(|| pending.began.elapsed());
+        let Some(Line { method, path, query, client, key_id }) = line() else { return };
         let cache_status = text(response.headers(), &headers::CACHE_STATUS);
         let bytes = match response.body().size() {
             BodySize::Sized(bytes) => Some(bytes),
@@ -192,22 +189,22 @@ mod tests {
             has_client: false,
             per_second: PerSecond::new(per_second_max),
             left_out: AtomicU64::new(0),
-            over_rate: Metrics::new().unwrap().log_lines_dropped.with_label_values(&["access", "over_rate"]),
+            over_rate: Metrics::new().unwrap().log_lines_dropped.with_label_values(&["access", LogDropped::OverRate.as_str()]),
         }
     }
 
     #[test]
     fn errors_and_slow_requests_always_get_a_line() {
-        let slow = Some(Duration::from_secs(1));
+        let (quick, slow) = (Duration::from_millis(999), Duration::from_secs(1));
         for sample in [0.0, 0.5, 1.0] {
             let all = access(AccessLog::All, sample, 1);
-            assert!(all.wants(StatusCode::SERVICE_UNAVAILABLE, false, None) && all.wants(StatusCode::OK, true, slow));
-            let written = (0..10_000).filter(|_| all.wants(StatusCode::NOT_FOUND, true, None)).count();
+            assert!(all.wants(StatusCode::SERVICE_UNAVAILABLE, false, quick) && all.wants(StatusCode::OK, true, slow));
+            let written = (0..10_000).filter(|_| all.wants(StatusCode::NOT_FOUND, true, quick)).count();
             assert!((written as f64 - sample * 10_000.0).abs() <= 500.0, "{written} at {sample}");
         }
         let errors = access(AccessLog::Errors, 1.0, 1);
-        assert!(errors.wants(StatusCode::BAD_GATEWAY, true, None) && errors.wants(StatusCode::OK, true, slow));
-        assert!(!errors.wants(StatusCode::OK, true, Some(Duration::from_millis(999))));
+        assert!(errors.wants(StatusCode::BAD_GATEWAY, true, quick) && errors.wants(StatusCode::OK, true, slow));
+        assert!(!errors.wants(StatusCode::OK, true, quick));
         assert!(!errors.wants(StatusCode::SERVICE_UNAVAILABLE, false, slow), "health pages are no requests");
         assert!(!access(AccessLog::Off, 1.0, 1).wants(StatusCode::BAD_GATEWAY, true, slow));
         let mut never_slow = access(AccessLog::Errors, 1.0, 1);
@@ -218,7 +215,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_counted_and_said_with_the_next_line() {
         let none = access(AccessLog::All, 1.0, 0);
-        (0..7).for_each(|_| assert_eq!(none.admit(), None));
+        (0..7).for_each(|_| assert_eq!(none.admit(), quick));
         assert_eq!((none.over_rate.get(), none.left_out.load(Ordering::Relaxed)), (7, 7));
         let some = Access { left_out: none.left_out, ..access(AccessLog::All, 1.0, 1000) };
         assert_eq!((some.admit(), some.admit()), (Some(Some(7)), Some(None)));

@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::tcp::OwnedTLSConfig;
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, DefaultConnectionBuilder};
 use tokio::time::{sleep, timeout};
 
-use super::queue::{Queue, Reason};
+use super::queue::Queue;
 use crate::config::ConfigError;
 use crate::config::logs::AmqpSettings;
+use crate::telemetry::metrics::LogDropped;
 use crate::telemetry::sparing::Sparing;
 
 /// Lines that are on their way at once are no more bytes than this.
@@ -31,7 +30,7 @@ const REST_MAX: Duration = Duration::from_secs(10);
 /// A message that outlives a restart of RabbitMQ.
 const PERSISTENT: u8 = 2;
 /// What those say that carry lines there would have to be carried there in turn.
-const CARRIERS: [&str; 5] = ["lapin", "amq_protocol", "tcp_stream", "rustls", "tracing"];
+const CARRIERS: [&str; 2] = ["mio", "rustls"];
 
 /// Lines on their way to RabbitMQ.
 pub(super) struct Sink {
@@ -57,8 +56,8 @@ pub(super) fn start(settings: &AmqpSettings, instance: &str) -> Result<Arc<Sink>
         is_up: AtomicBool::new(false),
         said: Sparing::default(),
     });
-    let uri = sink.uri().map_err(|error| ConfigError::new(format!("log.amqp.url: {error}")))?;
-    sink.tls(&uri).map_err(|error| ConfigError::new(format!("log.amqp.tls_ca_file: {error}")))?;
+    sink.uri().map_err(|error| ConfigError::new(format!("log.amqp.url: {error}")))?;
+    sink.tls().map_err(|error| ConfigError::new(format!("log.amqp.tls_ca_file: {error}")))?;
     let no_thread = |error: std::io::Error| ConfigError::new(format!("log.amqp: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
     let sender = Arc::clone(&sink);
@@ -79,7 +78,7 @@ impl Sink {
 
     pub(super) fn push(&self, target: &str, line: Bytes) {
         let module = target.split("::").next().unwrap_or_default();
-        if !CARRIERS.contains(&module) && !module.starts_with("amq_protocol") {
+        if !CARRIERS.contains(&module) {
             self.queue.push(line);
         }
     }
@@ -89,17 +88,11 @@ impl Sink {
         self.settings.url.current().expose().parse().map_err(|_| "is no URL like amqps://user:password@host/vhost")
     }
 
-    /// The roots that a server's certificate leads to.
-    fn tls(&self, uri: &AMQPUri) -> Result<OwnedTLSConfig, String> {
+    /// The roots that a server's certificate may lead to, beside the system's.
+    fn tls(&self) -> Result<OwnedTLSConfig, String> {
         let file = &self.settings.tls_ca_file;
-        let roots = match (&uri.scheme, file.is_empty()) {
-            (AMQPScheme::AMQP, _) => None,
-            (AMQPScheme::AMQPS, true) => Some(native_roots()),
-            (AMQPScheme::AMQPS, false) => {
-                Some(fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"))?)
-            }
-        };
-        Ok(OwnedTLSConfig { identity: None, cert_chain: roots })
+        let read = |file| fs::read_to_string(file).map_err(|error| format!("cannot read {file}: {error}"));
+        Ok(OwnedTLSConfig { identity: None, cert_chain: (!file.is_empty()).then(|| read(file)).transpose()? })
     }
 
     /// One connection after another, with rests that grow while none of them gets a line through.
@@ -145,7 +138,7 @@ impl Sink {
 
     async fn connect(&self) -> Result<(Connection, Channel), String> {
         let uri = self.uri()?;
-        let tls = self.tls(&uri)?;
+        let tls = self.tls()?;
         let properties = ConnectionProperties::default().with_connection_name(self.connection_name.clone().into());
         let builder = DefaultConnectionBuilder::new().map_err(|error| error.to_string())?;
         let builder = builder.with_uri(uri).with_properties(properties).with_tls_config(tls);
@@ -171,7 +164,7 @@ impl Sink {
             let reason = match confirm.await {
                 Ok(Confirmation::Ack(None)) => None,
                 // It was confirmed, and came back: there is no queue that it belongs to.
-                Ok(Confirmation::Ack(Some(_))) => Some(Reason::Unroutable),
+                Ok(Confirmation::Ack(Some(_))) => Some(LogDropped::Unroutable),
                 Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => return Ok(confirmed),
                 Err(error) => return Err(error.to_string()),
             };
@@ -194,13 +187,4 @@ impl Sink {
             .with_timestamp(now.as_secs())
             .with_message_id(format!("{:016x}-{number}", self.process).into())
     }
-}
-
-/// The system's roots, in the form that is asked for here.
-fn native_roots() -> String {
-    let certificates = rustls_native_certs::load_native_certs().certs;
-    let pem = |certificate| {
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(certificate))
-    };
-    certificates.into_iter().map(pem).collect()
 }

@@ -23,10 +23,9 @@ pub enum Kind {
 
 /// The fields of single lines that stand beside those that every line has. Others stand below `fields`, so that no library can
 /// bring a field that an index does not know.
-pub const FIELDS: [(&str, Kind); 19] = [
+pub const FIELDS: [(&str, Kind); 18] = [
     ("request_id", Kind::Keyword),
     ("trace_id", Kind::Keyword),
-    ("span_id", Kind::Keyword),
     ("method", Kind::Keyword),
     ("path", Kind::Keyword),
     ("query", Kind::Keyword),
@@ -58,7 +57,7 @@ pub(super) struct Speaker {
 }
 
 /// A line as a JSON object.
-pub(super) fn json(record: &Record<'_>, now: SystemTime, speaker: &Speaker) -> Vec<u8> {
+pub(super) fn json(record: &Record<'_>, now: SystemTime, speaker: &Speaker, trace_id: Option<&str>) -> Vec<u8> {
     let mut members = Members(Vec::with_capacity(512));
     members.put("timestamp", &timestamp(now));
     members.put("level", record.level().as_str());
@@ -68,6 +67,9 @@ pub(super) fn json(record: &Record<'_>, now: SystemTime, speaker: &Speaker) -> V
     members.put("version", speaker.version.as_str());
     members.put("region", speaker.region.as_str());
     members.put("instance", speaker.instance.as_str());
+    if let Some(trace_id) = trace_id {
+        members.put("trace_id", trace_id);
+    }
     let mut pairs = Pairs { known: members, others: Members(Vec::new()) };
     // What a field's own code fails at leaves the field out.
     let _all_or_not = record.key_values().visit(&mut pairs);
@@ -247,7 +249,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_123_456);
         let mut record = Record::builder();
         record.level(Level::Warn).target("mainstay::test").key_values(&source);
-        let json = json(&record.args(format_args!("{message}")).build(), now, &speaker());
+        let json = json(&record.args(format_args!("{message}")).build(), now, &speaker(), Some("0af7"));
         let text = text(&record.args(format_args!("{message}")).build(), now, false);
         (String::from_utf8(json).unwrap(), String::from_utf8(text).unwrap())
     }
@@ -271,7 +273,7 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let expected = json!({
             "timestamp": "2023-11-14T22:13:20.123456Z", "level": "WARN", "target": "mainstay::test", "message": "it works",
-            "service": "mainstay", "version": "1.2.3", "region": "eu-1", "instance": "web-1/42",
+            "service": "mainstay", "version": "1.2.3", "region": "eu-1", "instance": "web-1/42", "trace_id": "0af7",
             "status": 200, "request_id": "r-1", "key_id": "17",
             "fields": { "bytes": "many", "level": "mine", "ratio": 0.5, "is": true },
         });

@@ -7,36 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use crate::telemetry::metrics::LogDropped;
+
 /// What a line takes beyond its bytes.
 const OVERHEAD_BYTES: usize = 64;
-
-/// Why a line did not come out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Too many waited already.
-    BufferFull,
-    /// It could not be written, as on a full disk.
-    WriteFailed,
-    /// RabbitMQ has no queue that it belongs to.
-    Unroutable,
-    /// The process ended before it was its turn.
-    Shutdown,
-}
-
-impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::BufferFull, Self::WriteFailed, Self::Unroutable, Self::Shutdown];
-
-    /// The label's value.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BufferFull => "buffer_full",
-            Self::WriteFailed => "write_failed",
-            Self::Unroutable => "unroutable",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
 
 /// Lines that wait for one sink, in their order. There is one who takes them out.
 pub(super) struct Queue {
@@ -45,7 +19,7 @@ pub(super) struct Queue {
     /// There is something to take, or nothing any more.
     changed: Condvar,
     written: AtomicU64,
-    dropped: [AtomicU64; Reason::ALL.len()],
+    dropped: [AtomicU64; LogDropped::NAMES.len()],
 }
 
 #[derive(Default)]
@@ -73,10 +47,10 @@ impl Queue {
         let mut state = self.state.lock();
         let bytes = line.len() + OVERHEAD_BYTES;
         if state.is_closed {
-            return self.count_dropped(Reason::Shutdown, 1);
+            return self.count_dropped(LogDropped::Shutdown, 1);
         }
         if state.bytes + bytes > self.bytes_max {
-            return self.count_dropped(Reason::BufferFull, 1);
+            return self.count_dropped(LogDropped::BufferFull, 1);
         }
         state.bytes += bytes;
         state.lines.push_back(line);
@@ -121,16 +95,16 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
-        self.count_dropped(Reason::Shutdown, state.lines.len());
+        self.count_dropped(LogDropped::Shutdown, state.lines.len());
     }
 
     pub(super) fn count_written(&self, lines: usize) {
         self.written.fetch_add(number(lines), Ordering::Relaxed);
     }
 
-    pub(super) fn count_dropped(&self, reason: Reason, lines: usize) {
-        for (count, its) in self.dropped.iter().zip(Reason::ALL) {
-            if its == reason {
+    pub(super) fn count_dropped(&self, reason: LogDropped, lines: usize) {
+        for (count, name) in self.dropped.iter().zip(LogDropped::NAMES) {
+            if *name == reason.as_str() {
                 count.fetch_add(number(lines), Ordering::Relaxed);
             }
         }
@@ -140,8 +114,9 @@ impl Queue {
         self.written.load(Ordering::Relaxed)
     }
 
-    pub(super) fn dropped(&self) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.into_iter().zip(self.dropped.iter().map(|count| count.load(Ordering::Relaxed)))
+    /// How many were dropped, by the name of the reason.
+    pub(super) fn dropped(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        LogDropped::NAMES.iter().copied().zip(self.dropped.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// Bytes that wait.
@@ -164,7 +139,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn dropped(queue: &Queue) -> Vec<(&'static str, u64)> {
-        queue.dropped().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.as_str(), count)).collect()
+        queue.dropped().filter(|(_, count)| *count > 0).collect()
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::queue::{Queue, Reason};
+use super::queue::Queue;
+use crate::telemetry::metrics::LogDropped;
 
 /// Bytes that are written at once, where so many wait.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -27,7 +28,7 @@ pub(super) fn start(queue: Arc<Queue>) -> io::Result<()> {
             let (_, lines) = queue.first(BATCH_BYTES_MAX, WAIT);
             let written = writer.write(&lines);
             queue.count_written(written);
-            queue.count_dropped(Reason::WriteFailed, lines.len() - written);
+            queue.count_dropped(LogDropped::WriteFailed, lines.len() - written);
             queue.take(lines.len());
         }
     };
