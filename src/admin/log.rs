@@ -7,7 +7,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
-use super::{body_invalid, document, read_body};
+use super::journal::Kind;
+use super::{Desk, body_invalid, document, read_body};
 use crate::config::units::Span;
 use crate::error::Error;
 use crate::telemetry::logs;
@@ -40,12 +41,12 @@ pub(super) fn show() -> Result<Vec<u8>, Error> {
 }
 
 /// `PUT /admin/log`
-pub(super) fn change(caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn change(desk: &Desk, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
     let wish = read_body::<Wish>(body).and_then(|wish| Ok((wish.filter()?, wish)));
-    let (filter, wish) = wish.inspect_err(|error| caller.audit("log", "-", "-", Err(error)))?;
+    let (filter, wish) = wish.inspect_err(|error| desk.audit(caller, Kind::Log, "-", "-", Err(error)))?;
     // Before the change, which may silence it.
     let mode = wish.time.map_or("-".to_owned(), |time| format!("for {}", humantime::format_duration(time.0)));
-    caller.audit("log", &mode, filter.text(), Ok("-"));
+    desk.audit(caller, Kind::Log, &mode, filter.text(), Ok("-"));
     let until = wish.time.map(|time| SystemTime::now() + time.0);
     let changed = logs::levels().change(filter, until);
     if let Some(time) = wish.time {
@@ -61,9 +62,9 @@ pub(super) fn change(caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 /// `DELETE /admin/log`
-pub(super) fn reset(caller: &Caller) -> Result<Vec<u8>, Error> {
+pub(super) fn reset(desk: &Desk, caller: &Caller) -> Result<Vec<u8>, Error> {
     let in_force = logs::levels().reset();
-    caller.audit("log", "reset", in_force.filter.text(), Ok("-"));
+    desk.audit(caller, Kind::Log, "reset", in_force.filter.text(), Ok("-"));
     shown(&in_force)
 }
 

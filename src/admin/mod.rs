@@ -375,8 +375,8 @@ impl Desk {
             Action::Shadow => shadow::summary(&self),
             Action::ShadowCompare => shadow::compare(&self, &body).await,
             Action::Log => log::show(),
-            Action::LogChange => log::change(&caller, &body),
-            Action::LogReset => log::reset(&caller),
+            Action::LogChange => log::change(&self, &caller, &body),
+            Action::LogReset => log::reset(&self, &caller),
         }
     }
 }

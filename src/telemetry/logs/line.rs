@@ -33,7 +33,7 @@ pub const FIELDS: [(&str, Kind); 18] = [
     ("status", Kind::Long),
     ("bytes", Kind::Long),
     ("duration_us", Kind::Long),
-    ("cache", Kind::Keyword),
+    ("outcome", Kind::Keyword),
     ("cache_detail", Kind::Keyword),
     ("cache_status", Kind::Keyword),
     ("client", Kind::Keyword),
