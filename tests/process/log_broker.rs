@@ -74,7 +74,8 @@ impl Broker {
     fn take(&self) -> Vec<Message> {
         self.runtime.block_on(async {
             let mut messages = Vec::new();
-            while let Some(message) = self.channel().basic_get(QUEUE.into(), BasicGetOptions::default()).await.unwrap() {
+            while let Some(message) = self.channel().basic_get(QUEUE.into(), BasicGetOptions::default()).await.unwrap()
+            {
                 message.delivery.acker.ack(BasicAckOptions::default()).await.unwrap();
                 let properties = &message.delivery.properties;
                 assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
@@ -158,7 +159,9 @@ fn lines_get_to_rabbitmq_whatever_it_does_and_no_request_waits() {
     let (lines, ids) = (messages.len(), messages.iter().map(|message| &message.id).collect::<BTreeSet<_>>().len());
     assert_eq!(lines, ids, "each line has an id of its own");
     let stdout = origin.program.stdout();
-    let same = messages.iter().all(|message| stdout.lines().any(|line| serde_json::from_str::<Value>(line).unwrap() == message.line));
+    let same = messages
+        .iter()
+        .all(|message| stdout.lines().any(|line| serde_json::from_str::<Value>(line).unwrap() == message.line));
     assert!(same, "they are the lines of standard output");
     assert!(is_up(&origin));
 

@@ -77,7 +77,8 @@ fn end(mut origin: Origin) -> String {
 #[test]
 fn every_field_of_a_line_is_one_that_the_index_takes() {
     let template: Value =
-        serde_json::from_str(&std::fs::read_to_string(repository("infra/logging/index-template.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(repository("infra/logging/index-template.json")).unwrap())
+            .unwrap();
     let mappings = &template["template"]["mappings"];
     assert_eq!(mappings["dynamic"], "strict");
     let properties = mappings["properties"].as_object().unwrap();
@@ -105,7 +106,12 @@ fn every_field_of_a_line_is_one_that_the_index_takes() {
         origin.get(path);
     }
     request("POST", &format!("{}/admin/cache/flush", origin.admin), &[], Some(""));
-    request("POST", &format!("{}/admin/cache/flush", origin.admin), &[("Authorization", &format!("Bearer {TOKEN}"))], Some(""));
+    request(
+        "POST",
+        &format!("{}/admin/cache/flush", origin.admin),
+        &[("Authorization", &format!("Bearer {TOKEN}"))],
+        Some(""),
+    );
     let written = lines(&end(origin));
     assert!(written.len() > 20, "{written:?}");
     for line in &written {
@@ -121,13 +127,16 @@ fn every_field_of_a_line_is_one_that_the_index_takes() {
         }
         assert!(EVERY.iter().all(|name| line.get(name).is_some()), "{line}");
     }
-    assert!(written.iter().any(|line| line["client"] == "127.0.0.1" && line["outcome"] == "hit" && line["bytes"].is_i64()));
+    assert!(
+        written.iter().any(|line| line["client"] == "127.0.0.1" && line["outcome"] == "hit" && line["bytes"].is_i64())
+    );
 }
 
 #[test]
 fn the_pipeline_names_fields_that_lines_have() {
     let text = std::fs::read_to_string(repository("infra/logging/mainstay.conf")).unwrap();
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect();
     let mut depth = 0_i32;
     let mut is_quoted = false;
     for char in code.chars() {
@@ -164,7 +173,10 @@ fn an_access_line_has_of_a_query_what_is_in_the_key_of_an_answer_for_all() {
     }
     let hostile = "GET /nowhere%0a%7b%22level%22/\u{202e}\u{85}x HTTP/1.1\r\nHost: a\r\nX-Request-Id: a\u{1b}[2Jb\r\nConnection: close\r\n\r\n";
     send(&origin.base, hostile.as_bytes());
-    send(&origin.base, b"GET /nowhere/\xff\xfe%ff%00 HTTP/1.1\r\nHost: a\r\nX-Request-Id: \xff\xfe\r\nConnection: close\r\n\r\n");
+    send(
+        &origin.base,
+        b"GET /nowhere/\xff\xfe%ff%00 HTTP/1.1\r\nHost: a\r\nX-Request-Id: \xff\xfe\r\nConnection: close\r\n\r\n",
+    );
     let metrics = request("GET", &format!("{}/metrics", origin.admin), &[], None).body;
     assert!(metrics.contains("mainstay_log_lines_total{sink=\"stdout\"}"), "{metrics}");
     let output = end(origin);
@@ -187,7 +199,8 @@ fn an_access_line_has_of_a_query_what_is_in_the_key_of_an_answer_for_all() {
 #[test]
 fn no_secret_is_in_any_line() {
     const KEY: &str = "mk_live_9f2c4e6a8b0d1f3a_ZXhhbXBsZS1zZWNyZXQtb2YtYS1rZXk";
-    const JWT: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhZGEtbG92ZWxhY2UifQ.c2lnbmF0dXJlLXRoYXQtaXMtbm9uZQ";
+    const JWT: &str =
+        "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhZGEtbG92ZWxhY2UifQ.c2lnbmF0dXJlLXRoYXQtaXMtbm9uZQ";
     const ROUTES: &str = r#"
 [[route]]
 path = "/keyed"
@@ -290,7 +303,8 @@ params = [{ name = "provider", in = "path", type = "text" }]
 
 #[test]
 fn a_flood_of_errors_is_bounded_and_counted() {
-    let env = [("LOG_FORMAT", "json"), ("MAINSTAY__LOG__ACCESS_PER_SECOND_MAX", "2"), ("MAINSTAY__LOG__ACCESS", "errors")];
+    let env =
+        [("LOG_FORMAT", "json"), ("MAINSTAY__LOG__ACCESS_PER_SECOND_MAX", "2"), ("MAINSTAY__LOG__ACCESS", "errors")];
     let origin = Origin::start(Folder::new(ONE).path(), &env);
     let began = std::time::Instant::now();
     (0..200).for_each(|_| assert_eq!(origin.get("/one").status, 503));
@@ -344,7 +358,8 @@ fn a_reader_that_stops_holds_up_nobody() {
         metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse::<u64>().unwrap()
     };
     // A pipe holds 64 KiB, and the buffer as much again.
-    let flood = || (0..100).for_each(|_| assert_eq!(request("GET", &format!("http://{public}/one"), &[], None).status, 503));
+    let flood =
+        || (0..100).for_each(|_| assert_eq!(request("GET", &format!("http://{public}/one"), &[], None).status, 503));
     let is_full = wait_until(PATIENCE, || {
         flood();
         dropped() > 0
@@ -361,7 +376,6 @@ fn a_reader_that_stops_holds_up_nobody() {
     assert!(reader.wait().unwrap().success());
     let written = lines(&std::fs::read_to_string(&kept).unwrap());
     assert_eq!(written.last().unwrap()["message"], "stopped", "the last line gets out");
-
 }
 
 /// Nobody has read the pipe since before it started.
@@ -409,7 +423,8 @@ fn a_panic_is_a_line_that_gets_out_though_the_process_ends() {
     command.args(["--exact", "logs::program_that_panics", "--ignored", "--nocapture"]);
     let output = command.output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
-    let lines = lines(&stdout.lines().filter(|line| line.starts_with('{')).map(|line| format!("{line}\n")).collect::<String>());
+    let lines =
+        lines(&stdout.lines().filter(|line| line.starts_with('{')).map(|line| format!("{line}\n")).collect::<String>());
     assert_eq!(lines[0]["message"], "before", "{stdout}");
     assert_eq!((&lines[1]["level"], &lines[1]["target"]), (&"ERROR".into(), &"mainstay::panic".into()));
     assert_eq!(lines[1]["message"], "panicked: at\nthe disco");
@@ -447,10 +462,17 @@ fn levels_change_while_it_runs() {
     let other = ask("POST", TOKEN, Some("{}"));
     assert_eq!((other.status, other.header("allow")), (405, "GET, PUT, DELETE"));
 
-    let debug = |output: &str| lines(output).iter().any(|line| line["level"] == "DEBUG" && line["target"].as_str().unwrap().starts_with("mainstay"));
+    let debug = |output: &str| {
+        lines(output)
+            .iter()
+            .any(|line| line["level"] == "DEBUG" && line["target"].as_str().unwrap().starts_with("mainstay"))
+    };
     assert!(!debug(&origin.program.stdout()));
     let run = |args: &[&str]| {
-        let outcome = mainstay(&[&["log"], args, &["--config", folder.text()]].concat(), &[("ADMIN_ADDR", &address), ("ADMIN_TOKEN", TOKEN)]);
+        let outcome = mainstay(
+            &[&["log"], args, &["--config", folder.text()]].concat(),
+            &[("ADMIN_ADDR", &address), ("ADMIN_TOKEN", TOKEN)],
+        );
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         outcome.stdout
     };

@@ -183,7 +183,10 @@ mod tests {
             has_client: false,
             per_second: PerSecond::new(per_second_max),
             left_out: AtomicU64::new(0),
-            over_rate: Metrics::new().unwrap().log_lines_dropped.with_label_values(&["access", LogDropped::OverRate.as_str()]),
+            over_rate: Metrics::new()
+                .unwrap()
+                .log_lines_dropped
+                .with_label_values(&["access", LogDropped::OverRate.as_str()]),
         }
     }
 

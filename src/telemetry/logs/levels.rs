@@ -68,8 +68,7 @@ impl Filter {
     fn allows(&self, metadata: &Metadata<'_>) -> bool {
         let (target, level) = (metadata.target(), metadata.level());
         let rule = self.rules.iter().find(|(name, _)| is_below(target, name));
-        rule.is_some_and(|(_, allowed)| level <= *allowed)
-            && !UNHEARD.iter().any(|name| is_below(target, name))
+        rule.is_some_and(|(_, allowed)| level <= *allowed) && !UNHEARD.iter().any(|name| is_below(target, name))
     }
 
     /// The most verbose level that is let through. Lines below it then cost one comparison where they are written: libraries
