@@ -34,11 +34,10 @@ impl FromStr for Filter {
         if rules.is_empty() {
             return Err("names no level; \"off\" writes nothing".to_owned());
         }
-        rules.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        if let Some((one, _)) =
-            rules.iter().zip(rules.iter().skip(1)).map(|(one, next)| (&one.0, &next.0)).find(|(one, next)| one == next)
-        {
-            return Err(format!("says two levels for {:?}", if one.is_empty() { "all else" } else { one }));
+        rules.sort_by(|(one, _), (other, _)| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        let next_to_each_other = rules.iter().zip(rules.iter().skip(1));
+        if let Some(((twice, _), _)) = next_to_each_other.into_iter().find(|((one, _), (next, _))| one == next) {
+            return Err(format!("says two levels for {:?}", if twice.is_empty() { "all else" } else { twice }));
         }
         Ok(Self { text: text.to_owned(), rules })
     }
@@ -213,7 +212,7 @@ mod tests {
             ("a=b=info", "\"b=info\" is no level"),
             ("a b=info", "\"a b\" is no module"),
             ("info,debug", "two levels for \"all else\""),
-            ("a=info,info,a=debug", "two levels for \"a\""),
+            ("a=info,b=info,info,a=debug", "two levels for \"a\""),
             (long.as_str(), "longer than 1024 bytes"),
         ];
         for (filter, expected) in cases {
