@@ -12,6 +12,7 @@ mod health;
 mod import;
 mod init;
 mod keys;
+mod log;
 mod migrate;
 mod probe;
 mod purge;
@@ -94,6 +95,9 @@ enum Command {
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
+    /// Print or change the levels of a running instance's log.
+    #[command(after_help = log::HELP)]
+    Log(log::LogArgs),
     /// API keys for routes with auth = "key".
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -154,6 +158,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Warm(args) => warm::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Shadow(args) => shadow::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Accounts(command) => accounts::run(&command),
         Command::Import(command) => import::run(&command),
