@@ -146,6 +146,6 @@ pub(super) fn text(document: &Value, pointer: &str) -> String {
 
 /// Prints an answer as JSON.
 pub(super) fn print_json(document: &Value) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(document).map_err(Failure::new)?);
+    say!("{}", serde_json::to_string_pretty(document).map_err(Failure::new)?);
     Ok(())
 }

@@ -2,11 +2,17 @@
 //!
 //! Exit codes: 0 done · 1 it failed, or what was checked is not right · 2 the arguments are wrong · 64 the configuration
 //! cannot be run with, and the message names the key.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to the person who runs them")]
+#![expect(clippy::print_stderr, reason = "commands talk to the person who runs them")]
+
+/// Prints a line as `println!` does, and does not mind that whoever read it has gone (`| head`), where that panics.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::put(&format!($($text)*)) };
+}
 
 mod accounts;
 mod admin;
 mod check;
+mod completions;
 mod dev;
 mod health;
 mod import;
@@ -14,11 +20,14 @@ mod init;
 mod keys;
 mod migrate;
 mod probe;
+mod progress;
 mod purge;
 mod routes;
 mod serve;
 mod shadow;
+mod simulate;
 mod status;
+mod table;
 mod upstreams;
 mod warm;
 mod watches;
@@ -26,6 +35,7 @@ mod watches;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -33,7 +43,10 @@ use crate::app::Parts;
 use crate::config::ConfigError;
 use crate::config::settings::{DatabaseSettings, Layers, Settings};
 use crate::database::maintenance::{MaintenancePool, Pooled};
+use progress::{Progress, Shown};
 
+/// Exit code of arguments that are wrong, as clap has it.
+const EXIT_ARGUMENTS: u8 = 2;
 /// Exit code of a configuration that cannot be run with (`EX_USAGE` of sysexits).
 const EXIT_CONFIG: u8 = 64;
 
@@ -94,6 +107,12 @@ enum Command {
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
+    /// Say what a cache would have made of an access log: hits, memory, queries saved.
+    #[command(after_help = simulate::HELP)]
+    Simulate(simulate::SimulateArgs),
+    /// Print what makes a shell complete this program's commands and flags.
+    #[command(after_help = completions::HELP)]
+    Completions(completions::CompletionsArgs),
     /// API keys for routes with auth = "key".
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -125,6 +144,8 @@ enum Failure {
     Config(ConfigError),
     /// Exit code 1, with a sentence.
     Failed(String),
+    /// Exit code 2, with a sentence: arguments that are wrong in a way that only their command knows.
+    Arguments(String),
 }
 
 impl From<ConfigError> for Failure {
@@ -154,6 +175,8 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Warm(args) => warm::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Shadow(args) => shadow::run(&args),
+        Command::Simulate(args) => simulate::run(&args, &parts),
+        Command::Completions(args) => completions::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Accounts(command) => accounts::run(&command),
         Command::Import(command) => import::run(&command),
@@ -164,11 +187,20 @@ pub fn main(parts: Parts) -> ExitCode {
             eprintln!("mainstay: {error}");
             ExitCode::from(EXIT_CONFIG)
         }
+        Err(Failure::Arguments(sentence)) => {
+            eprintln!("mainstay: {sentence}");
+            ExitCode::from(EXIT_ARGUMENTS)
+        }
         Err(Failure::Failed(sentence)) => {
             eprintln!("mainstay: {sentence}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A time span of the command line.
+fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "it is to be a time like 250ms, 90s, 12h or 90d".to_owned())
 }
 
 /// Where this machine reaches a listener of its own: one that listens on all addresses, on loopback.
@@ -177,7 +209,7 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() { SocketAddr::new(loopback, address.port()) } else { address }
 }
 
-/// Prints a line, and does not mind that whoever read it has gone (`| head`), where `println!` panics.
+/// Prints a line for `say!`.
 fn put(line: &str) {
     use std::io::Write;
     let _read_or_not = writeln!(std::io::stdout(), "{line}");
@@ -190,6 +222,8 @@ fn maintenance_connection(settings: &Settings) -> Result<Pooled, Failure> {
 
 fn connection(settings: &DatabaseSettings) -> Result<Pooled, Failure> {
     use crate::database::maintenance::MaintenanceError;
+    let progress = Progress::of_steps(Shown::Shown);
+    progress.step("connecting to the database");
     let open = MaintenancePool::open(settings).and_then(|pool| pool.get());
     open.map_err(|error| match error {
         MaintenanceError::Config(error) => Failure::Config(error),

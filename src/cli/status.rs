@@ -34,15 +34,15 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
 
 fn print(status: &Value) {
     let get = |pointer| text(status, pointer);
-    println!("{} {} in region {}, up {} s", get("/mode"), get("/version"), get("/region"), get("/uptime_s"));
-    println!("health  {} ({})", get("/health/status"), get("/health/reasons"));
+    say!("{} {} in region {}, up {} s", get("/mode"), get("/version"), get("/region"), get("/uptime_s"));
+    say!("health  {} ({})", get("/health/status"), get("/health/reasons"));
     for node in status.pointer("/nodes").and_then(Value::as_array).into_iter().flatten() {
         let get = |pointer| text(node, pointer);
         let ineligible = match get("/ineligible").as_str() {
             "-" => String::new(),
             reason => format!(", not read: {reason}"),
         };
-        println!(
+        say!(
             "node    {:10} {}, lag {} ms, latency {} ms, at {}:{}, breaker {}, {} reads, {} failed{ineligible}",
             get("/name"),
             if node.pointer("/up").and_then(Value::as_bool) == Some(true) { "up" } else { "down" },
@@ -56,7 +56,7 @@ fn print(status: &Value) {
         );
     }
     if status.pointer("/primary_origin").is_some() {
-        println!(
+        say!(
             "primary origin at {}: breaker {}, latency {} ms, {} answered, {} failed",
             get("/primary_origin/endpoint"),
             get("/primary_origin/breaker"),
@@ -65,7 +65,7 @@ fn print(status: &Value) {
             get("/primary_origin/failed"),
         );
     }
-    println!(
+    say!(
         "cache   {} entries, {} of {} bytes, {} fills under way, {} of {} tags",
         get("/cache/entries"),
         get("/cache/bytes"),
@@ -74,19 +74,14 @@ fn print(status: &Value) {
         get("/cache/tags"),
         get("/cache/tags_max"),
     );
-    println!(
+    say!(
         "lookups {} hit, {} stale, {} expired, {} miss",
         get("/cache/lookups/L1/hit"),
         get("/cache/lookups/L1/stale"),
         get("/cache/lookups/L1/expired"),
         get("/cache/lookups/L1/miss"),
     );
-    println!(
-        "told    {}, through {}, heard {} ms ago",
-        get("/bus/told"),
-        get("/bus/through"),
-        get("/bus/heard_ago_ms")
-    );
+    say!("told    {}, through {}, heard {} ms ago", get("/bus/told"), get("/bus/through"), get("/bus/heard_ago_ms"));
 }
 
 fn rounded(document: &Value, pointer: &str) -> String {

@@ -32,6 +32,7 @@ mod probe;
 mod readme;
 mod serve;
 mod shadow;
+mod simulate;
 mod snapshot;
 mod statistics;
 mod stored;
