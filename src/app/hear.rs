@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::cache::bus::{Bus, READ_MAX};
+use crate::cache::bus::{Bus, Delivery, READ_MAX};
 use crate::cache::fence::{Applied, Ledger, Message};
 use crate::cache::shared::commands::Unavailable;
 use crate::cache::tag::Tag;
@@ -79,6 +79,11 @@ pub(super) struct StreamEnd {
     /// What a message with the rows that the cursor does not show follows on.
     pub(super) prev: Position,
     pub(super) cursor: Cursor,
+}
+
+/// The kind of a message, as metrics say it.
+fn kind_of(message: &Message) -> &'static str {
+    if message.has_tags() { "change" } else { "heartbeat" }
 }
 
 impl StreamEnd {
@@ -189,8 +194,12 @@ impl Ear {
             database.see(message.at.system, message.at.timeline);
         }
         let metrics = &self.pipeline.metrics;
-        let kind = if message.has_tags() { "change" } else { "heartbeat" };
-        metrics.bus_messages.with_label_values(&[source, kind]).inc();
+        metrics.bus_messages.with_label_values(&[source, kind_of(message)]).inc();
+        for (kind, tags) in [("soft", &message.soft), ("hard", &message.hard)] {
+            if !tags.is_empty() {
+                metrics.purges.with_label_values(&[kind]).inc();
+            }
+        }
         if message.has_tags() {
             self.pipeline.refresh_hottest();
             self.collect_for_edge(message);
@@ -309,10 +318,15 @@ impl Ear {
             let messages = bus.read(&mut link, system, *after, wait).await?;
             trouble.is_over();
             let is_behind = messages.len() == READ_MAX;
-            for (at, message) in messages {
+            // What stood in the stream before this instance came to its end was not late.
+            let is_catching_up = self.is_behind();
+            for Delivery { at, message, delay } in messages {
                 *after = Some(at);
                 let Some(message) = message else { continue };
                 self.apply(&message);
+                if let Some(delay) = delay.filter(|_| !is_catching_up) {
+                    self.pipeline.metrics.bus_delay.with_label_values(&[kind_of(&message)]).observe(delay);
+                }
                 for purge in message.purges.iter().filter(|_| self.tells()) {
                     bus.confirm(*purge).await?;
                 }

@@ -157,17 +157,21 @@ impl Ear {
                 Some(bus) => bus.leads().await.unwrap_or(true),
                 None => true,
             };
+            let gauges = &self.pipeline.metrics.watch_broken;
             if !is_mine {
+                // Whoever does look says what he sees.
+                gauges.reset();
                 feed.close();
                 continue;
             }
             let watches = watches();
             match feed.guard(&watches).await {
                 Ok(findings) => {
+                    let is_watched = |table: &str| watches.iter().any(|watch| watch.table == table);
+                    self.pipeline.metrics.retain("table", is_watched);
                     for watch in &watches {
                         let is_broken = findings.iter().any(|finding| finding.table == watch.table);
-                        let gauge = self.pipeline.metrics.watch_broken.with_label_values(&[&watch.table]);
-                        gauge.set(i64::from(is_broken));
+                        gauges.with_label_values(&[&watch.table]).set(i64::from(is_broken));
                     }
                 }
                 Err(FeedError::NotMigrated) => {

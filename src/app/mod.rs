@@ -3,6 +3,7 @@
 mod count;
 mod edge;
 mod expire;
+mod gauges;
 mod handover;
 mod hard;
 mod hear;
@@ -23,7 +24,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
@@ -44,9 +44,8 @@ use crate::config::ConfigError;
 use crate::config::auth::AccountReads;
 use crate::config::manifest::{Known, Manifest, Problem};
 use crate::config::settings::{ServerSettings, Settings};
-use crate::database::health::{Health, Status, Verdict};
+use crate::database::health::{Health, Verdict};
 use crate::database::read::Database;
-use crate::database::status::NodeStatus;
 use crate::edge::Outlet;
 use crate::http::admission::Admission;
 use crate::http::alone::Alone;
@@ -64,11 +63,11 @@ use crate::http::server;
 use crate::http::session::Sessions;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
-use crate::nodes::node::{Node, Totals};
 use crate::ramp::providers::Providers;
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::stale::StaleServed;
 pub use handover::Handover;
 use hard::STARTING_TIME;
 use hear::Ear;
@@ -107,8 +106,12 @@ impl Parts {
     /// Every problem found, each with file and line.
     pub fn manifest(&self, dir: &std::path::Path, account_reads: AccountReads) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
-        let version = self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
-        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
+        let known = Known { handlers: &handlers, middlewares: &middlewares, version: self.version(), account_reads };
+        Manifest::load(dir, &known)
+    }
+
+    fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"))
     }
 
     /// Gives the handlers what is known only now that the server starts.
@@ -223,6 +226,7 @@ impl Server {
             rates: Rates::new(&settings)?,
             capabilities,
             starting: Starting::new(STARTING_TIME),
+            stale_served: StaleServed::new(&metrics),
             metrics,
             hot: Hot::default(),
             audit: Audit::new(settings.cache.audit_one_in, settings.cache.audit_per_second_max),
@@ -273,6 +277,7 @@ impl Server {
         });
         let front =
             Arc::new(Front::new(Arc::clone(&core.surface), Arc::clone(&core.pipeline), Arc::clone(&core.health)));
+        core.set_constants();
         let listeners = listen(&settings.server)?;
         let sockets = listeners.share()?;
         let (public, public_addr) = server::listen(front, Arc::clone(&core.pipeline), listeners.public)?;
@@ -340,6 +345,13 @@ impl Server {
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn reload(&self) -> Result<usize, Vec<Problem>> {
+        let outcome = self.try_reload();
+        let label = if outcome.is_ok() { "ok" } else { "refused" };
+        self.core.pipeline.metrics.manifest_reloads.with_label_values(&[label]).inc();
+        outcome
+    }
+
+    fn try_reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
         let manifest = parts.manifest(dir, pipeline.settings.consistency.account_reads)?;
         manifest.check_auth(&pipeline.settings, dir)?;
@@ -348,6 +360,7 @@ impl Server {
         }
         let fresh = parts.surface(&manifest, pipeline);
         surface.store(Arc::new(fresh));
+        self.core.forget_series();
         self.core.complete_documents();
         Ok(manifest.routes.len())
     }
@@ -451,7 +464,7 @@ impl Core {
                 );
                 last = Some((verdict.status, verdict.reasons.clone()));
             }
-            self.pipeline.metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
+            gauges::set_health(&self.pipeline.metrics, &verdict);
             self.health.publish(&verdict, outlook.look(&self.pipeline));
             if is_first_look {
                 actix_rt::time::sleep(TICK_MIN).await;
@@ -460,58 +473,6 @@ impl Core {
             }
         }
     }
-
-    fn render_metrics(&self) -> Vec<u8> {
-        let Pipeline { cache, database, metrics, upstreams, .. } = &*self.pipeline;
-        self.surface.load().endpoints().for_each(|endpoint| endpoint.counters.export());
-        if let Some(peers) = &self.peers {
-            peers.export();
-        }
-        self.pipeline.auth.export();
-        metrics.bus_silent.set(i64::from(cache.fences.silence(Instant::now()).is_some()));
-        metrics.bus_leading.set(i64::from(self.ear.is_leading.load(Ordering::Relaxed)));
-        self.pipeline.admission.export(metrics);
-        let usage = cache.memory.usage();
-        metrics.cache_entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
-        metrics.cache_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
-        let nodes = database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
-        nodes.iter().for_each(|node| set_node(metrics, node));
-        let now = Instant::now();
-        upstreams.nodes().iter().for_each(|node| set_endpoint(metrics, node, now));
-        metrics.render()
-    }
-}
-
-fn set_endpoint(metrics: &Metrics, node: &Node, now: Instant) {
-    let name: &str = &node.identity().id;
-    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker_state(now).as_number());
-    let Totals { served, failed } = node.totals();
-    for (outcome, count) in [("served", served), ("failed", failed)] {
-        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
-    }
-}
-
-fn set_node(metrics: &Metrics, node: &NodeStatus) {
-    let name: &str = &node.name;
-    metrics.node_up.with_label_values(&[name]).set(i64::from(node.up));
-    metrics.node_breaker_state.with_label_values(&[name]).set(node.breaker.as_number());
-    match node.lag {
-        Some(lag) => metrics.replication_lag_seconds.with_label_values(&[name]).set(lag.as_secs_f64()),
-        // An unknown lag is no lag of zero: the series goes away until there is a value again.
-        None => drop(metrics.replication_lag_seconds.remove_label_values(&[name])),
-    }
-    let reads = [("served", node.counts.served), ("failed", node.counts.failed), ("conflict", node.counts.conflicts)];
-    for (outcome, count) in reads {
-        raise_to(&metrics.node_reads.with_label_values(&[name, outcome]), count);
-    }
-    for (state, count) in [("open", node.pool.open), ("idle", node.pool.idle)] {
-        metrics.pool_connections.with_label_values(&[name, state]).set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-}
-
-/// The count is kept elsewhere, and only goes up.
-fn raise_to(counter: &prometheus::IntCounter, count: u64) {
-    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
 /// Runs one of the tasks by which an instance hears of changes, or of what others have. Without it the instance would be deaf,

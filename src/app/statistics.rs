@@ -67,13 +67,8 @@ impl Core {
     /// Why that was not done. It is still to be done then.
     async fn roll_up(&self, upkeep: &mut Upkeep) -> Result<(), String> {
         let (is_shown, moves_money) = (self.are_statistics_shown(), self.moves_money());
-        let totals = self.totals();
-        let batch = {
-            let mut tally = self.statistics.0.lock();
-            let look = if is_shown { Tally::look } else { Tally::skip };
-            look(&mut tally, totals, Utc::now());
-            tally.batch()
-        };
+        self.look_at_statistics();
+        let batch = self.statistics.0.lock().batch();
         if batch.is_none() && !is_shown && !moves_money {
             return Ok(());
         }
@@ -90,6 +85,13 @@ impl Core {
         }
         log::debug!("statistics are rolled up, with {counted} transactions");
         Ok(())
+    }
+
+    /// Gathers what was counted since the last look.
+    pub(super) fn look_at_statistics(&self) {
+        let look = if self.are_statistics_shown() { Tally::look } else { Tally::skip };
+        let totals = self.totals();
+        look(&mut self.statistics.0.lock(), totals, Utc::now());
     }
 
     /// What was counted of the routes since the process began.

@@ -5,7 +5,7 @@
 //! that had tags; whoever reads the stream sees by that whether anything is missing, however it got lost.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::streams::{StreamId, StreamRangeReply, StreamReadOptions, StreamReadReply};
 use redis::{Cmd, FromRedisValue, Value, cmd};
@@ -71,6 +71,16 @@ pub enum Published {
     Done,
     /// The stream is past it: another publisher has gone on.
     Overtaken,
+}
+
+/// What a read of the stream brought.
+pub struct Delivery {
+    /// Its place, after which to go on.
+    pub at: Position,
+    /// The message; none where it is none of this version.
+    pub message: Option<Message>,
+    /// How long ago it was published, by the publisher's clock and this machine's; zero where theirs is ahead.
+    pub delay: Option<Duration>,
 }
 
 /// A message as it stands in the stream; its position is the entry's id and the stream's name.
@@ -202,7 +212,8 @@ impl Bus {
         let Some(text) = encode(message) else { return Ok(Published::Overtaken) };
         let mut add = cmd("XADD");
         add.arg(self.stream(message.at.system)).arg("MAXLEN").arg("~").arg(self.stream_entries_max);
-        add.arg(id_of(message.at)).arg("m").arg(text);
+        // Beside the message, where versions that do not know of it do not look.
+        add.arg(id_of(message.at)).arg("m").arg(text).arg("at").arg(millis(since_epoch()));
         let added = self.shared.commands().run(async |connection| match add.query_async::<Value>(connection).await {
             Ok(_) => Ok(Published::Done),
             Err(error) if error.detail().is_some_and(|detail| detail.contains(OVERTAKEN)) => Ok(Published::Overtaken),
@@ -211,8 +222,7 @@ impl Bus {
         added.await
     }
 
-    /// The messages after a position, or all that are kept, each with its place; waits so long for the first one. What is no
-    /// message of this version has a place all the same, after which to go on. It takes a connection of its own, since a wait
+    /// The messages after a position, or all that are kept; waits so long for the first one. It takes a connection of its own, since a wait
     /// would hold up all others.
     ///
     /// # Errors
@@ -223,7 +233,7 @@ impl Bus {
         system: SystemId,
         after: Option<Position>,
         wait: Duration,
-    ) -> Result<Vec<(Position, Option<Message>)>, Unavailable> {
+    ) -> Result<Vec<Delivery>, Unavailable> {
         let after = after.map_or_else(|| "0-0".to_owned(), id_of);
         let block_ms = usize::try_from(wait.as_millis()).unwrap_or(0).max(1);
         let options = StreamReadOptions::default().block(block_ms).count(READ_MAX);
@@ -235,8 +245,11 @@ impl Bus {
             Unavailable
         })?;
         let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
-        let place = |entry: StreamId| Some((position_of(system, &entry.id)?, message_of(system, &entry)));
-        entries.map(|entry| place(entry).ok_or(Unavailable)).collect()
+        let delivery = |entry: StreamId| {
+            let (at, delay) = (position_of(system, &entry.id)?, delay_of(&entry));
+            Some(Delivery { at, message: message_of(system, &entry), delay })
+        };
+        entries.map(|entry| delivery(entry).ok_or(Unavailable)).collect()
     }
 
     /// Takes or renews the right to publish, for so long. It only saves work: whoever publishes without it is refused by
@@ -432,6 +445,16 @@ fn message_of(system: SystemId, entry: &StreamId) -> Option<Message> {
         log::warn!("an entry of the stream is no message of this version: {}", entry.id);
     }
     message
+}
+
+/// How long ago an entry was published.
+fn delay_of(entry: &StreamId) -> Option<Duration> {
+    let published_ms = u64::from_redis_value(entry.map.get("at")?.clone()).ok()?;
+    Some(since_epoch().saturating_sub(Duration::from_millis(published_ms)))
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn millis(time: Duration) -> u64 {

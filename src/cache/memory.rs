@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
@@ -33,6 +34,8 @@ pub struct Memory {
     version: AtomicU64,
     retention: Retention,
     shown: Shown,
+    /// Entries that had to leave for others.
+    evicted: Arc<AtomicU64>,
 }
 
 /// What vouches for an answer that is about to be shown.
@@ -83,12 +86,19 @@ impl Memory {
     /// nothing no longer than that is of use.
     pub fn keeping(bytes_max: u64, at_least: Duration) -> Self {
         let retention = Retention { at_least };
+        let evicted = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&evicted);
         let cache = Cache::builder()
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            })
             .max_capacity(bytes_max)
             .weigher(|_: &Key, entry: &Arc<Entry>| u32::try_from(entry.weight_bytes()).unwrap_or(u32::MAX))
             .expire_after(retention)
             .build_with_hasher(BuildHasherDefault::default());
-        Self { cache, version: AtomicU64::new(next_version()), retention, shown: Shown::default() }
+        Self { cache, version: AtomicU64::new(next_version()), retention, shown: Shown::default(), evicted }
     }
 
     /// Shows the entry of a key, if there is one that answers exactly this request.
@@ -210,7 +220,8 @@ impl Memory {
     /// Entries kept and their bytes. Counts what is pending first, so it is for those who watch, not for requests.
     pub fn usage(&self) -> Usage {
         self.cache.run_pending_tasks();
-        Usage { entries: self.cache.entry_count(), bytes: self.cache.weighted_size() }
+        let evicted = self.evicted.load(Ordering::Relaxed);
+        Usage { entries: self.cache.entry_count(), bytes: self.cache.weighted_size(), evicted }
     }
 }
 
@@ -233,6 +244,8 @@ pub struct Usage {
     pub entries: u64,
     /// Their bytes, bookkeeping included.
     pub bytes: u64,
+    /// Entries that had to leave for others since the start.
+    pub evicted: u64,
 }
 
 /// An entry leaves the store when it can be of no use any more, not when it stops being fresh.

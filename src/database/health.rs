@@ -66,6 +66,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 15] = [
+        Self::NoDataYet,
+        Self::PrimaryDown,
+        Self::PrimaryReadOnly,
+        Self::ReplicaDown,
+        Self::ReplicaDiverged,
+        Self::ReplicationBroken,
+        Self::ReplicationLag,
+        Self::ReplicationLagUnknown,
+        Self::Recovering,
+        Self::FailoverMode,
+        Self::SharedCacheDown,
+        Self::DatabaseDown,
+        Self::HardPurgesUnknown,
+        Self::SnapshotLoading,
+        Self::NothingToServe,
+    ];
+
     /// The stable name.
     pub const fn as_str(self) -> &'static str {
         match self {

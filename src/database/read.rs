@@ -233,6 +233,7 @@ impl Shared {
             breaker: node.measured.breaker_state(now),
             latency: node.measured.latency(),
             pool: node.pool.usage(),
+            writers: node.writers.as_ref().map(Pool::usage),
             counts: NodeCounts { served, failed, conflicts: node.conflicts.load(Ordering::Relaxed) },
         }
     }

@@ -36,8 +36,10 @@ pub struct NodeStatus {
     pub breaker: BreakerState,
     /// The measured latency of probes.
     pub latency: Option<Duration>,
-    /// Its pool.
+    /// Its pool for reads.
     pub pool: PoolUsage,
+    /// The primary: its pool for writes.
+    pub writers: Option<PoolUsage>,
     /// Reads since the start.
     pub counts: NodeCounts,
 }
@@ -109,6 +111,7 @@ pub(super) mod testing {
             breaker: BreakerState::Closed,
             latency: None,
             pool: PoolUsage::default(),
+            writers: None,
             counts: NodeCounts::default(),
         }
     }

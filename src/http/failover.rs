@@ -25,7 +25,7 @@ use crate::config::param::Params;
 use crate::database::health::{Reason, Status, Verdict};
 use crate::database::read::{Consistency, Reached};
 use crate::error::{Code, Error};
-use crate::telemetry::metrics::LookupResult;
+use crate::telemetry::metrics::{LookupResult, StaleReason};
 
 /// How often a request that waits looks again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -160,7 +160,12 @@ impl Pipeline {
         let Filled { entry, stored, layer } = filled;
         let status = match (self.ttl_secs(&entry), layer) {
             (None, _) => return Err(not_cached()),
-            (Some(ttl_secs), Layer::Shared) => CacheStatus::Reissued { ttl_secs, collapsed },
+            (Some(ttl_secs), Layer::Shared) => {
+                if ttl_secs < 0 {
+                    self.stale_served.inc(StaleReason::Failover);
+                }
+                CacheStatus::Reissued { ttl_secs, collapsed }
+            }
             // That there is nothing is kept here for a moment, and not by caches outside.
             (Some(_), Layer::Source) => {
                 let stored = stored && entry.absence.is_none();
@@ -245,10 +250,9 @@ impl Pipeline {
         let (made, params) = (Instant::now(), fill.params.clone());
         let call = self.call(params, "GET", Bytes::new(), Consistency::Eventual, None);
         let produced = self.produce(&fill.endpoint, call).await;
+        self.count_fill(fill, &produced);
         let Produced { answer, reached, seen, .. } = produced;
         pass.measured(&fill.endpoint.route.path, &answer);
-        let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
-        self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
         let mut tags = fill.tags.to_vec();
         if let Ok(answer) = &answer {
             tags.extend(answer.tags.iter().map(|tag| Tag::new(tag.as_str())));

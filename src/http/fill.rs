@@ -95,6 +95,11 @@ pub(super) struct Produced {
     pub(super) committed: Option<Position>,
 }
 
+/// What running a source came to, as metrics say it.
+pub(super) fn outcome_of(answer: &Result<Answer, Error>) -> &'static str {
+    answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok")
+}
+
 impl Produced {
     /// Nothing but an error.
     pub(super) const fn failed(error: Error) -> Self {
@@ -297,10 +302,9 @@ impl Pipeline {
             let depth = Depth { at_least: ticket.reads, rather: shown };
             let call = self.call(params, "GET", Bytes::new(), Consistency::Eventual, depth);
             let produced = self.produce(&fill.endpoint, call).await;
+            self.count_fill(fill, &produced);
             let Produced { answer, detail, reached, seen, .. } = produced;
             pass.measured(&fill.endpoint.route.path, &answer);
-            let label = answer.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
-            self.metrics.fills.with_label_values(&[fill.endpoint.route.path.as_str(), label]).inc();
             tags.truncate(fill.tags.len());
             if let Ok(answer) = &answer {
                 tags.extend(answer.tags.iter().map(|tag| Tag::new(tag.as_str())));
@@ -335,6 +339,12 @@ impl Pipeline {
             }
         }
         Err(Error::new(Code::Overloaded, "the data changed faster than it could be read"))
+    }
+
+    pub(super) fn count_fill(&self, fill: &Fill, produced: &Produced) {
+        let path = fill.endpoint.route.path.as_str();
+        self.metrics.fills.with_label_values(&[path, outcome_of(&produced.answer)]).inc();
+        self.metrics.fill_seconds.with_label_values(&[path]).observe(produced.took);
     }
 
     /// Whether an entry is kept. What a handler answers with another status is for those who asked now: errors are not kept.

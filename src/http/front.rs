@@ -40,10 +40,10 @@ use crate::database::row_settings::RowSettings;
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::nodes::queue::Priority;
-use crate::telemetry::metrics::{LookupResult, Metrics};
+use crate::telemetry::metrics::{LookupResult, Metrics, Outcome, StaleReason};
 
 /// The `route` label of requests that matched none.
-const NO_ROUTE: &str = "none";
+pub const NO_ROUTE: &str = "none";
 /// How much longer than its own deadline a request may take before it is cut off from outside.
 const BACKSTOP: Duration = Duration::from_secs(2);
 
@@ -67,6 +67,8 @@ struct Pending {
     /// When it was looked at, which is later where its credentials had to be asked for.
     started: Instant,
     is_strong: bool,
+    /// What L1 made of it, where that has answered; of all others the response says it.
+    outcome: Option<Outcome>,
     /// What rates have said of it so far, where any has.
     rated: Option<Box<Rated>>,
     origin: Option<HeaderValue>,
@@ -87,6 +89,8 @@ enum Found {
     /// An answer, which the caller may have to refresh behind.
     Hit {
         response: Response<Bytes>,
+        /// Why the answer is stale, where it is.
+        stale: Option<StaleReason>,
         refresh: Option<Priority>,
         /// The entry, where the answer is to be compared with the primary.
         audit: Option<Arc<Entry>>,
@@ -269,7 +273,11 @@ impl Front {
             .memory
             .with(key, &canonical, fingerprint, |entry| self.judge(entry, way, endpoint, pending));
         let (result, stale) = match found {
-            Found::Hit { response, refresh, audit } => {
+            Found::Hit { response, stale, refresh, audit } => {
+                pending.outcome = Some(if stale.is_some() { Outcome::Stale } else { Outcome::Hit });
+                if let Some(reason) = stale {
+                    self.pipeline.stale_served.inc(reason);
+                }
                 if let Some(entry) = audit {
                     let params = arguments.clone().into_params(&endpoint.route);
                     actix_rt::spawn(Arc::clone(&self.pipeline).audit(Arc::clone(endpoint), params, entry));
@@ -295,22 +303,25 @@ impl Front {
         if self.pipeline.capabilities.issues_anew {
             return self.judge_anew(entry, standing, age, way, endpoint, pending);
         }
-        let (status, refresh) = match usability(standing, entry, age) {
+        let (status, stale, refresh) = match usability(standing, entry, age) {
             Freshness::Fresh(left) => {
-                endpoint.counters.hit.inc();
                 let early = self.refreshes_early(entry, left) && entry.claim_refresh(age);
-                (CacheStatus::Hit(left), early.then_some(Priority::Early))
+                (CacheStatus::Hit(left), None, early.then_some(Priority::Early))
             }
             Freshness::Revalidate(past) => {
-                endpoint.counters.stale.inc();
-                (CacheStatus::Stale(past), entry.claim_refresh(age).then_some(Priority::Revalidate))
+                let reason = match standing {
+                    Standing::Unknown => StaleReason::Unknown,
+                    Standing::Purged => StaleReason::Changed,
+                    _ => StaleReason::Expired,
+                };
+                (CacheStatus::Stale(past), Some(reason), entry.claim_refresh(age).then_some(Priority::Revalidate))
             }
             Freshness::IfError(past) => match entry.recent_failure(age, self.failure_memory()) {
                 // The source failed a moment ago: nobody waits for it again, and one request looks behind whether it is back.
                 Some(status) => {
-                    endpoint.counters.stale.inc();
                     let status = CacheStatus::StaleIfError { past, status, layer: "L1" };
-                    (status, entry.claim_refresh(age).then_some(Priority::Revalidate))
+                    let refresh = entry.claim_refresh(age).then_some(Priority::Revalidate);
+                    (status, Some(StaleReason::SourceFailed), refresh)
                 }
                 None => return Found::Expired(Some(Arc::clone(entry))),
             },
@@ -319,7 +330,7 @@ impl Front {
         let response = respond::from_entry(entry, endpoint, &way.asked, &pending.request_id, status, age);
         let is_audited = matches!(status, CacheStatus::Hit(_)) && self.pipeline.audit.takes(pending.started);
         let audit = (is_audited && self.pipeline.can_audit(endpoint)).then(|| Arc::clone(entry));
-        Found::Hit { response, refresh, audit }
+        Found::Hit { response, stale, refresh, audit }
     }
 
     /// What a failover origin makes of L1's entry, whatever its age; it looks behind whether there is a newer one.
@@ -338,10 +349,10 @@ impl Front {
         if is_looked_for && standing == Standing::Purged {
             return Found::Expired(None);
         }
-        if ttl_secs >= 0 { &endpoint.counters.hit } else { &endpoint.counters.stale }.inc();
         let status = CacheStatus::Reissued { ttl_secs, collapsed: false };
         let response = respond::from_entry(entry, endpoint, &way.asked, &pending.request_id, status, age);
-        Found::Hit { response, refresh: is_looked_for.then_some(Priority::Revalidate), audit: None }
+        let stale = (ttl_secs < 0).then_some(StaleReason::Failover);
+        Found::Hit { response, stale, refresh: is_looked_for.then_some(Priority::Revalidate), audit: None }
     }
 
     /// For how long a failed source is not waited for: until the next look at it would have failed, too.
@@ -467,6 +478,18 @@ impl Front {
                 self.metrics.requests.with_label_values(&[route_label(endpoint), status.as_str()]).inc();
             }
         }
+        let took = pending.began.elapsed();
+        match (pending.outcome, endpoint) {
+            (Some(Outcome::Hit), Some(endpoint)) => endpoint.counters.hit.observe(took),
+            (Some(Outcome::Stale), Some(endpoint)) => endpoint.counters.stale.observe(took),
+            _ => {
+                let outcome = respond::outcome(status, head);
+                self.metrics
+                    .request_seconds
+                    .with_label_values(&[route_label(endpoint), outcome.as_str()])
+                    .observe(took);
+            }
+        }
         self.log_access(status, head, endpoint, pending);
     }
 
@@ -478,6 +501,7 @@ impl Front {
             began: checked.map_or(started, |checked| checked.began),
             started,
             is_strong: false,
+            outcome: None,
             rated: checked.filter(|checked| !checked.rated.is_empty()).map(|checked| Box::new(checked.rated.clone())),
             origin: None,
             line: wants_line.then(|| format!("{} {}", request.method(), request.uri())),

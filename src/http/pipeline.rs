@@ -14,7 +14,7 @@ use super::alone::Alone;
 use super::audit::Audit;
 use super::client::Client;
 use super::failover::Starting;
-use super::fill::{Fill, Produced, beside};
+use super::fill::{Fill, Produced, beside, outcome_of};
 use super::forward::Incoming;
 use super::headers::{Asked, X_ORIGIN_VERIFY};
 use super::hot::Hot;
@@ -45,7 +45,8 @@ use crate::nodes::queue::Priority;
 use crate::source::handler::{Call, Caller};
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::stale::StaleServed;
+use crate::telemetry::metrics::{Metrics, StaleReason};
 
 /// A request that goes past L1.
 pub struct Passage {
@@ -101,6 +102,8 @@ pub struct Pipeline {
     pub settings: Arc<Settings>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What was served though it was not fresh.
+    pub stale_served: StaleServed,
     /// How many sources may run.
     pub admission: Admission,
     /// What checks credentials.
@@ -268,6 +271,7 @@ impl Pipeline {
                 };
                 match stale.as_ref().and_then(|entry| self.usable_on_error(entry, &error, now)) {
                     Some((entry, past)) => {
+                        self.stale_served.inc(StaleReason::SourceFailed);
                         status = CacheStatus::StaleIfError { past, status: error.code.info().status, layer };
                         respond::from_entry(entry, endpoint, &asked, request_id, status, entry.age(now))
                     }
@@ -307,6 +311,10 @@ impl Pipeline {
             produced
         };
         let produced = if only_reads { work.await } else { apart(work).await };
+        if !only_reads {
+            let outcome = outcome_of(&produced.answer);
+            self.metrics.writes.with_label_values(&[endpoint.route.path.as_str(), outcome]).inc();
+        }
         let mut response = match &produced.answer {
             Ok(answer) => {
                 let encoded = self.encoded(&answer.body, &Asked::read(request.headers())).await;

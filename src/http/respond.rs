@@ -16,6 +16,7 @@ use crate::cache::variants::Encoding;
 use crate::error::{Code, Error};
 use crate::source::Answer;
 use crate::source::upstream::headers::is_of_one_hop;
+use crate::telemetry::metrics::Outcome;
 
 /// How the cache took part in an answer: the `Cache-Status` header (RFC 9211).
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +97,26 @@ impl CacheStatus {
 
     const fn is_hit(self) -> bool {
         matches!(self, Self::Hit(_) | Self::Stale(_) | Self::SharedHit { .. } | Self::StaleIfError { .. })
+    }
+}
+
+/// What became of a request, by what its response says: metrics count what clients are told.
+pub fn outcome(status: StatusCode, head: &HeaderMap) -> Outcome {
+    let said = head.get(headers::CACHE_STATUS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if status.is_server_error() {
+        Outcome::Error
+    } else if said.starts_with("mainstay; hit; ttl=-") {
+        Outcome::Stale
+    } else if said.starts_with("mainstay; hit") {
+        Outcome::Hit
+    } else if said.starts_with("mainstay; fwd=miss") || said.starts_with("mainstay; fwd=stale") {
+        Outcome::Miss
+    } else if status.is_client_error() {
+        Outcome::Refused
+    } else if said.starts_with("mainstay; fwd=bypass") {
+        Outcome::Bypass
+    } else {
+        Outcome::Own
     }
 }
 

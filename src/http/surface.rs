@@ -22,7 +22,8 @@ use crate::source::handler::Registry;
 use crate::source::sql::SqlSource;
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
-use crate::telemetry::metrics::{LookupResult, Metrics};
+use crate::telemetry::latency::StripedLatency;
+use crate::telemetry::metrics::{LookupResult, Metrics, Outcome};
 use crate::telemetry::sparing::Sparing;
 use crate::telemetry::striped::Striped;
 
@@ -73,14 +74,16 @@ pub struct Endpoint {
 
 /// Counters of a route's hits.
 pub struct Counters {
-    /// Answers with 200 from L1.
+    /// Answers with 200.
     pub ok: Striped,
-    /// Answers with 304 from L1.
+    /// Answers with 304.
     pub not_modified: Striped,
-    /// Fresh lookups.
-    pub hit: Striped,
-    /// Stale lookups.
-    pub stale: Striped,
+    /// Fresh answers from L1, and how long they took.
+    pub hit: StripedLatency,
+    /// Stale answers from L1, and how long they took.
+    pub stale: StripedLatency,
+    hit_lookups: IntCounter,
+    stale_lookups: IntCounter,
     /// Answers out of L2, and those of the two above that were exported.
     pub answered: IntCounter,
 }
@@ -282,13 +285,18 @@ impl Pattern {
 
 impl Counters {
     fn new(metrics: &Metrics, route: &str) -> Self {
-        let lookups = |result: LookupResult| Striped::new(metrics.lookups.with_label_values(&["L1", result.as_str()]));
+        let lookups = |result: LookupResult| metrics.lookups.with_label_values(&["L1", result.as_str()]);
+        let times = |outcome: Outcome| {
+            StripedLatency::new(metrics.request_seconds.with_label_values(&[route, outcome.as_str()]))
+        };
         let answers = |status| Striped::new(metrics.requests.with_label_values(&[route, status]));
         Self {
             ok: answers("200"),
             not_modified: answers("304"),
-            hit: lookups(LookupResult::Hit),
-            stale: lookups(LookupResult::Stale),
+            hit: times(Outcome::Hit),
+            stale: times(Outcome::Stale),
+            hit_lookups: lookups(LookupResult::Hit),
+            stale_lookups: lookups(LookupResult::Stale),
             answered: metrics.cache_hits.with_label_values(&[route]),
         }
     }
@@ -297,7 +305,10 @@ impl Counters {
     pub fn export(&self) {
         self.ok.export();
         self.not_modified.export();
-        self.answered.inc_by(self.hit.export() + self.stale.export());
+        let (hits, stale) = (self.hit.export(), self.stale.export());
+        self.hit_lookups.inc_by(hits);
+        self.stale_lookups.inc_by(stale);
+        self.answered.inc_by(hits + stale);
     }
 }
 

@@ -13,11 +13,27 @@ const CELLS: usize = 16;
 /// A cell alone in its cache lines (two of 64 bytes, since processors fetch them in pairs).
 #[repr(align(128))]
 #[derive(Default)]
-struct Cell(AtomicU64);
+struct Cell<T>(T);
+
+/// What each thread has of its own.
+#[derive(Default)]
+pub(super) struct Stripes<T>([Cell<T>; CELLS]);
+
+impl<T> Stripes<T> {
+    /// That of this thread.
+    pub(super) fn own(&self) -> Option<&T> {
+        self.0.get(OWN_CELL.with(|own| *own)).map(|cell| &cell.0)
+    }
+
+    /// That of all threads.
+    pub(super) fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|cell| &cell.0)
+    }
+}
 
 /// A counter for the hit path, in front of the one that is exported.
 pub struct Striped {
-    cells: [Cell; CELLS],
+    stripes: Stripes<AtomicU64>,
     exported: IntCounter,
 }
 
@@ -31,19 +47,19 @@ thread_local! {
 impl Striped {
     /// A counter that is exported as this one.
     pub fn new(exported: IntCounter) -> Self {
-        Self { cells: Default::default(), exported }
+        Self { stripes: Stripes::default(), exported }
     }
 
     /// Counts one.
     pub fn inc(&self) {
-        if let Some(cell) = self.cells.get(OWN_CELL.with(|own| *own)) {
-            cell.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(own) = self.stripes.own() {
+            own.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Moves what was counted into the exported counter, and says how much that was.
     pub fn export(&self) -> u64 {
-        let counted: u64 = self.cells.iter().map(|cell| cell.0.swap(0, Ordering::Relaxed)).sum();
+        let counted: u64 = self.stripes.all().map(|own| own.swap(0, Ordering::Relaxed)).sum();
         self.exported.inc_by(counted);
         counted
     }

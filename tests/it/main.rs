@@ -22,3 +22,4 @@ mod scale;
 mod session;
 mod source;
 mod support;
+mod telemetry;

@@ -191,9 +191,6 @@ impl Front {
         if let Some(region) = answered_by {
             response.headers_mut().insert(headers::X_REGION, region);
         }
-        let outcome = if response.status().is_server_error() { "error" } else { "ok" };
-        let seconds = self.metrics.request_seconds.with_label_values(&[&endpoint.route.path, outcome]);
-        seconds.observe(pending.began.elapsed().as_secs_f64());
         response
     }
 }

@@ -194,13 +194,12 @@ impl Upstreams {
 
     /// Forgets all upstreams but these.
     pub fn keep(&self, upstreams: &[Arc<Upstream>]) {
-        self.groups.lock().retain(|name, _| {
-            let stays = upstreams.iter().any(|upstream| upstream.name == *name);
-            if !stays {
-                let _was_never_out = self.metrics.upstream_out.remove_label_values(&[name.as_str()]);
-            }
-            stays
-        });
+        self.groups.lock().retain(|name, _| upstreams.iter().any(|upstream| upstream.name == *name));
+    }
+
+    /// Whether there is an upstream of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.groups.lock().contains_key(name)
     }
 
     /// All endpoints, as nodes.

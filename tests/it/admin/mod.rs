@@ -14,7 +14,7 @@ use crate::instance::{Instance, Plan};
 const TOKEN: &str = "correct-horse";
 
 /// An instance with a token, whose only handler is a probe.
-fn instance(routes: &str, probe: &Probe) -> Instance {
+pub fn instance(routes: &str, probe: &Probe) -> Instance {
     Plan::probed(routes, probe).set("ADMIN_TOKEN", TOKEN).start()
 }
 
@@ -38,7 +38,7 @@ fn look(instance: &Instance, target: &str) -> serde_json::Value {
 }
 
 /// A POST that must be answered.
-fn order(instance: &Instance, target: &str, body: &str) -> serde_json::Value {
+pub fn order(instance: &Instance, target: &str, body: &str) -> serde_json::Value {
     let reply = ask(instance, "POST", target, body);
     assert_eq!(reply.status, 200, "{reply:?}");
     reply.json()

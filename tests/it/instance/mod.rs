@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc as commands, oneshot};
 
 use crate::support::{Cluster, PATIENCE};
+use crate::telemetry::metrics;
 use client::{Connection, Reply};
 use probe::Probe;
 
@@ -193,9 +194,16 @@ impl Instance {
         self.connect().request(method, target, headers)
     }
 
+    /// What `/metrics` says, all of which the table of metrics declares.
+    pub fn metrics(&self) -> String {
+        let text = Connection::open(self.admin).request("GET", "/metrics", &[]).text();
+        metrics::check(&text);
+        text
+    }
+
     /// The value of a sample of `/metrics`, by its name with labels; 0 where it is not there yet.
     pub fn metric(&self, sample: &str) -> f64 {
-        let text = Connection::open(self.admin).request("GET", "/metrics", &[]).text();
+        let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
     }

@@ -1,0 +1,41 @@
+//! The metrics of an instance, as `/metrics` shows them. [`table`] declares them.
+
+pub mod declare;
+pub mod labels;
+pub mod stale;
+pub mod table;
+pub mod values;
+
+use prometheus::{Encoder, IntCounter, TextEncoder};
+
+use crate::config::manifest::access::AuthMethod;
+
+pub use table::Metrics;
+pub use values::{AuthResult, LookupResult, Outcome, StaleReason};
+
+impl Metrics {
+    /// All metrics, registered.
+    ///
+    /// # Errors
+    /// Where a declaration in the table is wrong, which a test would have shown.
+    pub fn new() -> prometheus::Result<Self> {
+        let metrics = Self::declared()?;
+        #[cfg(target_os = "linux")]
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// All values in the text format of Prometheus.
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            log::error!("the metrics could not be written: {error}");
+        }
+        out
+    }
+
+    /// The checks of one method that came to this.
+    pub fn auth_check(&self, method: AuthMethod, result: AuthResult) -> IntCounter {
+        self.auth_checks.with_label_values(&[method.as_str(), result.as_str()])
+    }
+}
