@@ -98,7 +98,7 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
     let claims: Map<String, Value> =
         args.claims.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
     if let Some((name, _)) = args.claims.iter().find(|(name, _)| repeated(&args.claims, name)) {
-        return Err(Failure::Failed(format!("claim {name}: given more than once")));
+        return Err(Failure::Arguments(format!("--claim {name}: given more than once")));
     }
     let key = NewKey {
         name: args.name.clone(),
@@ -186,5 +186,8 @@ fn or_dash(text: &str) -> String {
 }
 
 fn failure(error: IssueError) -> Failure {
-    Failure::new(error)
+    match error {
+        IssueError::Invalid(sentence) => Failure::Arguments(sentence),
+        other => Failure::new(other),
+    }
 }

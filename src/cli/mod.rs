@@ -1,7 +1,7 @@
 //! The command line, one file a command.
 //!
-//! Exit codes: 0 done · 1 it failed, or what was checked is not right · 2 the arguments are wrong · 64 the configuration
-//! cannot be run with, and the message names the key.
+//! Exit codes: 0 done · 1 it failed, or what was checked is not right · 2 the arguments are wrong · 3 and 4 `status`: degraded, and such
+//! that callers notice · 64 the configuration cannot be run with, and the message names the key.
 #![expect(clippy::print_stderr, reason = "commands talk to the person who runs them")]
 
 /// Prints a line as `println!` does, and does not mind that whoever read it has gone (`| head`), where that panics.
@@ -45,11 +45,6 @@ use crate::config::settings::{DatabaseSettings, Layers, Settings};
 use crate::database::maintenance::{MaintenancePool, Pooled};
 use progress::{Progress, Shown};
 
-/// Exit code of arguments that are wrong, as clap has it.
-const EXIT_ARGUMENTS: u8 = 2;
-/// Exit code of a configuration that cannot be run with (`EX_USAGE` of sysexits).
-const EXIT_CONFIG: u8 = 64;
-
 /// A regional API origin that stays up: a declared JSON API over Postgres, served from a cache.
 #[derive(Parser)]
 #[command(name = "mainstay", version, about, after_help = EXIT_CODES, propagate_version = true)]
@@ -63,6 +58,8 @@ Exit codes:
   0   done
   1   it failed, or what was checked is not right
   2   the arguments are wrong
+  3   status: something is degraded, and callers get what they are promised
+  4   status: something is wrong that callers notice
   64  the configuration cannot be run with; the message names the key
 
 Start here:
@@ -146,6 +143,10 @@ enum Failure {
     Failed(String),
     /// Exit code 2, with a sentence: arguments that are wrong in a way that only their command knows.
     Arguments(String),
+    /// Exit code 3, with a sentence: an instance is degraded.
+    Degraded(String),
+    /// Exit code 4, with a sentence: and its callers notice.
+    Critical(String),
 }
 
 impl From<ConfigError> for Failure {
@@ -157,6 +158,26 @@ impl From<ConfigError> for Failure {
 impl Failure {
     fn new(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
+    }
+
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Arguments(_) => 2,
+            Self::Degraded(_) => 3,
+            Self::Critical(_) => 4,
+            Self::Config(_) => 64,
+        }
+    }
+
+    fn sentence(&self) -> &str {
+        match self {
+            Self::Config(ConfigError(sentence))
+            | Self::Failed(sentence)
+            | Self::Arguments(sentence)
+            | Self::Degraded(sentence)
+            | Self::Critical(sentence) => sentence,
+        }
     }
 }
 
@@ -183,17 +204,9 @@ pub fn main(parts: Parts) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Config(error)) => {
-            eprintln!("mainstay: {error}");
-            ExitCode::from(EXIT_CONFIG)
-        }
-        Err(Failure::Arguments(sentence)) => {
-            eprintln!("mainstay: {sentence}");
-            ExitCode::from(EXIT_ARGUMENTS)
-        }
-        Err(Failure::Failed(sentence)) => {
-            eprintln!("mainstay: {sentence}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            eprintln!("mainstay: {}", failure.sentence());
+            ExitCode::from(failure.exit_code())
         }
     }
 }

@@ -9,7 +9,7 @@ use mainstay::config::manifest::{Known, Manifest};
 
 use crate::telemetry::metrics::declared;
 
-const PAGES: [&str; 29] = [
+const PAGES: [&str; 30] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -36,6 +36,7 @@ const PAGES: [&str; 29] = [
     "docs/replicas.md",
     "docs/scale.md",
     "docs/sessions.md",
+    "docs/simulate.md",
     "docs/upstream.md",
     "docs/webhooks.md",
     "infra/README.md",

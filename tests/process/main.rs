@@ -10,6 +10,8 @@
 
 mod check;
 mod choose_node;
+mod commands;
+mod completions;
 mod configuration;
 mod data;
 mod degradation;
@@ -35,6 +37,7 @@ mod shadow;
 mod simulate;
 mod snapshot;
 mod statistics;
+mod status;
 mod stored;
 mod support;
 mod tokens;

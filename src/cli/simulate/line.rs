@@ -27,6 +27,8 @@ pub(super) struct Logged {
     pub status: Option<u16>,
     /// Bytes of the answer's body, where the log says.
     pub body_bytes: Option<u64>,
+    /// Where it is Mainstay's own log: how many lines it left out before this one.
+    pub own: Option<u64>,
 }
 
 /// Why a line is no request.
@@ -97,7 +99,7 @@ fn common(text: &str) -> Result<Logged, Unread> {
     let mut words = rest.split_ascii_whitespace();
     let status = words.next().and_then(|word| word.parse().ok());
     let body_bytes = words.next().and_then(|word| word.parse().ok());
-    Ok(Logged { time_ms, method, target, status, body_bytes })
+    Ok(Logged { time_ms, method, target, status, body_bytes, own: None })
 }
 
 /// What stands between quotes, without the escapes of Apache and nginx (`\"`, `\x22`), and what follows.
@@ -197,14 +199,16 @@ fn json(text: &str) -> Result<Option<Logged>, Unread> {
     if own.is_some_and(|target| target != "mainstay::access") {
         return Ok(None);
     }
-    let (method, target) = match own {
-        Some(_) => request_line(line.get("message").and_then(Value::as_str).ok_or(Unread::Request)?)?,
+    let message = own.filter(|_| line.get("method").is_none()).and(line.get("message"));
+    let (method, target) = match message.and_then(Value::as_str) {
+        Some(message) => request_line(message)?,
         None => requested(&line)?,
     };
+    let own = own.map(|_| line.get("left_out").and_then(number).unwrap_or(0));
     let time_ms = time_of(&line).ok_or(Unread::Time)?;
     let status = find(&line, &STATUSES).and_then(number).and_then(|status| u16::try_from(status).ok());
     let body_bytes = find(&line, &BYTES).and_then(number);
-    Ok(Some(Logged { time_ms, method, target, status, body_bytes }))
+    Ok(Some(Logged { time_ms, method, target, status, body_bytes, own }))
 }
 
 fn requested(line: &Value) -> Result<(String, String), Unread> {
@@ -272,7 +276,7 @@ mod tests {
     use super::*;
 
     fn logged(time_ms: i64, target: &str, status: Option<u16>, body_bytes: Option<u64>) -> Option<Logged> {
-        Some(Logged { time_ms, method: "GET".to_owned(), target: target.to_owned(), status, body_bytes })
+        Some(Logged { time_ms, method: "GET".to_owned(), target: target.to_owned(), status, body_bytes, own: None })
     }
 
     const T: i64 = 1_792_584_000_000;
@@ -289,7 +293,6 @@ mod tests {
             r#"{"level":"info","ts":1792584000.0,"request":{"remote_ip":"::1","method":"GET","host":"a","uri":"/public/rates?base=USD"},"size":321,"status":200}"#,
             r#"{"date":"2026-10-21","time":"12:00:00","sc-bytes":"321","cs-method":"GET","cs-uri-stem":"/public/rates","cs-uri-query":"base=USD","sc-status":"200"}"#,
             r#"{"timestamp":1792584000000,"method":"get","url":"https://a.example/public/rates?base=USD#top","status":200,"size":321}"#,
-            r#"{"timestamp":"2026-10-21T12:00:00.000000Z","level":"INFO","target":"mainstay::access","message":"GET /public/rates?base=USD","kvs":{"status":200,"body_bytes":321}}"#,
         ] {
             assert_eq!(parse(line.as_bytes()), Ok(whole.clone()), "{line}");
         }
@@ -301,6 +304,8 @@ mod tests {
         ] {
             assert_eq!(parse(line.as_bytes()), Ok(None), "{line}");
         }
+        let own = r#"{"timestamp":"2026-10-21T12:00:00.000000Z","level":"INFO","target":"mainstay::access","message":"GET /a 200","method":"GET","path":"/public/rates","query":"base=USD","status":200,"bytes":321,"left_out":7}"#;
+        assert_eq!(parse(own.as_bytes()).unwrap().unwrap(), Logged { own: Some(7), ..whole.unwrap() });
         let bare = r#"- - - [21/Oct/2026:12:00:00 +0000] "GET /a" - -"#;
         assert_eq!(parse(bare.as_bytes()), Ok(logged(T, "/a", None, None)));
         let escaped = r#"- - - [21/Oct/2026:12:00:00 +0000] "GET /a?q=\x22\\x\"\xc3\xa9 HTTP/1.1" 400 0"#;

@@ -169,6 +169,8 @@ struct Simulation {
     total: Tally,
     lines: u64,
     requests: u64,
+    /// Requests that Mainstay's own log has left out, there were too many.
+    left_out: u64,
     unreadable: BTreeMap<Unread, Unreadable>,
     /// Requests for what the server answers without any route: its health, and the description of the API.
     built_in: u64,
@@ -203,6 +205,7 @@ impl Simulation {
             total: Tally { name: "all".to_owned(), is_cached: true, ..Tally::default() },
             lines: 0,
             requests: 0,
+            left_out: 0,
             unreadable: BTreeMap::new(),
             built_in: 0,
             other_method: 0,
@@ -238,6 +241,7 @@ impl Simulation {
             Ok(None) => {}
             Ok(Some(logged)) => {
                 self.requests += 1;
+                self.left_out += logged.own.unwrap_or(0);
                 let now_ms = match self.clock.tick(logged.time_ms) {
                     Tick::At(now_ms) => now_ms,
                     Tick::Back(now_ms) => {
@@ -294,14 +298,20 @@ impl Simulation {
         let Some(tally) = self.routes.get_mut(&route.line) else { return };
         tally.requests += 1;
         self.total.requests += 1;
+        // Mainstay's own log does not show parameters that nobody has declared. That they were refused, it does.
+        let was_refused = logged.own.is_some() && logged.status == Some(400);
+        let refusal = match &read {
+            // A log does not say who the caller was. Where that counts, nothing is shared.
+            Err(error) if error.code != Code::ClaimInvalid => Some(error.detail.as_ref()),
+            _ => was_refused.then_some("the log does not show for what"),
+        };
+        if let Some(refusal) = refusal {
+            tally.refused += 1;
+            self.total.refused += 1;
+            return self.refused.count(&format!("{}: {refusal}", route.path));
+        }
         let (arguments, policy) = match (read, &route.cache) {
             (Ok(arguments), Some(policy)) => (arguments, policy),
-            // A log does not say who the caller was. Where that counts, nothing is shared.
-            (Err(error), _) if error.code != Code::ClaimInvalid => {
-                tally.refused += 1;
-                self.total.refused += 1;
-                return self.refused.count(&format!("{}: {}", route.path, error.detail));
-            }
             _ => {
                 tally.pass(now_ms);
                 return self.total.pass(now_ms);

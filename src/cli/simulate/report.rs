@@ -103,6 +103,10 @@ fn print_unread(simulation: &Simulation) {
         let (count, sentence) = (HumanCount(unreadable.count), why.sentence());
         say!("{count} lines were skipped, {sentence}: line {}", numbers.join(", "));
     }
+    if simulation.left_out > 0 {
+        let left_out = HumanCount(simulation.left_out);
+        say!("{left_out} requests are missing: the log has no more than log.access_per_second_max lines a second");
+    }
     let clock = &simulation.clock;
     if clock.behind > 0 {
         say!(
@@ -181,6 +185,7 @@ pub(super) fn json(simulation: &Simulation, args: &SimulateArgs) -> Value {
         "log": args.log.display().to_string(),
         "lines": simulation.lines,
         "requests": simulation.requests,
+        "left_out": simulation.left_out,
         "from": clock.span_ms.and_then(|(first_ms, _)| time(first_ms)),
         "to": clock.span_ms.and_then(|(_, last_ms)| time(last_ms)),
         "assumed": {
