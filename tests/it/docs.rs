@@ -37,6 +37,7 @@ const PAGES: [&str; 30] = [
     "docs/replicas.md",
     "docs/scale.md",
     "docs/sessions.md",
+    "docs/simulate.md",
     "docs/upstream.md",
     "docs/webhooks.md",
     "infra/README.md",

@@ -10,6 +10,8 @@
 
 mod check;
 mod choose_node;
+mod commands;
+mod completions;
 mod configuration;
 mod data;
 mod degradation;
@@ -34,8 +36,10 @@ mod probe;
 mod readme;
 mod serve;
 mod shadow;
+mod simulate;
 mod snapshot;
 mod statistics;
+mod status;
 mod stored;
 mod support;
 mod tokens;
