@@ -9,7 +9,7 @@ use mainstay::config::manifest::{Known, Manifest};
 
 use crate::telemetry::metrics::declared;
 
-const PAGES: [&str; 30] = [
+const PAGES: [&str; 32] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
@@ -38,6 +38,7 @@ const PAGES: [&str; 30] = [
     "docs/scale.md",
     "docs/sessions.md",
     "docs/simulate.md",
+    "docs/traces.md",
     "docs/upstream.md",
     "docs/webhooks.md",
     "infra/README.md",
