@@ -83,7 +83,8 @@ impl Ear {
             self.pause(interval).await;
             let now = Instant::now();
             // Nobody knows which tags were purged in what was missed, nor which changes a promotion has undone.
-            if losses.are_due(self.pipeline.cache.fences.read(Ledger::losses), self.settings.edge.loss_interval.0, now) {
+            if losses.are_due(self.pipeline.cache.fences.read(Ledger::losses), self.settings.edge.loss_interval.0, now)
+            {
                 self.collect(std::iter::once(EVERYTHING));
             }
             let fallen = if self.tells_edge() {

@@ -53,7 +53,8 @@ impl EdgeSettings {
         let fail = |sentence: &str| Err(ConfigError::new(sentence));
         let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         // What it would take the place of means something to viewers.
-        let is_free = |name: &str| name.to_ascii_lowercase().split('-').any(|word| matches!(word, "tag" | "tags" | "key"));
+        let is_free =
+            |name: &str| name.to_ascii_lowercase().split('-').any(|word| matches!(word, "tag" | "tags" | "key"));
         if self.sends_tags() && !(is_plain(&self.tag_header) && is_free(&self.tag_header)) {
             return fail("edge.tag_header: a header for tags and nothing else, like \"cache-tag\"");
         }

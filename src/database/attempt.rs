@@ -19,7 +19,7 @@ use crate::error::{Code, Error};
 use crate::nodes::breaker::BreakerState;
 use crate::position::{Position, SystemId, Timeline};
 use crate::telemetry::traces;
-use crate::telemetry::traces::{SpanKind, Span};
+use crate::telemetry::traces::{Span, SpanKind};
 
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);

@@ -17,8 +17,7 @@ pub fn of<'a>(routes: impl Iterator<Item = &'a Route> + Clone, tags: &[String]) 
     if tags.iter().any(|tag| tag == EVERYTHING) {
         return paths;
     }
-    let is_carried =
-        |tag: &&String| is_key_name(tag) || !paths::of(routes.clone(), slice::from_ref(*tag)).is_empty();
+    let is_carried = |tag: &&String| is_key_name(tag) || !paths::of(routes.clone(), slice::from_ref(*tag)).is_empty();
     let named: Vec<String> = tags.iter().filter(is_carried).map(|tag| notation(tag)).collect();
     if named.len() > PATHS_MAX && paths.len() < named.len() { paths } else { named }
 }

@@ -35,7 +35,7 @@ use crate::source::Answer;
 use crate::source::handler::Call;
 use crate::telemetry::metrics::LookupResult;
 use crate::telemetry::traces;
-use crate::telemetry::traces::{SpanKind, Span};
+use crate::telemetry::traces::{Span, SpanKind};
 
 /// Bodies from this size on are compressed on a thread for blocking work, not on the worker that serves requests.
 const BLOCKING_BYTES: usize = 16 * 1024;

@@ -142,7 +142,11 @@ mod tests {
         assert_eq!((totals.requests, totals.errors, totals.from_cache), (10, 3, 7));
         assert_eq!((totals.l1, totals.l2), (Lookups { all: 10, served: 6 }, Lookups { all: 4, served: 1 }));
         assert_eq!((totals.stale, totals.shed), (1, 2));
-        assert_eq!(totals.latency.first().map(|(_, count)| *count), Some(8), "eight were answered before a look at the clock");
+        assert_eq!(
+            totals.latency.first().map(|(_, count)| *count),
+            Some(8),
+            "eight were answered before a look at the clock"
+        );
         assert_eq!(totals.latency.last(), Some(&(f64::INFINITY, 10)));
         assert_eq!(totals.latency.iter().find(|(bound, _)| *bound == 10.0), Some(&(10.0, 9)));
     }

@@ -9,7 +9,7 @@ use actix_http::{HttpMessage, Method, Request, StatusCode};
 use super::{Front, Pending};
 use crate::http::headers::{self, Asked};
 use crate::http::surface::Endpoint;
-use crate::telemetry::traces::{Here, SpanKind, Said, Span};
+use crate::telemetry::traces::{Here, Said, Span, SpanKind};
 
 /// What is known of a request's trace.
 #[derive(Default)]
@@ -61,7 +61,8 @@ impl Front {
     pub(super) fn record(&self, request: &Request, endpoint: Option<&Arc<Endpoint>>, pending: &mut Pending) {
         let Some(traces) = self.pipeline.traces.as_ref().filter(|_| !pending.trace.root.is_some()) else { return };
         let said = pending.trace.said.take();
-        pending.trace.root = traces.root(name(request.method()), SpanKind::Server, said.as_deref(), false, pending.began);
+        pending.trace.root =
+            traces.root(name(request.method()), SpanKind::Server, said.as_deref(), false, pending.began);
         if let Some(endpoint) = endpoint {
             pending.trace.at(endpoint);
         }
@@ -74,7 +75,9 @@ impl Front {
             return;
         }
         root.set("http.response.status_code", status.as_u16());
-        for (key, name) in [("mainstay.cache_status", &headers::CACHE_STATUS), ("mainstay.request_id", &headers::X_REQUEST_ID)] {
+        for (key, name) in
+            [("mainstay.cache_status", &headers::CACHE_STATUS), ("mainstay.request_id", &headers::X_REQUEST_ID)]
+        {
             if let Some(text) = head.get(name).and_then(|value| value.to_str().ok()) {
                 root.set(key, text.to_owned());
             }

@@ -38,10 +38,7 @@ impl Said {
             let first = lines.next()?;
             if lines.next().is_some() { None } else { std::str::from_utf8(first).ok() }
         };
-        only("traceparent")
-            .and_then(traceparent)
-            .or_else(|| only("b3").and_then(b3_single))
-            .or_else(|| b3_multi(only))
+        only("traceparent").and_then(traceparent).or_else(|| only("b3").and_then(b3_single)).or_else(|| b3_multi(only))
     }
 }
 
@@ -147,9 +144,7 @@ mod tests {
     const SPAN: u64 = 0xb7ad_6b71_6920_3331;
 
     fn read(lines: &[(&str, &str)]) -> Option<Said> {
-        Said::read(|wanted| {
-            lines.iter().filter(move |(name, _)| *name == wanted).map(|(_, value)| value.as_bytes())
-        })
+        Said::read(|wanted| lines.iter().filter(move |(name, _)| *name == wanted).map(|(_, value)| value.as_bytes()))
     }
 
     fn said(sampled: Option<bool>) -> Option<Said> {

@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{Metrics, TraceDropped};
 
 pub use context::Said;
 pub use export::{Exporter, Resource};
-pub use span::{Here, SpanKind, Link, Span, Value, current, current_id, scope, span, within};
+pub use span::{Here, Link, Span, SpanKind, Value, current, current_id, scope, span, within};
 
 /// What an instance traces. None of it is there where `traces.endpoint` is not set.
 pub struct Traces {

@@ -207,7 +207,13 @@ struct Open {
 }
 
 impl Span {
-    pub(super) fn root(record: Arc<Record>, parent: u64, name: Cow<'static, str>, kind: SpanKind, began: Instant) -> Self {
+    pub(super) fn root(
+        record: Arc<Record>,
+        parent: u64,
+        name: Cow<'static, str>,
+        kind: SpanKind,
+        began: Instant,
+    ) -> Self {
         record.continues.store(parent != 0, Ordering::Relaxed);
         Self::begin(&record, parent, name, kind, began)
     }

@@ -197,15 +197,7 @@ impl World {
         let standing_in = standing_in.start();
         [&there, &here].iter().for_each(|origin| origin.wait_hearing("stream"));
         let (own, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self {
-            people,
-            origins: [here, there, standing_in],
-            own,
-            hits,
-            fleet,
-            snapshots,
-            _upstream: upstream,
-        }
+        Self { people, origins: [here, there, standing_in], own, hits, fleet, snapshots, _upstream: upstream }
     }
 
     fn wish(&self, rng: &mut Rng) -> Wish {
@@ -306,10 +298,7 @@ impl World {
 }
 
 /// A handler that answers whoever it is told of with their word, and others with what is the same for all.
-fn tell(
-    words: HashMap<String, String>,
-    trials: Arc<Trials>,
-) -> impl Fn(&Call) -> Result<Answer, Error> + Send + Sync {
+fn tell(words: HashMap<String, String>, trials: Arc<Trials>) -> impl Fn(&Call) -> Result<Answer, Error> + Send + Sync {
     move |call| {
         if trials.next_fails() {
             return Err(Error::new(Code::DatabaseUnavailable, "down, as the test says"));

@@ -94,7 +94,10 @@ fn an_answer_names_no_more_tags_than_are_taken_and_none_unless_that_is_wanted() 
     let reply = instance.get("/public/pages/fees");
     let names: Vec<&str> = reply.header(HEADER).unwrap().split(',').collect();
     assert_eq!(names.len(), 50);
-    assert!(names.iter().all(|name| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())), "{names:?}");
+    assert!(
+        names.iter().all(|name| name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        "{names:?}"
+    );
     let silent = Plan::probed(ROUTES, &many).start();
     assert_eq!(silent.get("/public/pages/fees").header(HEADER), None);
     for name in ["etag", "cache-control", "cache tag", "x-cachetag\r\nset-cookie"] {
