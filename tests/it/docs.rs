@@ -9,11 +9,12 @@ use mainstay::config::manifest::{Known, Manifest};
 
 use crate::telemetry::metrics::declared;
 
-const PAGES: [&str; 32] = [
+const PAGES: [&str; 33] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
     "docs/coherence.md",
+    "docs/console.md",
     "docs/decisions/README.md",
     "docs/decisions/edge-purges.md",
     "docs/decisions/fences.md",
