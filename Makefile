@@ -93,7 +93,7 @@ $(INFRA_TOOLS)/done: infra/requirements.txt
 	@scripts/install-deps infra
 	python3 -m venv $(INFRA_TOOLS)
 	$(INFRA_TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement infra/requirements.txt
-	npm install --silent --no-audit --no-fund --prefix $(INFRA_TOOLS) npm-groovy-lint@15.2.1
+	npm install --silent --no-audit --no-fund --prefix $(INFRA_TOOLS) npm-groovy-lint@15.2.1 @actions/languageservice@0.3.61
 	touch $@
 
 $(CHECKOV_TOOLS)/done:

@@ -37,6 +37,8 @@ pub enum Code {
     HeadersTooLarge,
     /// The origin secret is missing or wrong.
     OriginForbidden,
+    /// The admin listener: the request comes from another site's page, or cannot be told from one.
+    CrossSite,
     /// The bearer token is missing or wrong.
     Unauthorized,
     /// An API key or a token is malformed, unknown, revoked, or not signed by whom it should be.
@@ -138,6 +140,7 @@ impl Code {
             Self::UriTooLong => info("uri_too_long", 414, "Request target too long", false),
             Self::HeadersTooLarge => info("headers_too_large", 431, "Request headers too large", false),
             Self::OriginForbidden => info("origin_forbidden", 403, "Origin secret required", false),
+            Self::CrossSite => info("cross_site", 403, "Request of another site", false),
             Self::Unauthorized => info("unauthorized", 401, "Token required", false),
             Self::CredentialsInvalid => info("credentials_invalid", 401, "Invalid credentials", false),
             Self::CredentialsExpired => info("credentials_expired", 401, "Expired credentials", false),

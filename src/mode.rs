@@ -1,9 +1,9 @@
 //! The mode of an instance, turned into capabilities once at start: code asks for a capability, never for the mode.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How this instance runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// The normal origin of a region.
@@ -13,7 +13,7 @@ pub enum Mode {
 }
 
 /// What a failover origin answers from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailoverSource {
     /// What regional origins have stored, and nothing else.

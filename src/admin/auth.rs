@@ -61,10 +61,14 @@ impl Gate {
         authorization: Option<&HeaderValue>,
         now: Instant,
     ) -> Result<Caller, Shut> {
+        self.admit_token(peer, authorization.and_then(bearer).unwrap_or_default(), now)
+    }
+
+    /// As [`Gate::admit`], of a token that came in a form.
+    pub(super) fn admit_token(&self, peer: IpAddr, given: &[u8], now: Instant) -> Result<Caller, Shut> {
         if let Some(wait) = self.failures.lock().shut_out(peer, now) {
             return Err(Shut::Limited(wait));
         }
-        let given = authorization.and_then(bearer).unwrap_or_default();
         if is_one_of(given, &self.tokens) {
             return Ok(Caller { peer, token: fingerprint(given) });
         }
@@ -83,6 +87,21 @@ fn fingerprint(token: &[u8]) -> String {
 }
 
 impl Caller {
+    /// Somebody who has shown a token with this fingerprint before.
+    pub(super) fn new(peer: IpAddr, token: String) -> Self {
+        Self { peer, token }
+    }
+
+    /// The fingerprint of their token.
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// As the journal names them.
+    pub(super) fn name(&self) -> String {
+        format!("token {}", self.token)
+    }
+
     /// Writes down what was done, or why it was not. The texts may be the caller's own: they are cut, and quoted so that none of
     /// them can look like another line.
     pub(super) fn audit(&self, action: &str, mode: &str, what: &str, outcome: Result<&str, &Error>) {

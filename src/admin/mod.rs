@@ -1,29 +1,41 @@
 //! The admin listener: apart from the public one, so that nothing of it can be reached from outside by mistake.
 //!
-//! `/metrics` needs no token. All else is for operators, who name one of `ADMIN_TOKEN`; without such a setting it is not there.
+//! `/metrics` needs no token. All else is for operators, who name one of `ADMIN_TOKEN`, or sign in with it at the [`console`]; without
+//! such a setting it is not there.
 
 mod auth;
+mod console;
+mod degraded;
 mod entry;
+pub mod journal;
+mod lookout;
+mod preview;
 pub mod purge;
+mod settings;
 mod shadow;
 mod snapshot;
 mod stats;
 pub mod status;
+mod traffic;
 mod warm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use actix_http::ConnectionType;
 use actix_web::dev::Server;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use chrono::Utc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::MissedTickBehavior;
 
 use crate::config::ConfigError;
 use crate::error::{Code, Error};
@@ -34,6 +46,9 @@ use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
 use auth::{Caller, Gate, Shut};
+use console::{SessionKey, Sessions, Viewers};
+use journal::{Event, Journal, Kind};
+use lookout::{LOOK_INTERVAL, Lookout};
 use purge::Purger;
 
 /// Renders the metrics as of now.
@@ -58,6 +73,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The origins whose snapshots this one pulls.
     pub peers: status::Peers,
+    /// What happened lately.
+    pub journal: Arc<Journal>,
 }
 
 /// The listener's state.
@@ -65,7 +82,9 @@ struct Desk {
     parts: Parts,
     gate: Gate,
     snapshot: Arc<snapshot::Desk>,
-    started: Instant,
+    lookout: Lookout,
+    sessions: Sessions,
+    viewers: Viewers,
     region: HeaderValue,
 }
 
@@ -73,11 +92,14 @@ struct Desk {
 #[derive(Clone, Copy)]
 enum Action {
     Purge,
+    Preview,
     Flush,
     Stats,
     Entry,
     Warm,
     Status,
+    Journal,
+    Settings,
     Snapshot,
     Nodes,
     NodeMinutes,
@@ -86,13 +108,16 @@ enum Action {
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 11] = [
+    const PATHS: [(&str, Action); 14] = [
         ("/admin/cache/purge", Action::Purge),
+        ("/admin/cache/preview", Action::Preview),
         ("/admin/cache/flush", Action::Flush),
         ("/admin/cache/stats", Action::Stats),
         ("/admin/cache/entry", Action::Entry),
         ("/admin/cache/warm", Action::Warm),
         ("/admin/status", Action::Status),
+        ("/admin/journal", Action::Journal),
+        ("/admin/settings", Action::Settings),
         ("/admin/snapshot", Action::Snapshot),
         (nodes::NODES, Action::Nodes),
         (nodes::MINUTES, Action::NodeMinutes),
@@ -106,10 +131,12 @@ impl Action {
 
     const fn method(self) -> Method {
         match self {
-            Self::Purge | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::Purge | Self::Preview | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
             Self::Stats
             | Self::Entry
             | Self::Status
+            | Self::Journal
+            | Self::Settings
             | Self::Nodes
             | Self::NodeMinutes
             | Self::Shadow
@@ -123,6 +150,13 @@ impl Action {
             _ => "application/json",
         }
     }
+}
+
+/// `GET /admin/journal`
+#[derive(Serialize)]
+struct Events {
+    /// The newest first.
+    events: Vec<Event>,
 }
 
 /// An error, with the header that belongs to it.
@@ -168,18 +202,41 @@ pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr
         snapshot: Arc::new(snapshot::Desk::new(&settings)),
         parts,
         gate: Gate::new(&settings.server.admin_token),
-        started: Instant::now(),
+        lookout: Lookout::new(),
+        sessions: Sessions::new(),
+        viewers: Viewers::new(),
         region: headers::interned(settings.region.clone()),
     });
+    let (by, what) = ("this instance".to_owned(), format!("mode {}", settings.mode.as_str()));
+    let (kind, result) = (Kind::Start, format!("version {}", env!("CARGO_PKG_VERSION")));
+    desk.parts.journal.note(Event { at: desk.lookout.started_at, kind, by, what, result, id: None });
+    actix_rt::spawn(keep_looking(Arc::downgrade(&desk)));
     let application = move || App::new().app_data(desk.clone()).default_service(web::to(answer));
     let server = HttpServer::new(application)
         .workers(1)
+        .on_connect(|io, data| {
+            // A second handle on the socket, by which a page that does not read is cut off.
+            let socket = io.downcast_ref::<TcpStream>().and_then(|tcp| tcp.as_fd().try_clone_to_owned().ok());
+            socket.map(|socket| data.insert(Arc::new(socket)));
+        })
         .client_request_timeout(settings.server.header_timeout.0)
         .shutdown_timeout(1)
         .disable_signals()
         .listen(listener)
         .map_err(unusable)?;
     Ok((server.run(), address))
+}
+
+/// Looks once a second, for as long as the listener is there.
+async fn keep_looking(desk: Weak<Desk>) {
+    let mut ticks = actix_rt::time::interval(LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(desk) = desk.upgrade() else { return };
+        desk.look();
+        desk.show().await;
+    }
 }
 
 async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Desk>) -> HttpResponse {
@@ -200,11 +257,14 @@ async fn answer(request: HttpRequest, payload: web::Payload, desk: web::Data<Des
     let head = response.headers_mut();
     head.insert(headers::X_REGION, desk.region.clone());
     head.insert(headers::X_REQUEST_ID, request_id);
+    // Whatever it is, no browser is to take it for something else, or for a part of another site's page.
+    head.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    head.insert(header::CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 
 impl Desk {
-    /// The way of a request: metrics for everyone; then the token, before anything else is said; then the action.
+    /// The way of a request: metrics and the page's files for everyone; then who it is, before anything else is said; then the action.
     async fn go(self: &Arc<Self>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, Refusal> {
         let path = request.path();
         if path == "/metrics" {
@@ -215,14 +275,24 @@ impl Desk {
             let detail = "the admin listener has /metrics alone; with ADMIN_TOKEN set it has more";
             return Err(Error::new(Code::RouteNotFound, detail).into());
         }
+        if let Some(asset) = console::asset(path) {
+            only(&Method::GET, request)?;
+            return Ok(asset.answer(request));
+        }
+        console::check_site(request.headers())?;
         let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-        let caller = self.gate.admit(peer, request.headers().get(header::AUTHORIZATION), Instant::now())?;
+        if path == console::SESSION {
+            return console::session(self, request, payload, peer).await;
+        }
+        let (caller, session) = self.admit(request, peer)?;
+        if path == console::EVENTS {
+            only(&Method::GET, request)?;
+            return console::events(self, request, session).await;
+        }
         let action = Action::of(path).ok_or_else(unknown_path)?;
         only(&action.method(), request)?;
         let query = request.query_string().to_owned();
-        let pipeline = &self.parts.pipeline;
-        let body =
-            server::read_body(request, payload, &pipeline.settings, &mut pipeline.admission.bodies.share()).await?;
+        let body = self.body(request, payload).await?;
         // What has begun ends, and is written down, though its client has gone.
         let work = actix_rt::spawn(Arc::clone(self).act(action, caller, query, body));
         let broke_off = |_| Error::new(Code::Internal, "the action broke off; the log says why");
@@ -234,6 +304,39 @@ impl Desk {
         Ok(response)
     }
 
+    /// Who asks: whoever has a token, or has shown one and has a session since. A session that is over is no wrong token: pages
+    /// stay open for longer.
+    fn admit(&self, request: &HttpRequest, peer: IpAddr) -> Result<(Caller, Option<SessionKey>), Refusal> {
+        let (request_headers, now) = (request.headers(), Instant::now());
+        let authorization = request_headers.get(header::AUTHORIZATION);
+        if authorization.is_some() || !self.sessions.is_named(request_headers) {
+            return Ok((self.gate.admit(peer, authorization, now)?, None));
+        }
+        let Some(session) = self.sessions.of(request_headers, now) else {
+            return Err(Error::new(Code::Unauthorized, "the session is over; sign in again").into());
+        };
+        if *request.method() != Method::GET && !session.has_sent(request_headers) {
+            return Err(console::not_from_the_page().into());
+        }
+        Ok((Caller::new(peer, session.token), Some(session.key)))
+    }
+
+    async fn body(&self, request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Error> {
+        let pipeline = &self.parts.pipeline;
+        server::read_body(request, payload, &pipeline.settings, &mut pipeline.admission.bodies.share()).await
+    }
+
+    /// Writes down what somebody did, or why it was not done: in the log for good, and in the journal for a while.
+    fn audit(&self, caller: &Caller, kind: Kind, mode: &str, what: &str, outcome: Result<&str, &Error>) {
+        caller.audit(kind.as_str(), mode, what, outcome);
+        let result = match outcome {
+            Ok(_) => format!("{mode} done"),
+            Err(error) => error.code.as_str().to_owned(),
+        };
+        let id = outcome.ok().filter(|id| *id != "-").map(str::to_owned);
+        self.parts.journal.note(Event { at: Utc::now(), kind, by: caller.name(), what: what.to_owned(), result, id });
+    }
+
     async fn act(
         self: Arc<Self>,
         action: Action,
@@ -243,11 +346,14 @@ impl Desk {
     ) -> Result<Vec<u8>, Error> {
         match action {
             Action::Purge => purge::purge(&self, &caller, &body).await,
+            Action::Preview => preview::preview(&self, &body).await,
             Action::Flush => purge::flush(&self, &caller, &query).await,
             Action::Stats => stats::stats(&self, &query).await,
             Action::Entry => entry::entry(&self, &query).await,
             Action::Warm => warm::warm(&self, &caller, &body).await,
             Action::Status => status::status(&self),
+            Action::Journal => document(&Events { events: self.parts.journal.events() }),
+            Action::Settings => settings::settings(&self),
             Action::Snapshot => snapshot::snapshot(&self, &query).await,
             Action::Nodes => self.parts.pipeline.nodes.list(&query),
             Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),

@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
+use super::journal::Kind;
 use super::{Desk, body_invalid, document, read_body, read_query};
 use crate::cache::key::Key;
 use crate::cache::tag::{EVERYTHING, key_name, path_name, route_name};
@@ -51,7 +52,7 @@ pub trait Purger: Send + Sync {
 /// How thoroughly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Mode {
+pub(super) enum Mode {
     /// What is purged may still stand in for a source that fails.
     #[default]
     Soft,
@@ -71,12 +72,12 @@ impl Mode {
 /// The body of a purge: exactly one of `tags`, `path` and `key`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+pub(super) struct Wish {
     tags: Option<Vec<String>>,
     path: Option<String>,
     key: Option<String>,
     #[serde(default)]
-    mode: Mode,
+    pub(super) mode: Mode,
 }
 
 /// The query of a flush.
@@ -111,9 +112,9 @@ struct Regions {
 
 /// `POST /admin/cache/purge`
 pub(super) async fn purge(desk: &Desk, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
-    let wish: Wish = read_body(body).inspect_err(|error| caller.audit("purge", "-", "-", Err(error)))?;
+    let wish: Wish = read_body(body).inspect_err(|error| desk.audit(caller, Kind::Purge, "-", "-", Err(error)))?;
     let tags = wish.tags(&desk.parts.surface.load());
-    run(desk, caller, "purge", &wish.named(), wish.mode, tags).await
+    run(desk, caller, Kind::Purge, &wish.named(), wish.mode, tags).await
 }
 
 /// `POST /admin/cache/flush`
@@ -122,13 +123,13 @@ pub(super) async fn flush(desk: &Desk, caller: &Caller, query: &str) -> Result<V
         Ok(FlushWish { mode }) => (mode, Ok(vec![EVERYTHING.to_owned()])),
         Err(error) => (Mode::default(), Err(error)),
     };
-    run(desk, caller, "flush", EVERYTHING, mode, tags).await
+    run(desk, caller, Kind::Flush, EVERYTHING, mode, tags).await
 }
 
 async fn run(
     desk: &Desk,
     caller: &Caller,
-    action: &str,
+    kind: Kind,
     what: &str,
     mode: Mode,
     tags: Result<Vec<String>, Error>,
@@ -137,7 +138,7 @@ async fn run(
         Ok(tags) => execute(desk, mode, tags).await,
         Err(error) => Err(error),
     };
-    caller.audit(action, mode.as_str(), what, outcome.as_ref().map(|purged| purged.id.as_str()));
+    desk.audit(caller, kind, mode.as_str(), what, outcome.as_ref().map(|purged| purged.id.as_str()));
     document(&outcome?)
 }
 
@@ -167,7 +168,8 @@ impl Wish {
         }
     }
 
-    fn tags(&self, surface: &Surface) -> Result<Vec<String>, Error> {
+    /// The tags that it means.
+    pub(super) fn tags(&self, surface: &Surface) -> Result<Vec<String>, Error> {
         match (&self.tags, &self.path, &self.key) {
             (Some(tags), None, None) => check_tags(tags).map(|()| tags.clone()),
             (None, Some(path), None) => path_tags(surface, path),

@@ -71,8 +71,9 @@ pub(super) struct Figures {
     generation: u64,
 }
 
+/// A hot entry.
 #[derive(Serialize)]
-struct Hot {
+pub(super) struct Hot {
     path: String,
     route: String,
     hits: u64,
@@ -127,7 +128,7 @@ fn lookups(desk: &Desk) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
 }
 
 /// The entries with the most hits. All of them are looked at, so it is not done where requests are served.
-async fn hottest(desk: &Desk, wanted: usize) -> Result<Vec<Hot>, Error> {
+pub(super) async fn hottest(desk: &Desk, wanted: usize) -> Result<Vec<Hot>, Error> {
     let (pipeline, surface) = (Arc::clone(&desk.parts.pipeline), desk.parts.surface.load_full());
     let work = move || select(&pipeline.cache, &surface, wanted);
     let failed = |_| Error::new(Code::Internal, "the entries could not be looked through");

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::degraded::Degraded;
+use super::journal;
+use super::lookout::Summary;
 use super::stats::{Figures, figures};
-use super::{Desk, document};
+use super::{Desk, document, traffic};
 use crate::config::settings::Settings;
 use crate::database::read::Role;
 use crate::database::status::NodeStatus;
@@ -36,9 +39,20 @@ pub struct PeerStatus {
     pub bytes: u64,
 }
 
+/// How this instance is.
 #[derive(Serialize)]
-struct Status<'a> {
+pub(super) struct Status<'a> {
     mode: &'static str,
+    /// An instance has its mode from its start.
+    mode_since: String,
+    summary: Summary,
+    /// Everything that is configured and not in use, the worst first.
+    degraded: Vec<Degraded>,
+    /// How old what is served as fresh may be at worst.
+    data_age_ms: Option<u64>,
+    /// Of the last minute.
+    traffic: traffic::Figures,
+    audit: Audit,
     region: &'a str,
     version: &'static str,
     uptime_s: u64,
@@ -48,10 +62,20 @@ struct Status<'a> {
     peers: Vec<PeerStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     primary_origin: Option<PrimaryOrigin>,
+    /// Endpoints of upstreams.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    upstreams: Vec<Upstream>,
     routes: usize,
     cache: Figures,
     bus: Bus,
     settings: Chosen<'a>,
+}
+
+/// Cached answers that were compared with the primary, since the start.
+#[derive(Serialize)]
+struct Audit {
+    checked: u64,
+    wrong: u64,
 }
 
 #[derive(Serialize)]
@@ -93,6 +117,17 @@ struct PrimaryOrigin {
     failed: u64,
 }
 
+/// An endpoint of an upstream.
+#[derive(Serialize)]
+struct Upstream {
+    id: String,
+    endpoint: String,
+    breaker: &'static str,
+    latency_ms: Option<f64>,
+    answered: u64,
+    failed: u64,
+}
+
 /// What this instance has been told of changes.
 #[derive(Serialize)]
 struct Bus {
@@ -118,16 +153,27 @@ struct Chosen<'a> {
 
 /// `GET /admin/status`
 pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
+    document(&status_of(desk))
+}
+
+pub(super) fn status_of(desk: &Desk) -> Status<'_> {
     let pipeline = &desk.parts.pipeline;
     let (settings, fences, now) = (&pipeline.settings, &pipeline.cache.fences, Instant::now());
     let (told, through, caught_up) = fences.read(|ledger| (ledger.told(), ledger.through(), ledger.is_caught_up()));
     let verdict = desk.parts.health.verdict();
     let nodes = pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
-    document(&Status {
+    let (degraded, totals) = (desk.degraded(), desk.totals());
+    Status {
         mode: settings.mode.as_str(),
+        mode_since: journal::shown(&desk.lookout.started_at),
+        summary: desk.summary(&degraded),
+        degraded,
+        data_age_ms: desk.data_age().map(millis),
+        traffic: desk.traffic(&totals),
+        audit: Audit { checked: totals.audit_checked, wrong: totals.audit_wrong },
         region: &settings.region,
         version: env!("CARGO_PKG_VERSION"),
-        uptime_s: desk.started.elapsed().as_secs(),
+        uptime_s: desk.lookout.started.elapsed().as_secs(),
         health: Health {
             status: verdict.status.as_str(),
             reasons: verdict.reasons.iter().map(|reason| reason.as_str()).collect(),
@@ -141,6 +187,7 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
             .primary_origin()
             .and_then(|group| group.nodes().next())
             .map(|node| primary_origin(node, now)),
+        upstreams: pipeline.upstreams.nodes().iter().map(|node| upstream(node, now)).collect(),
         routes: desk.parts.surface.load().endpoints().count(),
         cache: figures(desk),
         bus: Bus {
@@ -151,7 +198,7 @@ pub(super) fn status(desk: &Desk) -> Result<Vec<u8>, Error> {
             silent: fences.silence(now).is_some(),
         },
         settings: chosen(settings),
-    })
+    }
 }
 
 fn node(node: &NodeStatus) -> Node {
@@ -184,6 +231,11 @@ fn primary_origin(node: &Measured, now: Instant) -> PrimaryOrigin {
         answered: served,
         failed,
     }
+}
+
+fn upstream(node: &Measured, now: Instant) -> Upstream {
+    let PrimaryOrigin { endpoint, breaker, latency_ms, answered, failed } = primary_origin(node, now);
+    Upstream { id: node.identity().id.to_string(), endpoint, breaker, latency_ms, answered, failed }
 }
 
 fn chosen(settings: &Settings) -> Chosen<'_> {

@@ -6,6 +6,7 @@ use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
+use super::journal::Kind;
 use super::{Desk, body_invalid, document, read_body};
 use crate::error::{Code, Error};
 
@@ -40,11 +41,12 @@ struct Outcome {
 
 /// `POST /admin/cache/warm`
 pub(super) async fn warm(desk: &Desk, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
-    let wish = read_body(body).and_then(check).inspect_err(|error| caller.audit("warm", "-", "-", Err(error)))?;
+    let wish =
+        read_body(body).and_then(check).inspect_err(|error| desk.audit(caller, Kind::Warm, "-", "-", Err(error)))?;
     let work = stream::iter(wish.paths).map(|path| one(desk, path)).buffered(AT_ONCE);
     let results: Vec<Outcome> = work.collect().await;
     let stored = results.iter().filter(|outcome| outcome.cache == "stored").count();
-    caller.audit("warm", "-", &format!("{} paths, {stored} stored", results.len()), Ok("-"));
+    desk.audit(caller, Kind::Warm, "-", &format!("{} paths, {stored} stored", results.len()), Ok("-"));
     document(&Answer { results })
 }
 

@@ -31,6 +31,8 @@ impl Ear {
     }
 
     async fn count_once(&self, bus: &Bus, known: &mut Option<(SystemId, Instant)>) -> Result<(), Unavailable> {
+        // Before Redis is asked: what is heard while it answers may be newer than its answer, and nothing is lost then.
+        let heard = self.last_of_stream();
         let generation = bus.generation().await?;
         let top = bus.top(generation).await?;
         let start = Position::start_of(generation, Timeline(0));
@@ -40,7 +42,7 @@ impl Ear {
             self.pipeline.cache.fences.change(|ledger| ledger.begin(at, None));
             self.pipeline.cache.fences.expect_messages();
         }
-        let heard = self.last_of_stream().filter(|heard| heard.system == generation);
+        let heard = heard.filter(|heard| heard.system == generation);
         if heard.is_some_and(|heard| top.is_none_or(|top| top < heard)) {
             log::warn!("Redis has lost messages: all that was filled before counts as purged");
             return bus.begin_generation(generation).await;

@@ -8,12 +8,13 @@ use chrono::Utc;
 use tokio::time::sleep;
 
 use super::hear::Ear;
-use crate::cache::fence::Message;
+use crate::cache::fence::{Ledger, Message};
 use crate::cache::shared::commands::Unavailable;
+use crate::cache::tag::EVERYTHING;
 use crate::config::edge::OverBudget;
 use crate::config::manifest::Route;
 use crate::edge::cloudfront::PATHS_MAX;
-use crate::edge::{Outlet, paths};
+use crate::edge::{Outlet, paths, tags};
 
 /// How long the first repetition of a call waits, and the last.
 const REST_TIME: Duration = Duration::from_secs(1);
@@ -38,6 +39,26 @@ impl Purse {
     }
 }
 
+/// What has been lost of all that was to be told, as far as the edge is to hear of it.
+#[derive(Default)]
+struct Losses {
+    collected: u64,
+    collected_at: Option<Instant>,
+}
+
+impl Losses {
+    /// Whether the whole edge is to be told now. What comes too soon after the last time waits: each time all that the edge has is
+    /// fetched anew from here, and losses may come in a row.
+    fn are_due(&mut self, losses: u64, interval: Duration, now: Instant) -> bool {
+        let has_rested = self.collected_at.is_none_or(|at| now.saturating_duration_since(at) >= interval);
+        let are_due = losses > self.collected && has_rested && !interval.is_zero();
+        if are_due {
+            *self = Self { collected: losses, collected_at: Some(now) };
+        }
+        are_due
+    }
+}
+
 impl Ear {
     /// Collects what a message purges. Every instance does, so that whoever leads next knows what the last one may not have told.
     pub(super) fn collect_for_edge(&self, message: &Message) {
@@ -57,11 +78,16 @@ impl Ear {
         let interval = self.settings.edge.batch_interval.0;
         // By then whoever hears nothing of a change claims nothing to be fresh, and no CDN keeps his answers.
         let settle_time = self.settings.cache.max_silence.0;
-        let mut purse = Purse::default();
+        let (mut purse, mut losses) = (Purse::default(), Losses::default());
         while !self.is_leaving() {
             self.pause(interval).await;
             let now = Instant::now();
-            let tags = if self.tells_edge() {
+            // Nobody knows which tags were purged in what was missed, nor which changes a promotion has undone.
+            if losses.are_due(self.pipeline.cache.fences.read(Ledger::losses), self.settings.edge.loss_interval.0, now)
+            {
+                self.collect(std::iter::once(EVERYTHING));
+            }
+            let fallen = if self.tells_edge() {
                 outlet.pending.lock().take(settle_time, now)
             } else {
                 // By then the leader has told it, or another one leads and still has it.
@@ -69,9 +95,14 @@ impl Ear {
                 told.into_iter().for_each(|at| outlet.pending.lock().forget_before(at));
                 Vec::new()
             };
-            let paths = paths::of(routes().iter().map(|route| &**route), &tags);
-            if paths.is_empty() && !tags.is_empty() {
-                log::debug!("no path of the edge shows any of {}", tags.join(" "));
+            let routes = routes();
+            let routes = routes.iter().map(|route| &**route);
+            let paths = match self.settings.edge.sends_tags() {
+                true => tags::of(routes, &fallen),
+                false => paths::of(routes, &fallen),
+            };
+            if paths.is_empty() && !fallen.is_empty() {
+                log::debug!("nothing at the edge shows any of {}", fallen.join(" "));
             }
             for batch in paths.chunks(PATHS_MAX) {
                 self.tell_batch(outlet, &mut purse, batch).await;
@@ -147,6 +178,20 @@ impl Ear {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn losses_in_a_row_are_told_once_and_none_is_forgotten() {
+        let (start, interval) = (Instant::now(), Duration::from_secs(600));
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut losses = Losses::default();
+        assert!(!losses.are_due(0, interval, at(0)));
+        assert!(losses.are_due(1, interval, at(1)));
+        assert!(!losses.are_due(1, interval, at(700)), "it is told");
+        assert!(losses.are_due(2, interval, at(701)));
+        assert!(!losses.are_due(4, interval, at(1_300)), "too soon");
+        assert!(losses.are_due(4, interval, at(1_301)), "but not forgotten");
+        assert!(!losses.are_due(5, Duration::ZERO, at(9_000)), "where that is not wanted");
+    }
 
     #[test]
     fn a_month_has_its_own_budget_and_what_is_too_much_is_not_taken() {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use crate::admin::journal::Journal;
 use crate::cache::bus::{Bus, Delivery, READ_MAX};
 use crate::cache::fence::{Applied, Ledger, Message};
 use crate::cache::shared::commands::Unavailable;
@@ -44,6 +46,7 @@ pub struct Ear {
     pub(super) settings: Arc<Settings>,
     pub(super) snapshots: Option<Arc<Snapshots>>,
     pub(super) outlet: Option<Outlet>,
+    journal: Arc<Journal>,
     pub(super) instance: String,
     pub(super) is_leading: AtomicBool,
     /// Whether the stream has more than was read of it.
@@ -134,6 +137,7 @@ impl Ear {
         bus: Option<Bus>,
         snapshots: Option<Arc<Snapshots>>,
         outlet: Option<Outlet>,
+        journal: Arc<Journal>,
         instance: String,
     ) -> Self {
         let (database, settings) = (pipeline.database.clone(), Arc::clone(&pipeline.settings));
@@ -144,6 +148,7 @@ impl Ear {
             settings,
             snapshots,
             outlet,
+            journal,
             instance,
             is_leading: AtomicBool::new(false),
             is_behind: AtomicBool::new(true),
@@ -203,6 +208,7 @@ impl Ear {
         if message.has_tags() {
             self.pipeline.refresh_hottest();
             self.collect_for_edge(message);
+            self.journal.heard(message, Utc::now());
         }
         if let Some(snapshots) = self.snapshots.as_ref().filter(|_| !message.hard.is_empty()) {
             snapshots.forget();

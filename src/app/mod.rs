@@ -18,6 +18,7 @@ mod shutdown;
 mod snapshots;
 mod statistics;
 mod stores;
+mod traces;
 mod upkeep;
 
 use std::net::{SocketAddr, TcpListener};
@@ -28,11 +29,13 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
 use arc_swap::ArcSwap;
+use chrono::Utc;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::admin;
+use crate::admin::journal::{Event, Journal, Kind};
 use crate::admin::purge::Purger;
 use crate::auth::Auth;
 use crate::auth::jwt::keyring::Keyring;
@@ -68,6 +71,7 @@ use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::stale::StaleServed;
+use crate::telemetry::traces::Exporter;
 pub use handover::Handover;
 use hard::STARTING_TIME;
 use hear::Ear;
@@ -106,8 +110,8 @@ impl Parts {
     /// Every problem found, each with file and line.
     pub fn manifest(&self, dir: &std::path::Path, account_reads: AccountReads) -> Result<Manifest, Vec<Problem>> {
         let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
-        let known = Known { handlers: &handlers, middlewares: &middlewares, version: self.version(), account_reads };
-        Manifest::load(dir, &known)
+        let version = self.version();
+        Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
     }
 
     fn version(&self) -> &str {
@@ -171,6 +175,8 @@ struct Core {
     snapshots: Option<Arc<Snapshots>>,
     peers: Option<Arc<Peers>>,
     statistics: Statistics,
+    exporter: Option<Arc<Exporter>>,
+    journal: Arc<Journal>,
 }
 
 impl Server {
@@ -216,7 +222,9 @@ impl Server {
         let outlet = Outlet::new(&settings.edge)?.filter(|_| capabilities.tells);
         let upstreams = Upstreams::new(&settings, &metrics)?;
         let cache = Cache::new(&settings.cache, capabilities, settings.limits.fills_max, shared);
+        let exporter = traces::exporter(&settings, parts.version(), &metrics)?;
         let pipeline = Arc::new(Pipeline {
+            traces: exporter.as_ref().map(|exporter| Arc::clone(exporter.traces())),
             nodes: NodePages::new(database.clone(), &settings.nodes),
             auth: Arc::new(Auth::new(database.as_ref(), &cache.fences, &settings, &metrics)?),
             cache,
@@ -237,7 +245,9 @@ impl Server {
         });
         let file = Snapshots::new(&pipeline).map(Arc::new);
         let snapshots = file.clone().filter(|_| capabilities.tells);
-        let ear = Arc::new(Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, instance));
+        let journal = Arc::new(Journal::default());
+        let ear = Ear::new(Arc::clone(&pipeline), bus, snapshots.clone(), outlet, Arc::clone(&journal), instance);
+        let ear = Arc::new(ear);
         // Who has anybody to hear from learns first where he begins: a Redis that has loaded an old dump tells of long ago. Who only
         // listens begins nowhere, and takes for current what the stream says is.
         if !capabilities.tells {
@@ -273,6 +283,8 @@ impl Server {
             ear,
             snapshots,
             statistics: Statistics::default(),
+            exporter,
+            journal,
             pipeline,
         });
         let front =
@@ -290,6 +302,7 @@ impl Server {
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
             peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
+            journal: Arc::clone(&core.journal),
         };
         let (admin, admin_addr) = admin::listen(admin_parts, listeners.admin)?;
         actix_rt::spawn(Arc::clone(&core).watch_health());
@@ -302,6 +315,9 @@ impl Server {
         });
         core.hear();
         core.pull();
+        if let Some(exporter) = &core.exporter {
+            keep_running(exporter, "the export of traces", |exporter| async move { exporter.run().await });
+        }
         if let Some(tokens) = &core.pipeline.auth.tokens {
             keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
         }
@@ -348,6 +364,12 @@ impl Server {
         let outcome = self.try_reload();
         let label = if outcome.is_ok() { "ok" } else { "refused" };
         self.core.pipeline.metrics.manifest_reloads.with_label_values(&[label]).inc();
+        let what = match &outcome {
+            Ok(routes) => format!("{routes} routes"),
+            Err(problems) => problems.first().map(ToString::to_string).unwrap_or_default(),
+        };
+        let (by, result) = ("this instance".to_owned(), label.to_owned());
+        self.core.journal.note(Event { at: Utc::now(), kind: Kind::Reload, by, what, result, id: None });
         outcome
     }
 
@@ -382,7 +404,9 @@ impl Core {
         let patience = Instant::now() + HEARING_TIME_MAX;
         let Pipeline { cache, capabilities, .. } = &*self.pipeline;
         let has_clock = || !capabilities.tells || cache.fences.read(|ledger| ledger.told().is_some());
-        while !is_sampled() || (!has_clock() && Instant::now() < patience) {
+        // Nor does anybody wait for a connection to Redis whose first attempt has failed.
+        let is_connecting = || cache.shared.as_ref().is_some_and(|shared| shared.commands().is_connecting());
+        while !is_sampled() || is_connecting() || (!has_clock() && Instant::now() < patience) {
             actix_rt::time::sleep(TICK_MIN).await;
         }
     }

@@ -78,6 +78,9 @@ impl Server {
             core.leave_statistics(deadline).await;
             let _written_or_late = timeout_at(deadline, core.pipeline.auth.write_uses()).await;
         }
+        if let Some(exporter) = &core.exporter {
+            exporter.finish(deadline).await;
+        }
         if let Some(database) = &core.pipeline.database {
             database.shutdown();
         }

@@ -156,6 +156,7 @@ pub struct Ledger {
     /// What is known of hard purges that were not heard.
     hard: hard::Knowledge,
     gaps: u64,
+    losses: u64,
     /// Whether nobody is to tell this instance anything.
     is_alone: bool,
     /// Whether it is still to learn where it begins.
@@ -177,6 +178,7 @@ impl Ledger {
             floor: None,
             hard: hard::Knowledge::default(),
             gaps: 0,
+            losses: 0,
             is_alone: false,
             awaits_start: false,
         }
@@ -225,6 +227,7 @@ impl Ledger {
     fn turn_to(&mut self, system: SystemId, timeline: Timeline) -> bool {
         let is_known = self.told.is_some_and(|told| told.system == system && told.timeline >= timeline);
         if !is_known {
+            self.lose();
             let start = Some(Position::start_of(system, timeline));
             // On another clock the position of a hard purge means nothing. All that is older than the clock is older than it.
             let kept = |hard: Mark| match hard.at {
@@ -257,6 +260,7 @@ impl Ledger {
         let told = self.told;
         let missed = self.missed(message);
         if let Some(missed) = missed {
+            self.lose();
             self.hard.miss(missed);
             self.gaps += 1;
             // All before it counts as purged, so the chain goes on from there.
@@ -333,6 +337,16 @@ impl Ledger {
     /// How often something was missed.
     pub fn gaps(&self) -> u64 {
         self.gaps
+    }
+
+    /// How often it could not go on from what it had been told: something was missed since, or the clock is another one.
+    pub fn losses(&self) -> u64 {
+        self.losses
+    }
+
+    /// What was lost before this instance had caught up is no loss of its own: others were there.
+    fn lose(&mut self) {
+        self.losses += u64::from(self.is_caught_up());
     }
 
     /// Keeps memory bounded: the older half of the fences go, and all that they stood for counts as purged.

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
 use std::hash::Hash;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use super::fence::{Fences, Standing, Ticket};
 use super::tag::Tag;
 use crate::error::{Code, Error};
 use crate::position::Position;
+use crate::telemetry::traces::Link;
 
 /// What is under way in this process, by what is asked for.
 pub struct Flights<K, T> {
@@ -33,8 +34,12 @@ struct Flight<T> {
     number: u64,
     told: Option<Position>,
     tags: Arc<[Tag]>,
+    leader: Leader,
     outcome: watch::Receiver<Option<Outcome<T>>>,
 }
+
+/// The span of who runs the source, once it runs.
+type Leader = Arc<OnceLock<Link>>;
 
 /// The part of a request in a flight.
 pub enum Join<K: Eq + Hash, T> {
@@ -52,11 +57,15 @@ pub struct Lead<K: Eq + Hash, T> {
     number: u64,
     ticket: Ticket,
     running: Arc<Running<K, T>>,
+    leader: Leader,
     outcome: watch::Sender<Option<Outcome<T>>>,
 }
 
 /// A wait for the outcome.
-pub struct Wait<T>(watch::Receiver<Option<Outcome<T>>>);
+pub struct Wait<T> {
+    outcome: watch::Receiver<Option<Outcome<T>>>,
+    leader: Leader,
+}
 
 impl<K: Clone + Eq + Hash, T> Flights<K, T> {
     /// None yet, and at most so many at once.
@@ -77,15 +86,20 @@ impl<K: Clone + Eq + Hash, T> Flights<K, T> {
         });
         let place = running.entry(wanted.clone());
         match &place {
-            Place::Occupied(place) if !is_overtaken => return Join::Follow(Wait(place.get().outcome.clone())),
+            Place::Occupied(place) if !is_overtaken => {
+                let Flight { outcome, leader, .. } = place.get();
+                return Join::Follow(Wait { outcome: outcome.clone(), leader: Arc::clone(leader) });
+            }
             Place::Vacant(_) if is_full => return Join::Refused,
             Place::Occupied(_) | Place::Vacant(_) => {}
         }
         let (sender, receiver) = watch::channel(None);
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        place.insert_entry(Flight { number, told: ticket.told, tags: Arc::clone(tags), outcome: receiver.clone() });
+        let (leader, tags, outcome) = (Leader::default(), Arc::clone(tags), receiver.clone());
+        place.insert_entry(Flight { number, told: ticket.told, tags, leader: Arc::clone(&leader), outcome });
         let running = Arc::clone(&self.running);
-        Join::Lead(Lead { wanted, number, ticket, running, outcome: sender }, Wait(receiver))
+        let wait = Wait { outcome: receiver, leader: Arc::clone(&leader) };
+        Join::Lead(Lead { wanted, number, ticket, running, leader, outcome: sender }, wait)
     }
 
     /// Sources that run now.
@@ -103,6 +117,11 @@ impl<K: Eq + Hash, T> Lead<K, T> {
     /// What was noted when the lead was taken.
     pub fn ticket(&self) -> Ticket {
         self.ticket
+    }
+
+    /// Tells those who follow which span runs the source.
+    pub fn set_leader(&self, link: Link) {
+        let _only_once = self.leader.set(link);
     }
 
     /// Tells everyone who waits. Whoever comes after this looks first for what is kept, so the caller has put it there.
@@ -129,9 +148,14 @@ impl<K: Eq + Hash, T> Drop for Lead<K, T> {
 }
 
 impl<T: Clone> Wait<T> {
+    /// The span of who runs the source, where that is traced.
+    pub fn leader(&self) -> Option<&Link> {
+        self.leader.get()
+    }
+
     /// Waits for the outcome. Cancelling only stops the waiting, never the flight; callers bring their own deadline.
     pub async fn outcome(mut self) -> Outcome<T> {
-        match self.0.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
+        match self.outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
             Ok(Some(outcome)) => outcome,
             Ok(None) | Err(_) => Err(broke_off()),
         }

@@ -15,6 +15,9 @@ use crate::config::param::{Params, Value};
 /// Stands for every entry there is, without any of them carrying it.
 pub const EVERYTHING: &str = "*";
 
+/// How tags of single entries begin.
+const KEY: &str = "key:";
+
 /// A surrogate key with its hash. Fences go by the hash alone: should two tags share one, a purge of the one makes entries of
 /// the other fall as well, which costs a fill and is never wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,11 @@ impl Tag {
     pub fn hash(&self) -> u64 {
         self.hash
     }
+
+    /// What a CDN knows it by: its hash, which is short, fits into any header, and tells viewers nothing of tables and values.
+    pub fn edge_name(&self) -> String {
+        format!("{:016x}", self.hash)
+    }
 }
 
 fn hash(name: &str) -> u64 {
@@ -65,7 +73,12 @@ pub fn path_name(path: &str) -> String {
 
 /// The tag of a single entry.
 pub fn key_name(key: Key) -> String {
-    format!("key:{:032x}", key.0)
+    format!("{KEY}{:032x}", key.0)
+}
+
+/// Whether a tag is that of a single entry.
+pub fn is_key_name(name: &str) -> bool {
+    name.starts_with(KEY)
 }
 
 /// The tag of entries that any change of a table purges.

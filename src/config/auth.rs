@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::{Secret, Span, list};
 
 /// `[auth]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct AuthSettings {
@@ -32,7 +32,7 @@ pub struct AuthSettings {
 }
 
 /// A setting of Postgres that says something of the caller, written `"app.account_id=sub"`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub struct ClaimSetting {
     /// The setting.
@@ -121,7 +121,7 @@ impl AuthSettings {
 }
 
 /// Who may send `X-Consistency: strong`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StrongHeader {
     /// Every caller.
@@ -133,7 +133,7 @@ pub enum StrongHeader {
 }
 
 /// The consistency of reads of `/account/*` and `/api/v1/transaction*` that say nothing of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountReads {
     /// The primary.
@@ -143,7 +143,7 @@ pub enum AccountReads {
 }
 
 /// `[consistency]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ConsistencySettings {
@@ -187,7 +187,7 @@ impl ConsistencySettings {
 }
 
 /// `[openapi]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct OpenApiSettings {

@@ -1,12 +1,12 @@
 //! Which CDN is told of purges, how often, and for how much.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::{Secret, Span};
 
 /// What is done with paths beyond the budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OverBudget {
     /// They are not sent: the edge keeps what it has for as long as it may.
@@ -16,14 +16,16 @@ pub enum OverBudget {
 }
 
 /// `[edge]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct EdgeSettings {
     pub cloudfront_distribution_id: String,
+    pub tag_header: String,
     pub endpoint: String,
     pub signing_region: String,
     pub batch_interval: Span,
+    pub loss_interval: Span,
     pub timeout: Span,
     pub attempts_max: u32,
     pub paths_per_month_max: u64,
@@ -41,9 +43,21 @@ impl EdgeSettings {
         !self.cloudfront_distribution_id.is_empty()
     }
 
+    /// Whether answers name their tags.
+    pub fn sends_tags(&self) -> bool {
+        !self.tag_header.is_empty()
+    }
+
     /// Whether purges can be told with these.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let fail = |sentence: &str| Err(ConfigError::new(sentence));
+        let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        // What it would take the place of means something to viewers.
+        let is_free =
+            |name: &str| name.to_ascii_lowercase().split('-').any(|word| matches!(word, "tag" | "tags" | "key"));
+        if self.sends_tags() && !(is_plain(&self.tag_header) && is_free(&self.tag_header)) {
+            return fail("edge.tag_header: a header for tags and nothing else, like \"cache-tag\"");
+        }
         if !self.is_set() {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! What a failover origin issues, and where it has it from.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::{Secret, Span, list};
@@ -11,7 +11,7 @@ use crate::mode::FailoverSource;
 const FAILOVER_MAX_AGE_SECS_MIN: u64 = 300;
 
 /// `[failover]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct FailoverSettings {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::manifest::upstream::{IDLE_TIMEOUT, PRIMARY_ORIGIN, Upstream, base_url};
@@ -15,7 +15,7 @@ use super::units::Span;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// `[forward]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ForwardSettings {

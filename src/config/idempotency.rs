@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::Span;
@@ -11,7 +11,7 @@ use super::units::Span;
 const RETENTION_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `[idempotency]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct IdempotencySettings {

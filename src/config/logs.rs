@@ -1,9 +1,9 @@
 //! What is written down of what happens, and in which form.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -15,7 +15,7 @@ pub enum LogFormat {
 }
 
 /// Which requests get an access log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessLog {
     /// Every request.
@@ -27,7 +27,7 @@ pub enum AccessLog {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct LogSettings {

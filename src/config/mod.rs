@@ -15,6 +15,7 @@ pub mod overload;
 pub mod param;
 pub mod settings;
 pub mod statistics;
+pub mod traces;
 pub mod units;
 pub mod webhooks;
 

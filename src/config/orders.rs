@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::Span;
@@ -15,7 +15,7 @@ const QUOTE_TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// `[orders]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct OrderSettings {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ConfigError;
 use super::auth::{AuthSettings, ConsistencySettings, OpenApiSettings};
@@ -20,6 +20,7 @@ use super::logs::LogSettings;
 use super::orders::OrderSettings;
 use super::overload::{OverloadSettings, RateLimitSettings};
 use super::statistics::StatisticsSettings;
+use super::traces::TraceSettings;
 use super::units::{Secret, Span, list};
 use super::webhooks::WebhookSettings;
 use crate::mode::{Capabilities, FailoverSource, Mode};
@@ -30,7 +31,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 22] = [
+const NAMED: [(&str, &str); 25] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -53,10 +54,13 @@ const NAMED: [(&str, &str); 22] = [
     ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "edge.container_credentials_path"),
     ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "edge.container_credentials_url"),
     ("SANDBOX_WEBHOOK_SECRET", "webhooks.sandbox_secret"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
+    ("OTEL_SERVICE_NAME", "traces.service_name"),
 ];
 
 /// All settings, validated.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// How this instance runs.
@@ -109,10 +113,12 @@ pub struct Settings {
     pub cors: CorsSettings,
     /// Log lines.
     pub log: LogSettings,
+    /// Traces.
+    pub traces: TraceSettings,
 }
 
 /// `[server]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ServerSettings {
@@ -134,7 +140,7 @@ pub struct ServerSettings {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct LimitSettings {
@@ -166,6 +172,12 @@ impl From<Secret> for DatabaseUrl {
     }
 }
 
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
 impl DatabaseUrl {
     /// The URL as of now: the file's content where it came from a file that can still be read.
     pub fn current(&self) -> Secret {
@@ -188,7 +200,7 @@ impl DatabaseUrl {
 }
 
 /// What stands between this process and Postgres.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooler {
     /// Nothing: connections are sessions.
@@ -198,7 +210,7 @@ pub enum Pooler {
 }
 
 /// `[database]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct DatabaseSettings {
@@ -230,7 +242,7 @@ impl DatabaseSettings {
 }
 
 /// `[replication]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ReplicationSettings {
@@ -247,7 +259,7 @@ impl ReplicationSettings {
 }
 
 /// `[nodes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct NodeSettings {
@@ -287,7 +299,7 @@ impl NodeSettings {
 }
 
 /// A dependency that `/health/edge` may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dependency {
     /// The primary answers and is writable.
@@ -297,7 +309,7 @@ pub enum Dependency {
 }
 
 /// `[health]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct HealthSettings {
@@ -309,7 +321,7 @@ pub struct HealthSettings {
 }
 
 /// `[redis]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct RedisSettings {
@@ -325,7 +337,7 @@ pub struct RedisSettings {
 }
 
 /// `[changes]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct ChangeSettings {
@@ -338,7 +350,7 @@ pub struct ChangeSettings {
 }
 
 /// What happens to entries that may have been purged for good without anyone telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PastHardPurgeSilence {
     /// They are served, marked stale, and revalidated.
@@ -348,7 +360,7 @@ pub enum PastHardPurgeSilence {
 }
 
 /// `[cache]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CacheSettings {
@@ -370,7 +382,7 @@ pub struct CacheSettings {
 }
 
 /// `[cors]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct CorsSettings {
@@ -434,6 +446,15 @@ impl Settings {
         settings.database.direct_url.file = files.remove("database.direct_url");
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The compiled-in values.
+    ///
+    /// # Errors
+    /// Where `config/default.toml` is wrong, which every start would have shown.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).build();
+        defaults.and_then(Config::try_deserialize).map_err(|error| wrong("config/default.toml", &error))
     }
 
     /// What this instance does.
@@ -513,6 +534,7 @@ impl Settings {
         self.rate_limit.check()?;
         self.auth.check_tokens()?;
         self.edge.check()?;
+        self.traces.check()?;
         let replication = &self.replication;
         let freshness = replication.lag_max.0 + replication.overdue();
         self.consistency.check(freshness, self.limits.request_timeout.0)?;

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::de::IntoDeserializer;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A time span written as `"250ms"`, `"5m"`, `"1d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,12 @@ impl<'de> Deserialize<'de> for Span {
         humantime::parse_duration(&text).map(Span).map_err(|error| {
             de::Error::custom(format!("{text:?} is not a time like \"250ms\", \"5m\" or \"1d\" ({error})"))
         })
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0))
     }
 }
 
@@ -48,7 +54,7 @@ pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer:
     deserializer.deserialize_any(Items(PhantomData))
 }
 
-/// A value that may be a credential: its `Debug` form shows whether it is set, never what it is.
+/// A value that may be a credential: neither its `Debug` form nor its serialised one shows more than whether it is set.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
@@ -78,6 +84,13 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(not set)" } else { "(hidden)" })
+    }
+}
+
+impl Serialize for Secret {
+    /// Whether it is set, never what it is.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(if self.0.is_empty() { "" } else { "***" })
     }
 }
 

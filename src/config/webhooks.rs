@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::units::{Secret, Span};
@@ -17,7 +17,7 @@ const TOLERANCE_MAX: Duration = Duration::from_secs(60 * 60);
 const RETENTION_MIN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// `[webhooks]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config/default.toml documents every key beside its default")]
 pub struct WebhookSettings {

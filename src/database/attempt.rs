@@ -18,6 +18,8 @@ use crate::config::settings::Pooler;
 use crate::error::{Code, Error};
 use crate::nodes::breaker::BreakerState;
 use crate::position::{Position, SystemId, Timeline};
+use crate::telemetry::traces;
+use crate::telemetry::traces::{Span, SpanKind};
 
 /// How often an attempt looks whether its node is still there.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,6 +39,38 @@ pub(super) enum Failure {
     Behind,
     /// The answer is an error, wherever it is asked.
     Final(Error),
+}
+
+impl Failure {
+    /// The stable name, for traces.
+    pub(super) const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Elsewhere(meaning, _) => meaning.as_str(),
+            Self::Busy => "busy",
+            Self::Late => "late",
+            Self::Behind => "behind",
+            Self::Final(error) => error.code.as_str(),
+        }
+    }
+}
+
+/// The span of what is asked of one node. What is asked, and with which values, it does not say.
+pub(super) fn query_span(name: &'static str, node: &Node) -> Span {
+    let mut span = traces::span(name, SpanKind::Client);
+    span.set("db.system.name", "postgresql");
+    span.set("mainstay.node", node.name());
+    span
+}
+
+/// Tells a span what was wrong, where that was not the request itself.
+pub(super) fn tell<T>(span: &mut Span, outcome: &Result<T, Failure>) {
+    match outcome {
+        Ok(_) => {}
+        Err(Failure::Final(error)) if !error.code.is_source_failure() => {
+            span.set("error.type", error.code.as_str());
+        }
+        Err(failure) => span.fail(failure.as_str()),
+    }
 }
 
 /// Whether other nodes may answer as well.
@@ -75,6 +109,7 @@ impl Shared {
         if !node.measured.admit(began) && others != Others::AllOpen {
             return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
         }
+        let mut span = query_span("query", node);
         let work = async {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.once(node, node.pool.lease(left).await, at_least, query).await {
@@ -103,6 +138,7 @@ impl Shared {
             () = gone(node, others) => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
         };
         self.settle(node, began, &outcome);
+        tell(&mut span, &outcome);
         outcome
     }
 

@@ -27,6 +27,20 @@ pub enum Meaning {
 }
 
 impl Meaning {
+    /// The stable name, for traces.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Lost => "connection_lost",
+            Self::Conflict => "conflict",
+            Self::StalePlan => "stale_plan",
+            Self::Timeout => "timeout",
+            Self::Locked => "locked",
+            Self::NotFound => "not_found",
+            Self::Query => "query",
+        }
+    }
+
     /// From what Diesel says and what the tap saw.
     pub fn of(error: &QueryError, state: Option<SqlState>) -> Self {
         match (error, state) {

@@ -34,6 +34,8 @@ use crate::nodes::report::{NodeReport, Status};
 use crate::nodes::select::{Candidate, Order, Pick, least_bad_first};
 use crate::position::{Position, SystemId, Timeline};
 use crate::telemetry::sparing::Sparing;
+use crate::telemetry::traces;
+use crate::telemetry::traces::SpanKind;
 
 pub use super::served::{Depth, Reached, Role, Served};
 pub use crate::config::manifest::Consistency;
@@ -131,22 +133,39 @@ impl Database {
         deadline: Instant,
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
     ) -> Result<(T, Served), Error> {
-        let depth = depth.into();
+        let mut span = traces::span("read", SpanKind::Internal);
+        span.set("mainstay.consistency", consistency.as_str());
+        let answer = span.around(self.read_traced(consistency, depth.into(), deadline, &query)).await;
+        match &answer {
+            Ok((_, served)) => span.set("mainstay.node", &served.node),
+            Err(error) if error.code.is_source_failure() => span.fail(error.code.as_str()),
+            Err(_) => {}
+        }
+        answer
+    }
+
+    async fn read_traced<T>(
+        &self,
+        consistency: Consistency,
+        depth: Depth,
+        deadline: Instant,
+        query: &impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>,
+    ) -> Result<(T, Served), Error> {
         match consistency {
             Consistency::Eventual => {
                 let furthest = depth.furthest();
-                match self.shared.eventual(furthest, deadline, &query).await {
+                match self.shared.eventual(furthest, deadline, query).await {
                     // Who has it all is not there, or has no room. An answer counts for more than that none before it was newer.
                     Err(Error { code: Code::DatabaseUnavailable | Code::Overloaded, .. })
                         if furthest != depth.at_least =>
                     {
-                        self.shared.eventual(depth.at_least, deadline, &query).await
+                        self.shared.eventual(depth.at_least, deadline, query).await
                     }
                     outcome => outcome,
                 }
             }
-            Consistency::Session => self.shared.session(depth.at_least, deadline, &query).await,
-            Consistency::Strong => self.shared.strong(depth.at_least, deadline, &query).await,
+            Consistency::Session => self.shared.session(depth.at_least, deadline, query).await,
+            Consistency::Strong => self.shared.strong(depth.at_least, deadline, query).await,
         }
     }
 
@@ -276,6 +295,18 @@ impl Shared {
         self.pick.lock().order(now, &candidates, &self.node_settings)
     }
 
+    /// Tells in the trace which nodes are to be asked, and which are let alone.
+    fn trace_choice(&self, order: &[usize], resting: &[usize], began: Instant) {
+        let Some(here) = traces::current() else { return };
+        let names = |indexes: &[usize]| {
+            let names = indexes.iter().filter_map(|index| Some(&**self.nodes.get(*index)?.name()));
+            names.collect::<Vec<_>>().join(",")
+        };
+        let mut span = here.span_since("node choice", SpanKind::Internal, began);
+        span.set("mainstay.nodes", names(order));
+        span.set("mainstay.nodes_resting", names(resting));
+    }
+
     /// The nodes that could answer but for their breakers, which let nothing pass.
     pub(super) fn resting(&self, now: Instant) -> Order {
         let is_usable = |node: &Node| {
@@ -293,7 +324,9 @@ impl Shared {
     ) -> Result<(T, Served), Error> {
         let now = Instant::now();
         let resting = self.resting(now);
-        for index in self.order(now) {
+        let order = self.order(now);
+        self.trace_choice(&order, &resting, now);
+        for index in order {
             let Some(node) = self.nodes.get(index) else { continue };
             match self.attempt(node, at_least, deadline, Others::Left, query).await {
                 Ok(answer) => return Ok(answer),

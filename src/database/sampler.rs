@@ -35,7 +35,7 @@ const PROBE: &str = "SELECT pg_is_in_recovery(), \
 pub async fn run(shared: Arc<Shared>, index: usize) {
     let Some(node) = shared.nodes.get(index) else { return };
     let interval = shared.replication.sample_interval.0;
-    let mut link: Option<RawLink> = None;
+    let mut link = Link::None;
     let mut backoff = interval.min(BACKOFF_TIME_MAX);
     loop {
         let asked_at = Instant::now();
@@ -47,11 +47,10 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
                 if node.is_primary() && shared.is_outrun(&reading) {
                     // A proxy, or the name of the primary, may lead to the new one by now: only a new connection can tell.
                     node.new_epoch();
-                    link = None;
+                    link = Link::None;
                 }
             }
             Err(reason) => {
-                link = None;
                 lose(node, asked_at, &reason);
                 // The second look comes as soon as any other: requests wait for what it finds.
                 (pause, backoff) = (backoff, (backoff * 2).min(BACKOFF_TIME_MAX.max(interval)));
@@ -61,20 +60,34 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
     }
 }
 
-/// Connects where there is no connection, and asks.
-async fn probe(shared: &Shared, node: &Node, link: &mut Option<RawLink>) -> Result<(Instant, Reading), String> {
-    if link.is_none() {
-        *link = Some(node.probe.open_raw().await.map_err(|error| error.to_string())?);
-    }
-    let Some(link) = link else { return Err("no connection".to_owned()) };
+/// The connection of a sampler.
+enum Link {
+    None,
+    Good(RawLink),
+    /// Nothing came back in time: it may be dead without knowing, or the node was slow for a moment.
+    Doubtful(RawLink),
+}
+
+/// Connects where there is no connection, and asks. In place of a doubtful connection a new one is tried; where that cannot be had,
+/// as while names do not resolve, the old one may still do.
+async fn probe(shared: &Shared, node: &Node, link: &mut Link) -> Result<(Instant, Reading), String> {
+    let asked = match std::mem::replace(link, Link::None) {
+        Link::Good(asked) => asked,
+        Link::None => node.probe.open_raw().await.map_err(|error| error.to_string())?,
+        Link::Doubtful(old) => node.probe.open_raw().await.unwrap_or(old),
+    };
     let sent_at = Instant::now();
-    let answer = timeout(shared.replication.probe_timeout.0, link.client.simple_query(PROBE)).await;
-    let rows = answer.map_err(|_| "the probe took longer than replication.probe_timeout".to_owned())?;
+    let Ok(answer) = timeout(shared.replication.probe_timeout.0, asked.client.simple_query(PROBE)).await else {
+        *link = Link::Doubtful(asked);
+        return Err("the probe took longer than replication.probe_timeout".to_owned());
+    };
     let rows =
-        rows.map_err(|error| error.as_db_error().map_or(error.to_string(), |error| error.message().to_owned()))?;
+        answer.map_err(|error| error.as_db_error().map_or(error.to_string(), |error| error.message().to_owned()))?;
     node.measured.probed(Instant::now(), sent_at.elapsed());
     let row = rows.iter().find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None });
-    Ok((sent_at, row.map(reading).ok_or("the probe had no answer")?))
+    let reading = row.map(reading).ok_or("the probe had no answer")?;
+    *link = Link::Good(asked);
+    Ok((sent_at, reading))
 }
 
 fn reading(row: &SimpleQueryRow) -> Reading {

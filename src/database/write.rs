@@ -16,7 +16,7 @@ use diesel::sql_types::{BigInt, Integer, Text};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, SimpleAsyncConnection, TransactionManager};
 use tokio::time::{sleep_until, timeout_at};
 
-use super::attempt::{Failure, Others, gone};
+use super::attempt::{Failure, Others, gone, query_span, tell};
 use super::classify::Meaning;
 use super::connect::{Connector, Link, Session};
 use super::node::Node;
@@ -213,6 +213,7 @@ impl Shared {
         if !node.measured.admit(began) {
             return Err(Failure::Elsewhere(Meaning::Node, format!("the breaker of {} is open", node.name())));
         }
+        let mut span = query_span("write", node);
         let whole = async {
             let left = deadline.saturating_duration_since(Instant::now());
             let lease = if is_fresh { writers.fresh().await } else { writers.lease(left).await };
@@ -224,6 +225,7 @@ impl Shared {
             () = gone(node, Others::None) => Err(Failure::Elsewhere(Meaning::Node, "it stopped answering".to_owned())),
         };
         self.settle(node, began, &outcome);
+        tell(&mut span, &outcome);
         if matches!(outcome, Err(Failure::Behind)) {
             // Its name may lead to the new primary by now: only new connections can tell.
             node.new_epoch();

@@ -7,6 +7,7 @@ pub mod cloudfront;
 mod credentials;
 pub mod paths;
 pub mod pending;
+pub mod tags;
 
 use parking_lot::Mutex;
 

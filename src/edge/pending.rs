@@ -25,7 +25,8 @@ impl Pending {
     /// Adds purged tags.
     pub fn add<'a>(&mut self, tags: impl Iterator<Item = &'a str>, now: Instant) {
         for tag in tags {
-            if self.tags.contains_key(EVERYTHING) || tag == EVERYTHING || self.tags.len() >= TAGS_MAX {
+            let is_too_many = self.tags.len() >= TAGS_MAX && !self.tags.contains_key(tag);
+            if tag == EVERYTHING || is_too_many {
                 self.add_everything(now);
             } else {
                 self.add_one(tag, now);
@@ -116,6 +117,17 @@ mod tests {
         let names: Vec<String> = (0..=TAGS_MAX).map(|number| format!("rates:{number}")).collect();
         pending.add(names.iter().map(String::as_str), now);
         assert_eq!(pending.take(Duration::ZERO, now), [EVERYTHING]);
+    }
+
+    #[test]
+    fn what_is_purged_after_everything_is_told_by_its_name() {
+        let start = Instant::now();
+        let mut pending = Pending::default();
+        pending.add([EVERYTHING].into_iter(), start);
+        pending.add(["rates"].into_iter(), start + SETTLE / 2);
+        assert_eq!(pending.take(SETTLE, start + SETTLE), [EVERYTHING]);
+        assert_eq!(pending.take(SETTLE, start + SETTLE * 2), ["rates"]);
+        assert!(pending.is_empty());
     }
 
     #[test]

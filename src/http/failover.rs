@@ -203,7 +203,9 @@ impl Pipeline {
         let peek = || self.cache.memory.peek(fill.key, &fill.canonical, fill.fingerprint()).filter(is_served);
         let deadline = fill.began + self.settings.limits.request_timeout.0;
         let is_deaf = || self.cache.fences.read(Ledger::hard_unknown);
-        self.wait_while(self.starting.until.min(deadline), is_deaf).await;
+        // What the first look-ups may take is meant for a connection that is there.
+        let is_connecting = || self.cache.shared.as_ref().is_some_and(|shared| shared.commands().is_connecting());
+        self.wait_while(self.starting.until.min(deadline), || is_deaf() || is_connecting()).await;
         let kept = peek();
         let found = self.look_anew(fill).await;
         let kept = match (&found, kept) {

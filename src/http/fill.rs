@@ -34,6 +34,8 @@ use crate::position::Position;
 use crate::source::Answer;
 use crate::source::handler::Call;
 use crate::telemetry::metrics::LookupResult;
+use crate::telemetry::traces;
+use crate::telemetry::traces::{Span, SpanKind};
 
 /// Bodies from this size on are compressed on a thread for blocking work, not on the worker that serves requests.
 const BLOCKING_BYTES: usize = 16 * 1024;
@@ -60,13 +62,16 @@ pub(super) struct Fill {
 /// A request that waits for a fill, among all that may.
 pub(super) struct Waiting {
     wait: Wait,
+    /// The wait for another's fill, in the trace of who waits.
+    span: Span,
     _place: Share,
 }
 
 impl Waiting {
     /// Waits for the outcome. Cancelling only stops the waiting; callers bring their own deadline.
     pub(super) async fn outcome(self) -> Outcome {
-        let Self { wait, _place } = self;
+        let Self { wait, mut span, _place } = self;
+        span.refer(wait.leader());
         wait.outcome().await
     }
 }
@@ -140,6 +145,7 @@ impl Pipeline {
     /// running, or waiting.
     pub(super) fn join(self: &Arc<Self>, fill: Fill) -> Option<(Waiting, bool)> {
         let place = self.admission.waiters.take(1)?;
+        let mut span = Span::default();
         let (wait, collapsed) = match fill.join(&self.cache) {
             Join::Lead(lead, wait) => {
                 // Another fill may have ended between this request's lookup and here.
@@ -148,17 +154,18 @@ impl Pipeline {
                     lead.finish(Ok(Filled { entry, stored: true, layer: Layer::Source }));
                     (wait, true)
                 } else {
-                    actix_rt::spawn(Arc::clone(self).fill(lead, fill));
+                    self.start_fill(lead, fill);
                     (wait, false)
                 }
             }
             Join::Follow(wait) => {
                 self.metrics.fill_waiters.with_label_values(&[fill.endpoint.route.path.as_str()]).inc();
+                span = traces::span("fill wait", SpanKind::Internal);
                 (wait, true)
             }
             Join::Refused => return None,
         };
-        Some((Waiting { wait, _place: place }, collapsed))
+        Some((Waiting { wait, span, _place: place }, collapsed))
     }
 
     /// Renews an entry behind a hit, unless a fill for it runs already. Never waits.
@@ -174,8 +181,24 @@ impl Pipeline {
         let renews = self.cache.memory.with(key, canonical, &endpoint.route.fingerprint, is_fresh);
         let fill = Fill { renews, priority, ..Fill::new(endpoint, params, key, canonical) };
         if let Join::Lead(lead, _) = fill.join(&self.cache) {
-            actix_rt::spawn(Arc::clone(self).fill(lead, fill));
+            self.start_fill(lead, fill);
         }
+    }
+
+    /// Starts a fill in the trace of who leads it, or in one of its own behind a hit that is not traced.
+    fn start_fill(self: &Arc<Self>, lead: Lead, fill: Fill) {
+        let mut span = match (traces::current(), &self.traces) {
+            (Some(here), _) => here.span_since("fill", SpanKind::Internal, fill.began),
+            (None, Some(traces)) => traces.root("fill", SpanKind::Internal, None, traces.samples(None), fill.began),
+            (None, None) => Span::default(),
+        };
+        span.set("http.route", fill.endpoint.route.path.clone());
+        span.set("mainstay.priority", fill.priority.as_str());
+        let here = span.here();
+        if let Some(here) = &here {
+            lead.set_leader(here.link());
+        }
+        actix_rt::spawn(traces::scope(here, Arc::clone(self).fill(lead, fill, span)));
     }
 
     pub(super) fn is_fresh(&self, entry: &Entry) -> bool {
@@ -186,7 +209,7 @@ impl Pipeline {
     }
 
     /// Runs a fill that belongs to no connection: it goes on when the client who caused it has gone.
-    async fn fill(self: Arc<Self>, lead: Lead, fill: Fill) {
+    async fn fill(self: Arc<Self>, lead: Lead, fill: Fill, mut span: Span) {
         if self.capabilities.issues_anew {
             return self.fill_anew(lead, fill).await;
         }
@@ -210,6 +233,7 @@ impl Pipeline {
                 self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), |entry| entry.map(note));
             }
         }
+        tell(&mut span, &outcome);
         let is_shared =
             |filled: &&Filled| filled.stored && filled.layer == Layer::Source && filled.entry.is_shareable();
         let to_share = outcome.as_ref().ok().filter(is_shared).map(|filled| Arc::clone(&filled.entry));
@@ -241,7 +265,11 @@ impl Pipeline {
                     Ok(filled) => return (Ok(filled), None),
                     Err(useless) => seen = useless,
                 },
-                Turn::Wait(waiting) => waiting.done(fill.began + self.settings.limits.request_timeout.0).await,
+                Turn::Wait(waiting) => {
+                    let span = traces::span("fleet wait", SpanKind::Internal);
+                    waiting.done(fill.began + self.settings.limits.request_timeout.0).await;
+                    drop(span);
+                }
             }
         }
         (self.run(fill).await, None)
@@ -287,7 +315,8 @@ impl Pipeline {
         let has_stale = fill.priority == Priority::Foreground
             && self.cache.memory.with(fill.key, &fill.canonical, fill.fingerprint(), stands_in);
         let gate = self.admission.fills(&fill.endpoint.route.source, &self.metrics);
-        gate.enter(fill.priority, self.admission.patience(has_stale)).await
+        let span = traces::span("admission", SpanKind::Internal);
+        span.around(gate.enter(fill.priority, self.admission.patience(has_stale))).await
     }
 
     /// Asks the source, and again where its answer may lack a change that was told meanwhile.
@@ -470,6 +499,23 @@ impl Pipeline {
 /// request waits for it. `None` where that thread failed.
 pub(super) async fn beside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if bytes < BLOCKING_BYTES { Some(work()) } else { actix_rt::task::spawn_blocking(work).await.ok() }
+}
+
+/// Tells a span what its fill has come to. What the request itself did wrong is no failure.
+fn tell(span: &mut Span, outcome: &Outcome) {
+    match outcome {
+        Ok(Filled { stored, layer, .. }) => {
+            span.set("mainstay.layer", if *layer == Layer::Shared { "L2" } else { "source" });
+            span.set("mainstay.stored", *stored);
+        }
+        Err(error) => {
+            span.set("error.type", error.code.as_str());
+            if error.code.is_source_failure() {
+                span.fail(error.code.as_str());
+                span.keep();
+            }
+        }
+    }
 }
 
 fn panicked(endpoint: &Endpoint, panic: &(dyn std::any::Any + Send)) -> Error {

@@ -6,6 +6,7 @@
 
 mod access;
 mod service;
+mod trace;
 
 pub use service::FrontFactory;
 
@@ -41,6 +42,8 @@ use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::nodes::queue::Priority;
 use crate::telemetry::metrics::{LookupResult, Metrics, Outcome, StaleReason};
+use crate::telemetry::traces;
+use trace::Traced;
 
 /// The `route` label of requests that matched none.
 pub const NO_ROUTE: &str = "none";
@@ -74,6 +77,7 @@ struct Pending {
     origin: Option<HeaderValue>,
     /// The request line, where an access log may want it.
     line: Option<String>,
+    trace: Traced,
 }
 
 /// What the front makes of a request.
@@ -138,16 +142,17 @@ impl Front {
         request: &Request,
         has_payload: bool,
         checked: Option<&Checked>,
+        trace: Option<Traced>,
     ) -> (Step, Pending) {
         let asked = Asked::read(request.headers());
-        let mut pending = self.pending(request, &asked, checked);
+        let mut pending = self.pending(request, &asked, checked, trace);
         let mut way =
             Way { request, asked, has_payload, checked, identity: None, rows: RowSettings::default(), endpoint: None };
         let mut step = self
             .go(surface, &mut way, &mut pending)
-            .unwrap_or_else(|error| Step::Answer(refuse(&error, way.endpoint, &pending)));
+            .unwrap_or_else(|error| Step::Answer(self.refused(&error, &way, &mut pending)));
         if let Step::Answer(response) = &mut step {
-            self.finish(response, way.endpoint, &mut pending);
+            traces::within(pending.trace.here(), || self.finish(response, way.endpoint, &mut pending));
         }
         (step, pending)
     }
@@ -185,6 +190,7 @@ impl Front {
             return Ok(Step::Answer(self.other_method(way, found.pattern, pending)));
         };
         way.endpoint = Some(endpoint);
+        pending.trace.at(endpoint);
         if endpoint.cors {
             pending.origin = way.asked.origin.cloned();
         }
@@ -211,6 +217,14 @@ impl Front {
             return Ok(self.pass(way, endpoint, arguments, Plan::Direct(consistency), pending));
         }
         Ok(self.lookup(way, endpoint, arguments, pending))
+    }
+
+    /// What the front says to an error of its own. Where that is the server's, it is worth a trace.
+    fn refused(&self, error: &Error, way: &Way<'_>, pending: &mut Pending) -> Response<Bytes> {
+        if error.code.info().status >= 500 {
+            self.record(way.request, way.endpoint, pending);
+        }
+        traces::within(pending.trace.here(), || refuse(error, way.endpoint, pending))
     }
 
     /// What a request must show, or may show to be heard with `X-Consistency`.
@@ -282,8 +296,11 @@ impl Front {
                     let params = arguments.clone().into_params(&endpoint.route);
                     actix_rt::spawn(Arc::clone(&self.pipeline).audit(Arc::clone(endpoint), params, entry));
                 }
+                pending.trace.looked(pending.started, LookupResult::Hit.as_str());
                 if let Some(priority) = refresh {
-                    self.pipeline.refresh(endpoint, arguments.into_params(&endpoint.route), key, &canonical, priority);
+                    let params = arguments.into_params(&endpoint.route);
+                    let refresh = || self.pipeline.refresh(endpoint, params, key, &canonical, priority);
+                    traces::within(pending.trace.here(), refresh);
                 }
                 return Step::Answer(response);
             }
@@ -292,7 +309,9 @@ impl Front {
         };
         self.metrics.lookups.with_label_values(&["L1", result.as_str()]).inc();
         let plan = Plan::Shared(Shared { key, canonical: canonical.into_vec().into_boxed_slice(), stale });
-        self.pass(way, endpoint, arguments, plan, pending)
+        let step = self.pass(way, endpoint, arguments, plan, pending);
+        pending.trace.looked(pending.started, result.as_str());
+        step
     }
 
     /// What L1's entry is good for, and the response made of it where that is a hit.
@@ -375,6 +394,7 @@ impl Front {
         // An access log of errors names the path; what stands in the query is for those who ask for all of it.
         let line = || format!("{} {}", way.request.method(), way.request.path());
         pending.line.get_or_insert_with(line);
+        self.record(way.request, Some(endpoint), pending);
         Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
             params: arguments.into_params(&endpoint.route),
@@ -491,9 +511,16 @@ impl Front {
             }
         }
         self.log_access(status, head, endpoint, pending);
+        self.end_trace(status, head, pending);
     }
 
-    fn pending(&self, request: &Request, asked: &Asked<'_>, checked: Option<&Checked>) -> Pending {
+    fn pending(
+        &self,
+        request: &Request,
+        asked: &Asked<'_>,
+        checked: Option<&Checked>,
+        trace: Option<Traced>,
+    ) -> Pending {
         let wants_line = self.wants_line();
         let started = Instant::now();
         Pending {
@@ -505,6 +532,7 @@ impl Front {
             rated: checked.filter(|checked| !checked.rated.is_empty()).map(|checked| Box::new(checked.rated.clone())),
             origin: None,
             line: wants_line.then(|| format!("{} {}", request.method(), request.uri())),
+            trace: trace.unwrap_or_else(|| self.begin_trace(request, asked, started)),
         }
     }
 }

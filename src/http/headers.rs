@@ -58,6 +58,8 @@ pub struct Asked<'a> {
     pub origin_verify: Option<&'a HeaderValue>,
     /// Whether `X-Consistency` asks for a strong read. Only `strong` means anything: no value weakens a route.
     pub strong: bool,
+    /// Whether anything is said of the trace that it belongs to.
+    pub has_trace: bool,
     /// Header lines.
     pub lines: usize,
     /// Bytes of their names and values.
@@ -89,6 +91,10 @@ impl<'a> Asked<'a> {
                 "x-origin-verify" => &mut asked.origin_verify,
                 "x-consistency" => {
                     asked.strong |= value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"strong");
+                    continue;
+                }
+                "traceparent" | "b3" | "x-b3-traceid" | "x-b3-sampled" | "x-b3-flags" => {
+                    asked.has_trace = true;
                     continue;
                 }
                 _ => continue,

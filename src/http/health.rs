@@ -79,6 +79,11 @@ impl HealthPages {
         self.close_connections();
     }
 
+    /// Whether it must not receive traffic any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// From now on each connection is given up as soon as its request is answered.
     pub fn close_connections(&self) {
         self.closing.store(true, Ordering::Relaxed);
@@ -94,7 +99,7 @@ impl HealthPages {
         let unavailable = |body| (StatusCode::SERVICE_UNAVAILABLE, Bytes::from_static(body));
         let (status, body) = match path {
             "/health/live" => (StatusCode::OK, Bytes::from_static(b"{\"status\":\"live\"}")),
-            "/health/ready" if self.draining.load(Ordering::Relaxed) => unavailable(b"{\"status\":\"draining\"}"),
+            "/health/ready" if self.is_draining() => unavailable(b"{\"status\":\"draining\"}"),
             // Until then others know better whom to read from, and fill what is good for longer.
             "/health/ready" if !self.settled.load(Ordering::Relaxed) => unavailable(b"{\"status\":\"starting\"}"),
             "/health/ready" if self.edge.load().verdict.reasons.contains(&Reason::NothingToServe) => {

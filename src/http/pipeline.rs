@@ -47,6 +47,8 @@ use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::stale::StaleServed;
 use crate::telemetry::metrics::{Metrics, StaleReason};
+use crate::telemetry::traces;
+use crate::telemetry::traces::{SpanKind, Traces};
 
 /// A request that goes past L1.
 pub struct Passage {
@@ -124,6 +126,8 @@ pub struct Pipeline {
     pub alone: Alone,
     /// What upstreams and their shadows have said.
     pub shadows: Shadows,
+    /// What is traced, where anything is.
+    pub traces: Option<Arc<Traces>>,
 }
 
 impl Pipeline {
@@ -300,7 +304,10 @@ impl Pipeline {
         }
         let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let gate = if only_reads { &self.admission.direct } else { &self.admission.writes };
-        let mut pass = match gate.enter(Priority::Foreground, self.admission.patience(false)).await {
+        let admission = traces::span("admission", SpanKind::Internal);
+        let entered = gate.enter(Priority::Foreground, self.admission.patience(false)).await;
+        drop(admission);
+        let mut pass = match entered {
             Ok(pass) => pass,
             Err(error) => return respond::from_error(&error, endpoint, request_id, CacheStatus::Bypass),
         };
@@ -332,7 +339,7 @@ impl Pipeline {
         let Some((seen, database)) = session.seen.zip(self.database.as_ref()) else { return Ok(()) };
         let full = || Error::new(Code::Overloaded, "as many requests as may are waiting");
         let _place = self.admission.waiters.take(1).ok_or_else(full)?;
-        database.catch_up(seen).await;
+        traces::span("session wait", SpanKind::Internal).around(database.catch_up(seen)).await;
         Ok(())
     }
 
@@ -384,7 +391,7 @@ fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>, rows: RowSetti
 /// back, so nothing would be half done; but the statement under way goes on in the database with all its locks, and a COMMIT under
 /// way has an outcome that nobody would have heard. The client who asks again finds what came of the first time.
 async fn apart(work: impl Future<Output = Produced> + 'static) -> Produced {
-    actix_rt::spawn(work).await.unwrap_or_else(|ended| {
+    actix_rt::spawn(traces::scope(traces::current(), work)).await.unwrap_or_else(|ended| {
         log::error!("a request that may write was ended: {ended}");
         Produced::failed(in_doubt())
     })

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::headers;
 use crate::error::{Code, Error};
+use crate::telemetry::traces;
 
 /// Seconds after which a retry makes sense: breakers and samplers have looked again by then.
 const RETRY_AFTER_SECS: &str = "2";
@@ -28,6 +29,8 @@ struct Problem<'a> {
     code: &'static str,
     detail: &'a str,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     routes: Option<&'a [String]>,
 }
@@ -61,6 +64,7 @@ pub fn response(error: &Error, request_id: &HeaderValue, routes: Option<&[String
         code: info.name,
         detail: &error.detail,
         request_id: request_id.to_str().unwrap_or_default(),
+        trace_id: traces::current_id(),
         routes: routes.filter(|_| error.code == Code::RouteNotFound),
     };
     let body = serde_json::to_vec(&problem).unwrap_or_default();

@@ -12,11 +12,15 @@ use super::headers::{self, Asked, SecondsValues};
 use super::problem;
 use super::surface::Endpoint;
 use crate::cache::entry::Entry;
+use crate::cache::tag::Tag;
 use crate::cache::variants::Encoding;
 use crate::error::{Code, Error};
 use crate::source::Answer;
 use crate::source::upstream::headers::is_of_one_hop;
 use crate::telemetry::metrics::Outcome;
+
+/// Tags that CloudFront takes with one answer; what comes after them it ignores.
+const EDGE_TAGS_MAX: usize = 50;
 
 /// How the cache took part in an answer: the `Cache-Status` header (RFC 9211).
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +165,20 @@ pub fn from_entry(
     } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
         head.insert(header::CACHE_CONTROL, uncached(endpoint));
     }
+    if let Some(name) = endpoint.tag_header.as_ref().filter(|_| is_kept_outside(head)) {
+        head.insert(name.clone(), edge_tags(&entry.tags));
+    }
     response
+}
+
+fn is_kept_outside(head: &HeaderMap) -> bool {
+    head.get(header::CACHE_CONTROL).is_some_and(|value| value.as_bytes().starts_with(b"public"))
+}
+
+/// The tags of an answer for a CDN. Those of its route and of itself come first.
+fn edge_tags(tags: &[Tag]) -> HeaderValue {
+    let names: Vec<String> = tags.iter().take(EDGE_TAGS_MAX).map(Tag::edge_name).collect();
+    headers::value(names.join(","))
 }
 
 fn body_or_304(entry: &Entry, asked: &Asked<'_>) -> Response<Bytes> {

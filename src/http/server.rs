@@ -38,6 +38,10 @@ pub fn listen(
     let settings = Arc::clone(&pipeline.settings);
     let server_settings = &settings.server;
     let application = move || {
+        // Every worker makes one for itself, and has a connection of its own.
+        if let Some(shared) = &pipeline.cache.shared {
+            shared.commands().connect();
+        }
         let pipeline = web::Data::from(Arc::clone(&pipeline));
         let app = App::new().app_data(pipeline).default_service(web::to(miss));
         FrontFactory { front: Arc::clone(&front), app: app.into_factory() }

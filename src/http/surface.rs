@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use actix_http::header::HeaderValue;
+use actix_http::header::{HeaderName, HeaderValue};
 use prometheus::IntCounter;
 
 use super::headers;
@@ -60,6 +60,8 @@ pub struct Endpoint {
     pub tags: Tags,
     /// `Cache-Control` of answers that are good to keep.
     pub cache_control: HeaderValue,
+    /// Where a CDN finds the tags of an answer that it may keep.
+    pub tag_header: Option<HeaderName>,
     /// Whether the `cors` middleware is on.
     pub cors: bool,
     /// All other middlewares, outermost first.
@@ -131,6 +133,7 @@ impl Surface {
                 keys: KeyMaker::new(&settings.cache.namespace, &route.fingerprint),
                 tags: Tags::new(route),
                 cache_control: headers::interned(cache_control(route, settings)),
+                tag_header: HeaderName::try_from(settings.edge.tag_header.as_str()).ok(),
                 cors: route.middlewares.iter().any(|name| name == super::cors::NAME),
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
                 limits: RouteLimits::new(route.rates, settings.rate_limit.clients_max),

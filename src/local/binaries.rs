@@ -30,11 +30,6 @@ impl PostgresPrograms {
             .ok_or(LocalError::PostgresMissing)
     }
 
-    /// The user that may run the servers.
-    pub fn user(&self) -> Result<ServerUser> {
-        self.container.map_or_else(ServerUser::detect, |container| Ok(container.user()))
-    }
-
     /// The path of one program, in its image where it comes out of one.
     pub fn path(&self, program: &str) -> PathBuf {
         self.folder.join(program)

@@ -244,7 +244,7 @@ struct Site {
 impl Site {
     fn open(mut options: PostgresOptions) -> Result<Self> {
         let programs = PostgresPrograms::find()?;
-        let user = programs.user()?;
+        let user = ServerUser::detect()?;
         options.dir = user.directory(&options.dir)?;
         let site = Self { programs, user, options };
         site.await_predecessor()?;

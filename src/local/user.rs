@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::container::Container;
 use super::{LocalError, Result};
 
 /// The user that servers run as: this process's own, or, for root, one that Postgres accepts.
@@ -23,8 +24,12 @@ struct Account {
 }
 
 impl ServerUser {
-    /// This process's user; as root `postgres`, which the Debian package makes, else `nobody`.
+    /// This process's user; as root `postgres`, which the Debian package makes, else `nobody`. Where Postgres comes out of a
+    /// container it is the one of the image, for all servers: what they share may belong to one alone.
     pub fn detect() -> Result<Self> {
+        if let Some(container) = Container::wanted()? {
+            return Ok(container.user());
+        }
         if !rustix::process::geteuid().is_root() {
             return Ok(Self { account: None });
         }

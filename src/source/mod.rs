@@ -11,6 +11,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::error::{Code, Error};
+use crate::telemetry::traces;
+use crate::telemetry::traces::SpanKind;
 
 /// What a source produced: the response before any header of the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl Producer {
     pub async fn run(&self, call: &handler::Call) -> Result<Answer, Error> {
         match self {
             Self::Sql(sql) => sql.run(call).await,
-            Self::Handler(handler) => handler(call.clone()).await,
+            Self::Handler(handler) => traces::span("handler", SpanKind::Internal).around(handler(call.clone())).await,
             Self::Upstream(upstream) => upstream.run(call).await,
         }
     }

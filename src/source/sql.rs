@@ -23,6 +23,8 @@ use crate::config::param::{Param, Params, Value};
 use crate::database::proof::SEEN;
 use crate::database::read::Column;
 use crate::error::{Code, Error};
+use crate::telemetry::traces;
+use crate::telemetry::traces::SpanKind;
 
 /// The query of one route, ready to run.
 pub struct SqlSource {
@@ -69,18 +71,29 @@ impl SqlSource {
     /// # Errors
     /// `not_found` and `row_not_unique` of a `row` result, `response_too_large`, and those of the read itself.
     pub async fn run(&self, call: &Call) -> Result<Answer, Error> {
+        let mut span = traces::span("sql", SpanKind::Internal);
+        let rows = span.around(self.rows(call)).await?;
+        // Of many rows there is one, with their number.
+        let count = rows.iter().filter_map(|(_, count)| *count).max().unwrap_or(0);
+        span.set("db.response.returned_rows", count);
+        let answer = self.answer(rows)?;
+        span.set("mainstay.body_bytes", answer.body.len());
+        Ok(answer)
+    }
+
+    async fn rows(&self, call: &Call) -> Result<Rows, Error> {
         let looks = self.looks.load(Ordering::Acquire);
         let Some(wrapped) = self.wrapped.load_full() else {
             let wrapped = self.rewrap(call, looks).await?;
-            return self.answer(load(&wrapped, call).await?);
+            return load(&wrapped, call).await;
         };
         match load(&wrapped, call).await {
             // The statement may have met tables that have changed: where its columns are others now, it runs once more.
             Err(error) if error.code == Code::QueryFailed => {
                 let fresh = self.rewrap(call, looks).await?;
-                if *fresh == *wrapped { Err(error) } else { self.answer(load(&fresh, call).await?) }
+                if *fresh == *wrapped { Err(error) } else { load(&fresh, call).await }
             }
-            outcome => self.answer(outcome?),
+            outcome => outcome,
         }
     }
 
@@ -106,7 +119,7 @@ impl SqlSource {
         found
     }
 
-    fn answer(&self, rows: Vec<(Option<String>, Option<i64>)>) -> Result<Answer, Error> {
+    fn answer(&self, rows: Rows) -> Result<Answer, Error> {
         let mut rows = rows.into_iter().filter_map(|(body, count)| Some((body, count?)));
         match (rows.next(), rows.next()) {
             (None, _) => Err(Error::new(Code::NotFound, "there is no such thing")),
@@ -177,7 +190,9 @@ impl SqlSource {
 }
 
 /// What Postgres answers: the body, where it is within the limits, and the number of rows; none where there is no row.
-async fn load(wrapped: &Wrapped, call: &Call) -> Result<Vec<(Option<String>, Option<i64>)>, Error> {
+type Rows = Vec<(Option<String>, Option<i64>)>;
+
+async fn load(wrapped: &Wrapped, call: &Call) -> Result<Rows, Error> {
     use diesel_async::RunQueryDsl;
     type Row = (Option<String>, Option<i64>, Option<String>);
     let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };

@@ -19,6 +19,18 @@ pub struct RouteTotals {
     pub hits: u64,
 }
 
+impl RouteTotals {
+    /// What came since then.
+    #[must_use]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            errors: self.errors.saturating_sub(before.errors),
+            hits: self.hits.saturating_sub(before.hits),
+        }
+    }
+}
+
 impl Metrics {
     /// What was counted, by the patterns of routes. That of hits in L1 has to be [exported](crate::telemetry::striped) before.
     pub fn by_route(&self) -> BTreeMap<String, RouteTotals> {
@@ -36,7 +48,7 @@ impl Metrics {
 }
 
 /// The labels of each series of these names, and its count.
-fn each<const N: usize>(
+pub(super) fn each<const N: usize>(
     counters: &Labelled<IntCounterVec, N>,
     names: [&str; N],
     mut visit: impl FnMut([&str; N], u64),

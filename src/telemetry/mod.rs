@@ -1,4 +1,4 @@
-//! Metrics and logs.
+//! Metrics, logs and traces.
 
 pub mod by_route;
 pub mod latency;
@@ -6,3 +6,5 @@ pub mod logs;
 pub mod metrics;
 pub mod sparing;
 pub mod striped;
+pub mod totals;
+pub mod traces;

@@ -22,4 +22,8 @@ mod scale;
 mod session;
 mod source;
 mod support;
+<<<<<<< HEAD
 mod telemetry;
+=======
+mod traces;
+>>>>>>> traces

@@ -14,6 +14,8 @@ use mainstay::local::{
 };
 use postgres::{Client, NoTls};
 
+use crate::support::{mainstay, repository};
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn connect(postgres: &Postgres) -> Client {
@@ -348,4 +350,15 @@ fn the_proxy_refuses_resets_and_swallows() {
     let other = echo_server();
     proxy.set_target(other);
     ping(&mut open(&proxy)).unwrap();
+}
+
+#[test]
+fn a_postgres_from_somewhere_else_is_refused_with_a_sentence() {
+    let config = repository("config");
+    let outcome = mainstay(
+        &["dev", "--config", config.to_str().unwrap(), "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+        &[("MAINSTAY_TEST_POSTGRES", "docker")],
+    );
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("MAINSTAY_TEST_POSTGRES: it is `local` or `container`"), "{outcome:?}");
 }

@@ -98,7 +98,16 @@ pub struct Commands {
 
 /// A connection that is there, or will be: whoever needs it waits for it as long as it may.
 #[derive(Clone)]
-struct Link(watch::Receiver<Option<Connection>>);
+struct Link(watch::Receiver<State>);
+
+/// How far a connection is.
+enum State {
+    /// It is tried for the first time.
+    Begun,
+    /// It could not be made, and is tried again.
+    Failing,
+    Open(Connection),
+}
 
 thread_local! {
     static OWN_LINK: usize = {
@@ -108,7 +117,7 @@ thread_local! {
 }
 
 impl Commands {
-    /// Commands to the Redis of the settings. Connects when the first one comes.
+    /// Commands to the Redis of the settings. A thread connects when it is told to, or when its first one comes.
     ///
     /// # Errors
     /// A sentence that names the key.
@@ -132,6 +141,17 @@ impl Commands {
     /// Where they go to.
     pub fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// Opens the connection of this thread in the background. Else its first command would have to do that within `redis.timeout`,
+    /// too.
+    pub fn connect(&self) {
+        self.link();
+    }
+
+    /// Whether connections are still being made, and it is not known how that ends.
+    pub fn is_connecting(&self) -> bool {
+        self.links.iter().any(|place| place.lock().as_ref().is_some_and(Link::has_begun))
     }
 
     /// Asks Redis something, in one wave. The answer is there within `redis.timeout`, or it is that Redis is of no help.
@@ -246,7 +266,7 @@ impl Commands {
         if let Some(link) = place.as_ref().filter(|link| !link.is_dead()) {
             return link.clone();
         }
-        let (sender, receiver) = watch::channel(None);
+        let (sender, receiver) = watch::channel(State::Begun);
         tokio::spawn(connect(Arc::clone(&self.target), self.pause_max, sender));
         place.insert(Link(receiver)).clone()
     }
@@ -255,11 +275,15 @@ impl Commands {
 impl Link {
     /// A link that nobody connects.
     fn dead() -> Self {
-        Self(watch::channel(None).1)
+        Self(watch::channel(State::Failing).1)
     }
 
     fn is_open(&self) -> bool {
-        self.0.borrow().is_some()
+        matches!(*self.0.borrow(), State::Open(_))
+    }
+
+    fn has_begun(&self) -> bool {
+        matches!(*self.0.borrow(), State::Begun) && !self.is_dead()
     }
 
     /// Whether whoever was to connect it has gone, with the thread that it ran on.
@@ -268,28 +292,40 @@ impl Link {
     }
 
     async fn connection(&self) -> Result<Connection, (Failure, String)> {
-        let none = || (Failure::Connection, "there is no connection".to_owned());
-        let known = self.0.borrow().clone();
+        let known = self.0.borrow().connection();
         match known {
             Some(connection) => Ok(connection),
             None => {
                 let mut link = self.0.clone();
-                let connection = link.wait_for(Option::is_some).await.map_err(|_| none())?;
-                connection.clone().ok_or_else(none)
+                let open = link.wait_for(|state| matches!(state, State::Open(_))).await;
+                let open = open.ok().and_then(|state| state.connection());
+                open.ok_or_else(|| (Failure::Connection, "there is no connection".to_owned()))
             }
         }
     }
 }
 
-async fn connect(target: Arc<Target>, pause_max: Duration, link: watch::Sender<Option<Connection>>) {
+impl State {
+    fn connection(&self) -> Option<Connection> {
+        match self {
+            Self::Open(connection) => Some(connection.clone()),
+            Self::Begun | Self::Failing => None,
+        }
+    }
+}
+
+async fn connect(target: Arc<Target>, pause_max: Duration, link: watch::Sender<State>) {
     let mut pause = CONNECT_PAUSE;
     while !link.is_closed() {
         match target.connect().await {
             Ok(connection) => {
-                link.send_replace(Some(connection));
+                link.send_replace(State::Open(connection));
                 return;
             }
-            Err(error) => target.say("no connection to Redis", &error),
+            Err(error) => {
+                link.send_replace(State::Failing);
+                target.say("no connection to Redis", &error);
+            }
         }
         sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         pause = pause.saturating_mul(2).min(pause_max);

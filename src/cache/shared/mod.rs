@@ -25,6 +25,8 @@ use super::key::Key;
 use crate::config::ConfigError;
 use crate::config::settings::{CacheSettings, RedisSettings};
 use crate::telemetry::metrics::{LookupResult, Metrics};
+use crate::telemetry::traces;
+use crate::telemetry::traces::SpanKind;
 
 /// Longer values are packed and unpacked on threads for blocking work, so that no other request waits for it.
 const BLOCKING_BYTES: usize = 32 * 1024;
@@ -168,6 +170,18 @@ impl Shared {
     /// Looks an entry up, in one wave. What is found counts as a lookup once its caller has judged it; all else is counted
     /// here.
     pub async fn look(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Look {
+        let mut span = traces::span("L2 look", SpanKind::Client);
+        let look = self.find(key, canonical, fingerprint).await;
+        let result = match &look {
+            Look::Found(_) => "found",
+            Look::Nothing => "nothing",
+            Look::Unavailable => "unavailable",
+        };
+        span.set("mainstay.result", result);
+        look
+    }
+
+    async fn find(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16]) -> Look {
         let asked = Instant::now();
         let Ok((left_ms, value)) = self.ask_entry(key).await else {
             self.unavailable.inc();
@@ -197,6 +211,18 @@ impl Shared {
 
     /// Asks for the right to fill a key, once a lookup has found nothing or what it found is of no use: that is `seen`.
     pub async fn lead(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16], seen: &Seen) -> Turn {
+        let mut span = traces::span("L2 lease", SpanKind::Client);
+        let turn = self.take_turn(key, canonical, fingerprint, seen).await;
+        let result = match &turn {
+            Turn::Lead(_) => "lead",
+            Turn::Found(_) => "found",
+            Turn::Wait(_) => "wait",
+        };
+        span.set("mainstay.result", result);
+        turn
+    }
+
+    async fn take_turn(&self, key: Key, canonical: &[u8], fingerprint: &[u8; 16], seen: &Seen) -> Turn {
         let asked = Instant::now();
         // Before Redis is asked: whoever is done after that wakes this one.
         let waiting = self.waiters.register(key);
@@ -222,6 +248,7 @@ impl Shared {
 
     /// Stores an entry for the fleet, unless the one that is there was told more or the entry is too long, and ends the lease.
     pub async fn put(&self, key: Key, entry: &Arc<Entry>, lease: Option<Lease>) {
+        let _span = traces::span("L2 put", SpanKind::Client);
         // Where there is nothing, that is not worth keeping longer than it can be of use.
         let retention = match entry.absence {
             Some(_) => self.retention.min(entry.limits.retention()),

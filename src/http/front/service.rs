@@ -22,6 +22,8 @@ use crate::http::gate::Check;
 use crate::http::pipeline::Passage;
 use crate::http::surface::{Endpoint, Surface};
 use crate::http::{headers, primary_origin};
+use crate::telemetry::traces;
+use crate::telemetry::traces::SpanKind;
 
 type Answered = Response<EitherBody<Bytes, BoxBody>>;
 
@@ -84,7 +86,7 @@ where
         let has_payload = !matches!(request.payload(), Payload::None);
         let mut surface = self.surface.borrow_mut();
         let surface = surface.load();
-        let (step, pending) = self.front.answer(surface, &request, has_payload, None);
+        let (step, pending) = self.front.answer(surface, &request, has_payload, None, None);
         match step {
             Step::Answer(response) => Either::Left(ready(Ok(answered(response, &request, has_payload, &pending)))),
             Step::Pass(passage) => {
@@ -128,9 +130,10 @@ where
     request.extensions_mut().insert(passage);
     let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
     let work = app.call(request);
+    let here = pending.trace.here();
     async move {
         let _working = working;
-        front.wait(work, &endpoint, pending).await
+        traces::scope(here, front.wait(work, &endpoint, pending)).await
     }
 }
 
@@ -142,7 +145,7 @@ async fn ask<S>(
     surface: &Surface,
     mut request: Request,
     check: Check,
-    pending: Pending,
+    mut pending: Pending,
 ) -> Answered
 where
     S: Service<Request, Response = ServiceResponse<BoxBody>, Error = actix_web::Error>,
@@ -150,9 +153,14 @@ where
 {
     let has_payload = !matches!(request.payload(), Payload::None);
     let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
-    let checked = front.pipeline.check(check, pending.began).await;
+    front.record(&request, None, &mut pending);
+    let asking = async {
+        let span = traces::span("auth check", SpanKind::Internal);
+        span.around(front.pipeline.check(check, pending.began)).await
+    };
+    let checked = traces::scope(pending.trace.here(), asking).await;
     drop(working);
-    let (step, pending) = front.answer(surface, &request, has_payload, Some(&checked));
+    let (step, pending) = front.answer(surface, &request, has_payload, Some(&checked), Some(pending.trace));
     match step {
         Step::Answer(response) => answered(response, &request, has_payload, &pending),
         Step::Pass(passage) => pass(front, app, request, passage, pending).await,

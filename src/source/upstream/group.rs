@@ -23,6 +23,8 @@ use crate::nodes::minutes::Calendar;
 use crate::nodes::node::{Identity, Kind, Node};
 use crate::nodes::select::{Candidate, Pick, least_bad_first};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
+use crate::telemetry::traces::{Here, Span, SpanKind};
 
 /// One of so many reads goes to another endpoint than the picked one, so that it is known which is the fastest.
 const EXPLORED_ONE_IN: u32 = 64;
@@ -121,6 +123,19 @@ enum Trouble {
     Gateway(Response),
     /// Not the upstream's doing.
     Own(Error),
+}
+
+impl Trouble {
+    /// The stable name, for metrics and traces.
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Broken(_) => "broken",
+            Self::Timeout => "timeout",
+            Self::Gateway(_) => "status",
+            Self::Own(_) => "own",
+        }
+    }
 }
 
 impl Upstreams {
@@ -253,7 +268,7 @@ impl Group {
                 return Err(Unanswered::NotSent);
             };
             tried.push(index);
-            let trouble = match self.attempt(endpoint, ask, tried.len() == 1).await {
+            let trouble = match self.attempt(endpoint, ask, tried.len()).await {
                 Ok(response) => return Ok(Reply { response, node: Arc::clone(&endpoint.node) }),
                 Err(trouble) => trouble,
             };
@@ -355,18 +370,13 @@ impl Group {
     }
 
     /// One try, and what it says of the endpoint.
-    async fn attempt(&self, endpoint: &Endpoint, ask: &Ask, is_first: bool) -> Result<Response, Trouble> {
+    async fn attempt(&self, endpoint: &Endpoint, ask: &Ask, number: usize) -> Result<Response, Trouble> {
         let began = Instant::now();
-        let outcome = self.send(endpoint, ask, began).await;
+        let mut span = self.span(endpoint, ask, number);
+        let outcome = self.send(endpoint, ask, began, span.here().as_ref()).await;
+        trace_try(&mut span, &outcome);
         let (now, took) = (Instant::now(), began.elapsed());
-        let label = match &outcome {
-            Ok(_) => "ok",
-            Err(Trouble::Connect(_)) => "connect",
-            Err(Trouble::Broken(_)) => "broken",
-            Err(Trouble::Timeout) => "timeout",
-            Err(Trouble::Gateway(_)) => "status",
-            Err(Trouble::Own(_)) => "own",
-        };
+        let label = outcome.as_ref().map_or_else(Trouble::as_str, |_| "ok");
         self.metrics.upstream_tries.with_label_values(&[self.config.name.as_str(), label]).inc();
         match &outcome {
             Ok(_) => {
@@ -378,7 +388,7 @@ impl Group {
                 endpoint.node.failed(now, &format_args!("it answers {}", response.status().as_u16()));
             }
             // The rest of a deadline that others have used up says nothing.
-            Err(Trouble::Timeout) if is_first || took >= self.config.try_timeout => {
+            Err(Trouble::Timeout) if number == 1 || took >= self.config.try_timeout => {
                 endpoint.node.failed(now, &"it does not answer in time");
             }
             Err(Trouble::Timeout | Trouble::Own(_)) => {}
@@ -386,14 +396,35 @@ impl Group {
         outcome
     }
 
-    async fn send(&self, endpoint: &Endpoint, ask: &Ask, now: Instant) -> Result<Response, Trouble> {
+    /// The span of one try. The path that is asked for it does not say: there are values in it.
+    fn span(&self, endpoint: &Endpoint, ask: &Ask, number: usize) -> Span {
+        let mut span = traces::span("upstream try", SpanKind::Client);
+        if span.is_some() {
+            span.set("mainstay.upstream", self.config.name.clone());
+            span.set("mainstay.node", &endpoint.node.identity().id);
+            span.set("http.request.method", ask.method.as_str().to_owned());
+            span.set("http.request.resend_count", number - 1);
+        }
+        span
+    }
+
+    async fn send(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+        now: Instant,
+        here: Option<&Here>,
+    ) -> Result<Response, Trouble> {
         let internal = |reason: &dyn std::fmt::Display| {
             log::error!("upstream {}: a request could not be made: {reason}", self.config.name);
             Trouble::Own(Error::new(Code::Internal, "the request could not be passed on; the log says why"))
         };
         let shape = self.shape.as_ref().map_err(|reason| internal(reason))?;
         let client = shape.client().map_err(|reason| internal(&reason))?;
-        let request = request(endpoint, ask).map_err(|reason| internal(&reason))?;
+        let mut request = request(endpoint, ask).map_err(|reason| internal(&reason))?;
+        if let Some(here) = here {
+            here.write(request.headers_mut());
+        }
         let patience = self.config.try_timeout.min(ask.deadline.saturating_duration_since(now)) + ask.upload_time;
         let sent = tokio::time::timeout(patience, client.execute(request)).await;
         if let Body::Stream(upload) = &ask.body
@@ -414,6 +445,20 @@ impl Group {
                 _ => Ok(response),
             },
         }
+    }
+}
+
+/// Tells a span what its try has come to.
+fn trace_try(span: &mut Span, outcome: &Result<Response, Trouble>) {
+    if let Ok(response) | Err(Trouble::Gateway(response)) = outcome {
+        span.set("http.response.status_code", response.status().as_u16());
+    }
+    match outcome {
+        Ok(response) if response.status().is_client_error() || response.status().is_server_error() => {
+            span.fail("status");
+        }
+        Ok(_) => {}
+        Err(trouble) => span.fail(trouble.as_str()),
     }
 }
 

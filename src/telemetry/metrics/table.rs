@@ -8,7 +8,7 @@ use super::labels::{
     KIND, LAYER, Label, METHOD, NODE, OUTCOME_OF_SOURCE, PEER, POOL, PRIORITY, PROVIDER, ROUTE, STATUS, TABLE,
     UPSTREAM, VERSION, listed,
 };
-use super::values::{AuthResult, LookupResult, Outcome, StaleReason};
+use super::values::{AuthResult, LookupResult, Outcome, StaleReason, TraceDropped};
 use crate::telemetry::latency::LatencyVec;
 
 table! {
@@ -165,6 +165,11 @@ table! {
         /// Times at which the manifest was read again; one that was refused changed nothing.
         manifest_reloads: IntCounterVec = "mainstay_manifest_reloads_total", "reloads",
             [listed("outcome", &["ok", "refused"])];
+        /// Traces that the collector has taken.
+        traces_exported: IntCounter = "mainstay_traces_exported_total", "traces", [];
+        /// Traces that were to be kept, and are lost.
+        traces_dropped: IntCounterVec = "mainstay_traces_dropped_total", "traces",
+            [listed("reason", TraceDropped::NAMES)];
         /// 1 while something that is configured is not in use.
         degraded: IntGauge = "mainstay_degraded", "0 or 1", [];
         /// 1 for each reason why the instance is not healthy, as /health/edge gives them.

@@ -55,6 +55,18 @@ named! {
         Error = "error",
     }
 
+    /// Why a trace that was to be kept is lost.
+    pub enum TraceDropped {
+        /// More were to be kept than `traces.traces_per_second_max`.
+        Rate = "rate",
+        /// As many spans wait as `traces.queue_spans_max`.
+        QueueFull = "queue_full",
+        /// The collector could not be had.
+        Unreachable = "unreachable",
+        /// The collector would not have it.
+        Refused = "refused",
+    }
+
     /// Why an answer was served that was not fresh.
     pub enum StaleReason {
         /// Its time was over a moment ago, and it is renewed behind.

@@ -1,9 +1,11 @@
 //! The admin listener as its clients meet it.
 
 mod auth;
+mod console;
 mod look;
 mod purge;
 mod snapshot;
+mod status;
 mod warm;
 
 use crate::instance::client::{Connection, Reply};

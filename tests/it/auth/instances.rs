@@ -188,6 +188,8 @@ fn last_uses_are_written_down_now_and_then_and_at_the_end() {
     let [(key, prefix), (late, late_prefix)] = [keyed.create(), keyed.create()];
     let often = keyed.plan().set("auth.last_use_interval", "50ms").start();
     let seldom = keyed.plan().set("auth.last_use_interval", "1h").set("server.shutdown_timeout", "20s").start();
+    // Until it has reached a database, nobody can say of a key that it is right.
+    [&often, &seldom].iter().for_each(|instance| instance.wait_reaching());
     assert_in(&often, &key);
     let used = |prefix: &str| format!("SELECT EXISTS (SELECT FROM mainstay.api_key_uses WHERE prefix = '{prefix}')");
     keyed.fleet.wait_sql("the use to be written down", &used(&prefix));

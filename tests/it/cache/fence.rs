@@ -54,6 +54,30 @@ fn what_was_told_before_a_purge_falls_and_what_was_told_after_it_stands() {
     assert_eq!(ledger.ticket(&[Tag::new("b")]).reads, Some(at(100)));
 }
 
+/// Who tells others what was purged has to know when that cannot be known.
+#[test]
+fn what_cannot_be_gone_on_from_is_a_loss_to_who_had_caught_up() {
+    let mut late = Ledger::new(4);
+    late.begin(at(100), Some(at(100)));
+    // The backlog, with a gap in it, and the first that is told since.
+    for heard in [message(80, 70, &["a"]), message(95, 90, &["a"]), message(110, 95, &[])] {
+        late.apply(&heard);
+    }
+    assert!(late.is_caught_up());
+    assert_eq!(late.losses(), 0, "others were there");
+
+    let mut ledger = ledger();
+    ledger.apply(&message(120, 90, &["a"]));
+    assert_eq!(ledger.losses(), 0);
+    ledger.apply(&message(140, 130, &[]));
+    assert_eq!(ledger.losses(), 1, "a message was missed");
+    ledger.enter(SystemId(7), Timeline(2));
+    assert_eq!(ledger.losses(), 2, "the primary is another");
+    let first = Position { timeline: Timeline(2), ..at(150) };
+    ledger.apply(&Message { at: first, reads: Some(first), prev: Some(first), ..message(150, 150, &[]) });
+    assert_eq!(ledger.losses(), 2, "which begins with a gap");
+}
+
 #[test]
 fn a_message_that_was_missed_is_noticed_by_the_next_one() {
     let mut ledger = ledger();

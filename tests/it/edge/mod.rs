@@ -2,6 +2,7 @@
 
 mod paths;
 mod signature;
+mod tags;
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -84,6 +85,14 @@ fn named(seen: &Seen) -> (Vec<String>, String) {
         ("POST", "/2020-05-31/distribution/E2QWRUHEXAMPLE/invalidation")
     );
     (paths, reference)
+}
+
+/// The clock that a fleet without a database goes by, which is another one after a loss; none until it has caught up with that.
+fn generation(instance: &Instance) -> Option<String> {
+    let reply = Connection::open(instance.admin).request("GET", "/admin/status", &[("Authorization", "Bearer t")]);
+    let bus = &reply.json()["bus"];
+    let told = bus["told"].as_str().filter(|_| bus["caught_up"] == true)?;
+    Some(told.split(':').next()?.to_owned())
 }
 
 fn wait_metric(instance: &Instance, sample: &str, value: f64) {
@@ -204,6 +213,30 @@ fn one_instance_of_a_fleet_tells_and_the_inner_tiers_were_told_before() {
     let suppressed = || fleet.iter().map(|instance| instance.metric(SUPPRESSED)).sum::<f64>();
     assert!(wait_until(PATIENCE, || suppressed() == 1.0), "{}", suppressed());
     assert_eq!(cloudfront.calls(), 2);
+}
+
+/// What was told while nobody heard is not known, so that all that the edge has may be stale: once, however often that happens in a row.
+#[test]
+fn after_a_loss_the_whole_edge_is_told_and_not_again_for_a_while() {
+    let scratch = Scratch::new("edge-loss").unwrap();
+    let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap().expect("redis-server is installed");
+    let (cloudfront, probe) = (Service::new(|_, stream| created(stream)), Probe::default());
+    let instance = with_keys(plan(&cloudfront, &probe)).set("REDIS_URL", &redis.url()).start();
+    let lose = || {
+        assert!(wait_until(PATIENCE, || generation(&instance).is_some()), "it hears nothing");
+        let before = generation(&instance);
+        redis.command(&["FLUSHALL"]).unwrap();
+        let is_noticed = || generation(&instance).is_some_and(|now| Some(now) != before);
+        assert!(wait_until(PATIENCE, is_noticed), "the loss is not noticed");
+    };
+    lose();
+    wait_metric(&instance, SENT, 1.0);
+    lose();
+    // What is purged by name is told as ever.
+    purge(&instance, &["pages:fees"]);
+    wait_metric(&instance, SENT, 2.0);
+    let told: Vec<_> = cloudfront.seen().iter().map(|seen| named(seen).0).collect();
+    assert_eq!(told, [["/*"], ["/public/pages/fees"]]);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What a failover origin says of itself.
 
+use mainstay::local::wait_until;
 use serde_json::json;
 
 use super::{Pair, start_redis};
 use crate::instance::probe::Probe;
+use crate::support::PATIENCE;
 
 const ROUTES: &str = r#"
 [[route]]
@@ -27,7 +29,7 @@ fn it_is_degraded_while_it_has_something_to_serve_from_and_unhealthy_without() {
         let said = reply.json();
         assert_eq!((&said["status"], &said["replication_lag_secs"]), (&json!("degraded"), &json!(0)), "{said}");
         assert_eq!(said["reasons"][0], "failover_mode");
-        assert_eq!(instance.get("/health/ready").status, 200);
+        instance.wait_for("that it is ready", "/health/ready", |reply| reply.status == 200);
     }
     assert_eq!(used.get("/public/page").status, 200);
     server.server.kill9();
@@ -53,4 +55,15 @@ fn without_any_store_it_starts_and_says_so() {
     });
     assert_eq!(failover.get("/public/page").problem(), "not_cached");
     assert_eq!(failover.get("/health/live").status, 200);
+}
+
+/// A first request that has to open the connection by itself has spent its time by then, and gets a 503.
+#[test]
+fn every_worker_is_connected_to_redis_before_anybody_asks() {
+    let (server, _scratch) = start_redis("failover-connections");
+    let pair = Pair::on(&server, ROUTES, Probe::default());
+    let _failover = pair.failover().set("server.workers", "3").start();
+    // One for each worker, one for who looks whether Redis answers, one for who waits for the stream; and the one that asks.
+    let connections = || server.command(&["CLIENT", "LIST"]).unwrap().lines().count();
+    assert!(wait_until(PATIENCE, || connections() == 6), "{} connections", connections());
 }

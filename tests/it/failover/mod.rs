@@ -4,6 +4,7 @@ mod hard;
 mod health;
 mod peers;
 mod reading;
+mod rights;
 mod serving;
 mod snapshot;
 mod source;

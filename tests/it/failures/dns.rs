@@ -59,3 +59,22 @@ fn names_that_stop_to_resolve_leave_connections_in_use() {
     instance.wait_for("the replica", BRIEF, |reply| reply.cache().ends_with("detail=replica"));
     assert!(wait_until(PATIENCE, || order().status == 200));
 }
+
+/// What asks a node how it is has nobody to ask for its address either.
+#[test]
+fn a_node_that_was_slow_for_a_moment_is_back_though_its_name_does_not_resolve() {
+    let fleet = Fleet::private("dns-slow");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("replica");
+    let url = fleet.replica.url("postgres", &fleet.database);
+    std::fs::write(&file, &url).unwrap();
+    let plan = fleet.plan_with(ROUTES).handler("order", order).unset("DATABASE_READ_REPLICA_URL");
+    let instance = plan.set("DATABASE_READ_REPLICA_URL_FILE", file.to_str().unwrap()).start();
+    instance.wait_hearing("stream");
+    std::fs::write(&file, url.replace("127.0.0.1", NOWHERE)).unwrap();
+    let is_up = || instance.metric("mainstay_node_up{node=\"replica-1\"}") == 1.0;
+    fleet.replica.server.suspend().unwrap();
+    assert!(wait_until(PATIENCE, || !is_up()), "nobody notices");
+    fleet.replica.server.resume().unwrap();
+    assert!(wait_until(PATIENCE, is_up), "it stays down");
+}

@@ -35,7 +35,7 @@ const STATISTICS: &str = "/api/v1/stats/daily";
 /// The route of payment providers, who prove what they tell by their signature.
 const WEBHOOK: &str = "/api/v1/webhooks/{provider}";
 
-fn manifest() -> Manifest {
+pub(super) fn manifest() -> Manifest {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
     let known = Known {
@@ -98,11 +98,16 @@ fn both_prefixes_answer_alike() {
 
 /// The rows that a route's query yields, as JSON objects.
 fn rows(path: &str, values: &[Option<&str>]) -> Vec<serde_json::Value> {
+    rows_as("postgres", &LOADED, path, values)
+}
+
+/// The same for a role, in a database.
+pub(super) fn rows_as(role: &str, database: &str, path: &str, values: &[Option<&str>]) -> Vec<serde_json::Value> {
     let manifest = manifest();
     let route = manifest.routes.iter().find(|route| route.path == path).unwrap();
     let Source::Sql { statement, .. } = &route.source else { panic!("{path} is no query") };
     let query = statement.render(|index| format!("${}::text", index + 1));
-    let mut client = Client::connect(&PRIMARY.url("postgres", &LOADED), NoTls).unwrap();
+    let mut client = Client::connect(&PRIMARY.url(role, database), NoTls).unwrap();
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| -> &(dyn ToSql + Sync) { value }).collect();
     let rows = client.query(&format!("SELECT to_jsonb(q)::text FROM ({query}) q"), &values).unwrap();
     rows.iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect()

@@ -9,6 +9,7 @@ mod migrations;
 mod orders;
 mod providers;
 mod rates;
+mod rights;
 mod statistics;
 mod transactions;
 mod transfers;
@@ -80,12 +81,17 @@ fn sql(database: &str, statement: &str) -> String {
 
 /// The answer of a handler to `name=value` parameters, on a database; an array's values are separated by commas.
 fn ask(database: &str, handler: &str, parameters: &str) -> Result<String, Error> {
+    ask_as("postgres", database, handler, parameters)
+}
+
+/// The same for a server that logs in as another role.
+fn ask_as(role: &str, database: &str, handler: &str, parameters: &str) -> Result<String, Error> {
     let mut registry = Registry::default();
     ramp::register(&mut registry);
     let handler = registry.get(handler).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let answer = runtime.block_on(async {
-        let database = open(database);
+        let database = open_as(role, database);
         let deadline = Instant::now() + Duration::from_secs(30);
         let (method, body) = (Arc::from("GET"), Default::default());
         handler(Call::new(method, params(parameters), body, Some(database), Consistency::Eventual, None, deadline))
@@ -197,7 +203,11 @@ fn params(query: &str) -> Params {
 
 /// The databases of an instance that has this primary and no replica; needs a runtime.
 fn open(database: &str) -> Arc<Database> {
-    let env = [("DATABASE_URL".to_owned(), PRIMARY.url("postgres", database))];
+    open_as("postgres", database)
+}
+
+fn open_as(role: &str, database: &str) -> Arc<Database> {
+    let env = [("DATABASE_URL".to_owned(), PRIMARY.url(role, database))];
     let layers = Layers { dir: SCRATCH.path(), env: env.into_iter().collect(), flags: Vec::new() };
     Database::start(&Settings::load(layers).unwrap()).unwrap()
 }

@@ -1,0 +1,118 @@
+//! What is degraded and since when, what is asked, and what happened lately.
+
+use mainstay::local::wait_until;
+use serde_json::{Value, json};
+
+use super::{TOKEN, ask, instance, look, order};
+use crate::instance::Plan;
+use crate::instance::probe::Probe;
+use crate::support::{Cluster, PATIENCE};
+
+const ROUTES: &str = r#"
+[[route]]
+path = "/public/echo"
+handler = "probe"
+[route.cache]
+ttl = "1h"
+tags = ["echo"]
+"#;
+
+fn wait_for(what: &str, instance: &crate::instance::Instance, target: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let mut last = Value::Null;
+    let came = wait_until(PATIENCE, || {
+        last = look(instance, target);
+        holds(&last)
+    });
+    assert!(came, "waited in vain for {what}: {last}");
+    last
+}
+
+#[test]
+fn what_is_well_is_said_in_one_sentence() {
+    let instance = instance(ROUTES, &Probe::default());
+    let status = wait_for("the first look", &instance, "/admin/status", |status| status["degraded"] == json!([]));
+    assert_eq!(status["summary"], json!({ "level": "ok", "sentence": "All is well." }));
+    assert_eq!(status["data_age_ms"], json!(null), "there is nothing to be behind of");
+    assert_eq!(status["audit"], json!({ "checked": 0, "wrong": 0 }));
+    let since = status["mode_since"].as_str().unwrap();
+    assert!(since.ends_with('Z') && since.len() == "2026-11-21T07:05:00.000Z".len(), "{since}");
+}
+
+#[test]
+fn traffic_is_told_as_it_was() {
+    let instance = instance(ROUTES, &Probe::default());
+    // What came before the first sample is nobody's.
+    wait_for("a sample", &instance, "/admin/status", |status| status["traffic"]["window_s"] != 0.0);
+    let mut connection = instance.connect();
+    for _ in 0..40 {
+        assert_eq!(connection.request("GET", "/public/echo", &[]).status, 200);
+    }
+    let traffic = look(&instance, "/admin/status")["traffic"].clone();
+    let seconds = traffic["window_s"].as_f64().unwrap();
+    let asked = traffic["requests_per_s"].as_f64().unwrap() * seconds;
+    assert!((asked - 40.0).abs() < 1.0, "{traffic}");
+    let ratio = &traffic["hit_ratio"];
+    assert_eq!((&ratio["total"], &ratio["l1"], &ratio["l2"]), (&json!(0.975), &json!(0.975), &json!(null)));
+    assert!(traffic["latency_ms"]["p50"].as_f64() <= traffic["latency_ms"]["p99"].as_f64(), "{traffic}");
+    for name in ["errors_per_s", "stale_per_s", "shed_per_s"] {
+        assert_eq!(traffic[name], 0.0, "{name}");
+    }
+}
+
+#[test]
+fn a_replica_that_goes_is_named_with_since_when_and_what_to_do() {
+    let cluster = Cluster::private("console");
+    let name = cluster.database();
+    let plan = Plan::probed(ROUTES, &Probe::default()).database(&cluster, &name).set("ADMIN_TOKEN", TOKEN);
+    let instance = plan.start();
+    instance.wait_healthy();
+    let status = look(&instance, "/admin/status");
+    assert_eq!(status["degraded"], json!([]), "{status}");
+    assert!(status["data_age_ms"].as_u64().is_some(), "{status}");
+    cluster.replica.server.kill9();
+    let has = |code: &'static str| {
+        move |status: &Value| status["degraded"].as_array().unwrap().iter().any(|one| one["reason"] == code)
+    };
+    wait_for("the step", &instance, "/admin/status", has("reads_on_primary"));
+    let status = wait_for("the replica's death", &instance, "/admin/status", has("replica_down"));
+    let degraded = status["degraded"].as_array().unwrap();
+    assert_eq!(degraded[0]["reason"], "reads_on_primary", "the worst comes first: {status}");
+    let replica = degraded.iter().find(|one| one["reason"] == "replica_down").unwrap();
+    assert_eq!((&replica["detail"], &replica["level"]), (&json!("replica-1 does not answer."), &json!("warning")));
+    assert!(replica["advice"].as_str().unwrap().ends_with('.') && replica["for_s"].is_u64(), "{replica}");
+    assert_eq!(status["summary"]["level"], "warning");
+    let again = look(&instance, "/admin/status");
+    let since = |status: &Value| {
+        status["degraded"].as_array().unwrap().iter().find(|one| one["reason"] == "replica_down").unwrap()["since"]
+            .clone()
+    };
+    assert_eq!(since(&again), since(&status), "since when does not move");
+    cluster.replica.server.start().unwrap();
+    wait_for("the end of it", &instance, "/admin/status", |status| status["degraded"] == json!([]));
+    let events = look(&instance, "/admin/journal")["events"].clone();
+    let kinds: Vec<&str> = events.as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
+    for kind in ["start", "degraded", "recovered", "health"] {
+        assert!(kinds.contains(&kind), "{kind}: {events}");
+    }
+    assert_eq!(kinds.last(), Some(&"start"), "the newest comes first: {events}");
+}
+
+#[test]
+fn the_journal_says_who_purged_what() {
+    let instance = instance(ROUTES, &Probe::default());
+    let purged = order(&instance, "/admin/cache/purge", "{\"tags\":[\"echo\"],\"mode\":\"hard\"}");
+    order(&instance, "/admin/cache/flush", "");
+    assert_eq!(ask(&instance, "POST", "/admin/cache/purge", "{}").status, 400);
+    let events = look(&instance, "/admin/journal")["events"].clone();
+    let told: Vec<(&str, &str, &str)> = events.as_array().unwrap()[..3]
+        .iter()
+        .map(|event| {
+            (event["kind"].as_str().unwrap(), event["what"].as_str().unwrap(), event["result"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(told, [("purge", "", "body_invalid"), ("flush", "*", "soft done"), ("purge", "tags echo", "hard done")]);
+    assert_eq!(events[2]["id"], purged["id"]);
+    assert!(events[2]["by"].as_str().unwrap().starts_with("token ") && !events.to_string().contains(TOKEN), "{events}");
+    instance.reload(ROUTES).unwrap();
+    assert_eq!(look(&instance, "/admin/journal")["events"][0]["kind"], "reload");
+}
