@@ -95,30 +95,26 @@ pub trait Kind {
     fn retain<const N: usize>(handle: &Self::Handle<N>, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool);
 }
 
-impl Kind for IntCounter {
-    type Handle<const N: usize> = Self;
-    const NAME: &'static str = "counter";
+macro_rules! single {
+    ($($kind:ident: $name:literal;)+) => { $(
+        impl Kind for $kind {
+            type Handle<const N: usize> = Self;
+            const NAME: &'static str = $name;
 
-    fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Self> {
-        let made = Self::with_opts(metric.opts())?;
-        registry.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
+            fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Self> {
+                let made = Self::with_opts(metric.opts())?;
+                registry.register(Box::new(made.clone()))?;
+                Ok(made)
+            }
 
-    fn retain<const N: usize>(_: &Self, _: &Metric, _: &str, _: &dyn Fn(&str) -> bool) {}
+            fn retain<const N: usize>(_: &Self, _: &Metric, _: &str, _: &dyn Fn(&str) -> bool) {}
+        }
+    )+ };
 }
 
-impl Kind for IntGauge {
-    type Handle<const N: usize> = Self;
-    const NAME: &'static str = "gauge";
-
-    fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Self> {
-        let made = Self::with_opts(metric.opts())?;
-        registry.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
-
-    fn retain<const N: usize>(_: &Self, _: &Metric, _: &str, _: &dyn Fn(&str) -> bool) {}
+single! {
+    IntCounter: "counter";
+    IntGauge: "gauge";
 }
 
 /// The kinds that have labels differ in how they are made, and in what Prometheus calls them.
@@ -158,18 +154,19 @@ labelled! {
     };
 }
 
-/// Makes `Metrics` and `SECTIONS` of declarations: `/// help`, then `field: Type = "name", "unit", [labels];`.
+/// Makes `Metrics` and `SECTIONS` of declarations: `/// help`, then `field: Type = "name", "unit", [labels];`. Where it is used, this
+/// module is to be known as `declare`.
 macro_rules! table {
     (@count [$($label:expr),*]) => {
         <[&str]>::len(&[$(stringify!($label)),*])
     };
     (@handle $kind:ident, [$($label:expr),*]) => {
-        <$kind as $crate::telemetry::metrics::declare::Kind>::Handle::<{ table!(@count [$($label),*]) }>
+        <$kind as declare::Kind>::Handle::<{ table!(@count [$($label),*]) }>
     };
     (@metric $kind:ident, $name:literal, $unit:literal, [$($label:expr),*], $($help:literal),+) => {
-        $crate::telemetry::metrics::declare::Metric {
+        declare::Metric {
             name: $name,
-            kind: <$kind as $crate::telemetry::metrics::declare::Kind>::NAME,
+            kind: <$kind as declare::Kind>::NAME,
             unit: $unit,
             labels: const { &[$($label),*] },
             help: concat!($($help),+).trim_ascii(),
@@ -189,8 +186,8 @@ macro_rules! table {
         }
 
         /// All declarations.
-        pub const SECTIONS: &[$crate::telemetry::metrics::declare::Section] = &[$(
-            $crate::telemetry::metrics::declare::Section {
+        pub const SECTIONS: &[declare::Section] = &[$(
+            declare::Section {
                 title: $title,
                 metrics: &[$(table!(@metric $kind, $name, $unit, [$($label),*], $($help),+)),*],
             }
@@ -202,7 +199,7 @@ macro_rules! table {
             pub fn retain(&self, label: &str, keep: impl Fn(&str) -> bool) {
                 $($(
                     let declared = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+);
-                    <$kind as $crate::telemetry::metrics::declare::Kind>::retain::<{ table!(@count [$($label),*]) }>(&self.$field, &declared, label, &keep);
+                    <$kind as declare::Kind>::retain::<{ table!(@count [$($label),*]) }>(&self.$field, &declared, label, &keep);
                 )*)*
             }
 
@@ -211,7 +208,7 @@ macro_rules! table {
                 let registry = prometheus::Registry::new();
                 $($(
                     let declared = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+);
-                    let $field = <$kind as $crate::telemetry::metrics::declare::Kind>::register::<{ table!(@count [$($label),*]) }>(&declared, &registry)?;
+                    let $field = <$kind as declare::Kind>::register::<{ table!(@count [$($label),*]) }>(&declared, &registry)?;
                 )*)*
                 Ok(Self { registry, $($($field,)*)* })
             }

@@ -3,7 +3,7 @@
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::declare::table;
+use super::declare::{self, table};
 use super::labels::{
     KIND, LAYER, Label, METHOD, NODE, OUTCOME_OF_SOURCE, PEER, POOL, PRIORITY, PROVIDER, ROUTE, STATUS, TABLE,
     UPSTREAM, VERSION, listed,
