@@ -58,16 +58,16 @@ impl<'a> Reader<'a> {
         if LISTS.contains(&name) {
             let labels = self.within(')').split(',').map(|label| label.trim().to_owned());
             self.listed.extend(labels.filter(|label| !label.is_empty()));
-        } else if self.rest.starts_with('{') {
-            let matchers = self.within('}').split("\",").filter(|part| !part.trim().is_empty()).map(matcher).collect();
-            self.selectors.push(Selector { name: name.to_owned(), matchers });
             return;
         }
         // Functions have a bracket behind them, and so have aggregations, after their labels where those come first.
         let is_called = ["(", "by ", "without "].iter().any(|after| self.rest.starts_with(after));
-        if !is_called && !WORDS.contains(&name) {
-            self.selectors.push(Selector { name: name.to_owned(), matchers: Vec::new() });
+        if is_called || WORDS.contains(&name) {
+            return;
         }
+        let inside = if self.rest.starts_with('{') { self.within('}') } else { "" };
+        let matchers = inside.split("\",").filter(|part| !part.trim().is_empty()).map(matcher).collect();
+        self.selectors.push(Selector { name: name.to_owned(), matchers });
     }
 }
 

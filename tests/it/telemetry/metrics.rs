@@ -290,8 +290,7 @@ fn what_the_bus_brings_is_timed_and_a_broken_watch_is_said_by_who_looks() {
     wait_metric(&leader, watch, &|broken| broken == 1.0);
     assert!(!other.metrics().contains("mainstay_watch_broken"), "it does not look");
     // Who leads no more knows nothing of it.
-    let steal =
-        "for _, key in ipairs(redis.call('KEYS', '*:bus:leader')) do redis.call('SET', key, 'thief', 'PX', 60000) end";
+    let steal = "for _, key in ipairs(redis.call('KEYS', '*:bus:leader')) do redis.call('SET', key, 'thief', 'PX', 60000) end return 'done'";
     fleet.redis.command(&["EVAL", steal, "0"]).unwrap();
     let says_nothing = || !leader.metrics().contains("mainstay_watch_broken{");
     assert!(wait_until(PATIENCE, says_nothing), "{}", leader.metrics());
