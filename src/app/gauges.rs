@@ -13,6 +13,7 @@ use crate::http::front::NO_ROUTE;
 use crate::http::pipeline::Pipeline;
 use crate::mode::Mode;
 use crate::nodes::node::{Node, Totals};
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::declare::Labelled;
 
@@ -25,6 +26,7 @@ impl Core {
             peers.export();
         }
         self.pipeline.auth.export();
+        logs::export(metrics);
         self.pipeline.stale_served.export();
         self.pipeline.admission.export(metrics);
         let now = Instant::now();

@@ -326,9 +326,14 @@ impl Entry {
 
     /// What the entry weighs against the byte bound.
     pub fn weight_bytes(&self) -> usize {
-        let tags: usize = self.tags.iter().map(|tag| tag.name().len() + size_of::<Tag>()).sum();
-        OVERHEAD_BYTES + self.canonical.len() + tags + self.body.bytes_kept()
+        weight_bytes(&self.canonical, &self.tags, self.body.bytes_kept())
     }
+}
+
+/// What an entry of a canonical request with these tags and so many bytes of bodies weighs.
+pub fn weight_bytes(canonical: &[u8], tags: &[Tag], body_bytes: usize) -> usize {
+    let tags: usize = tags.iter().map(|tag| tag.name().len() + size_of::<Tag>()).sum();
+    OVERHEAD_BYTES + canonical.len() + tags + body_bytes
 }
 
 /// Whole milliseconds, which fit into 48 bits for any age that a process sees.

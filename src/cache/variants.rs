@@ -13,6 +13,9 @@ const BROTLI_WINDOW: u32 = 22;
 /// Longer bodies are not copied once more to be kept beside their tag.
 const JOINED_BYTES_MAX: usize = 4096;
 
+/// Bytes of the entity tag that each variant of a body is kept with.
+pub const ETAG_BYTES: usize = 18;
+
 /// An encoding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {

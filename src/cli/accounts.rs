@@ -83,10 +83,10 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
         .to_string());
         return Ok(());
     }
-    put(&format!("account   {}", account.id));
-    put(&format!("name      {}", account.name));
-    put(&format!("kyc tier  {}", account.kyc_tier));
-    put(&format!("key       {}", issued.api_key.expose()));
+    say!("account   {}", account.id);
+    say!("name      {}", account.name);
+    say!("kyc tier  {}", account.kyc_tier);
+    say!("key       {}", issued.api_key.expose());
     put("Keep the key now: it is not shown again.");
     Ok(())
 }
@@ -98,13 +98,7 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         return Ok(());
     }
     for account in accounts {
-        put(&format!(
-            "{}  {}  tier {}  {}",
-            account.id,
-            account.created_at.format("%F %TZ"),
-            account.kyc_tier,
-            account.name
-        ));
+        say!("{}  {}  tier {}  {}", account.id, account.created_at.format("%F %TZ"), account.kyc_tier, account.name);
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! The client of the admin listener, which `purge`, `status` and `warm` share.
+//! The client of the admin listener, which `purge`, `status`, `warm` and others share.
 
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use ureq::Agent;
-use ureq::http::{Method, Request};
+use ureq::http::{Method, Request, Response};
+use ureq::{Agent, AsSendBody, Body};
 
 use super::{Failure, FolderArgs};
 use crate::config::units::Secret;
@@ -34,6 +34,7 @@ pub(super) struct Client {
     base: String,
     token: Option<Secret>,
     agent: Agent,
+    timeout: Duration,
 }
 
 impl AdminArgs {
@@ -54,16 +55,20 @@ impl Client {
             Some((scheme, _)) => {
                 let sentence =
                     format!("{url}: the admin listener speaks http, not {scheme}; reach it through a tunnel");
-                return Err(Failure::new(sentence));
+                return Err(Failure::Arguments(sentence));
             }
         };
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             // What stands between is no business of a proxy for the outside.
             .proxy(None);
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), token, agent: config.build().into() })
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), token, agent: config.build().into(), timeout: TIMEOUT })
+    }
+
+    /// The same client, which waits no longer than this for an answer.
+    pub(super) fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// A client of another listener with the same token.
@@ -80,16 +85,24 @@ impl Client {
         self.ask(&Method::POST, path, body)
     }
 
+    pub(super) fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.ask(&Method::PUT, path, serde_json::to_vec(body).map_err(Failure::new)?)
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(&Method::DELETE, path, Vec::new())
+    }
+
     fn ask(&self, method: &Method, path: &str, body: Vec<u8>) -> Result<Value, Failure> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.expose()));
         }
         let no_request = |error| Failure::new(format!("{}: {error}", self.base));
-        let answer = if *method == Method::GET {
-            self.agent.run(request.body(()).map_err(no_request)?)
+        let answer = if body.is_empty() && *method != Method::POST {
+            self.run(request.body(()).map_err(no_request)?)
         } else {
-            self.agent.run(request.body(body).map_err(no_request)?)
+            self.run(request.body(body).map_err(no_request)?)
         };
         let mut answer = answer.map_err(|error| self.unreachable(&error))?;
         let status = answer.status().as_u16();
@@ -100,6 +113,11 @@ impl Client {
             Some(document) if status == 200 => Ok(document),
             document => Err(self.refused(status, document.as_ref())),
         }
+    }
+
+    fn run(&self, request: Request<impl AsSendBody>) -> Result<Response<Body>, ureq::Error> {
+        let request = self.agent.configure_request(request).timeout_global(Some(self.timeout)).build();
+        self.agent.run(request)
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
@@ -146,6 +164,6 @@ pub(super) fn text(document: &Value, pointer: &str) -> String {
 
 /// Prints an answer as JSON.
 pub(super) fn print_json(document: &Value) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(document).map_err(Failure::new)?);
+    say!("{}", serde_json::to_string_pretty(document).map_err(Failure::new)?);
     Ok(())
 }

@@ -73,7 +73,7 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
     if let Some(origin) = settings.forward.upstream(&settings.limits)? {
         let found = Findings { errors: upstreams::unreachable(&origin), ..Findings::default() };
         count(&found);
-        found.errors.iter().for_each(|reason| println!("forward.primary_origin: error: {reason}"));
+        found.errors.iter().for_each(|reason| say!("forward.primary_origin: error: {reason}"));
     }
     for route in &manifest.routes {
         let found = match &mut database {
@@ -83,20 +83,20 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         count(&found);
         print(&format!("route {}", route.path), route.line, &file, &found);
         if found.is_empty() {
-            println!("ok  {} {}", route.methods.join(","), route.path);
+            say!("ok  {} {}", route.methods.join(","), route.path);
         }
     }
     if let Some((role, conn)) = &mut database
         && let Some(lacking) = watches::lacking(&manifest, role, conn)?
     {
-        println!("{}: error: {lacking}", file.display());
+        say!("{}: error: {lacking}", file.display());
         errors += 1;
     }
     if let Some((role, conn)) = &mut database
         && manifest.routes.iter().any(|route| ramp::moves_money(&route.source))
         && let Some(grants) = ramp::grants::grants(conn, &watches::unquoted(role)).map_err(Failure::new)?
     {
-        println!(
+        say!(
             "{}: error: accounts and ledger: {role} may not use them; run `mainstay migrate`, or {grants}",
             file.display()
         );
@@ -142,12 +142,12 @@ fn print(subject: &str, line: usize, file: &Path, found: &Findings) {
         line,
         reason: format!("{what}: {subject}: {reason}"),
     };
-    found.errors.iter().for_each(|reason| println!("{}", at("error", reason)));
-    found.warnings.iter().for_each(|reason| println!("{}", at("warning", reason)));
+    found.errors.iter().for_each(|reason| say!("{}", at("error", reason)));
+    found.warnings.iter().for_each(|reason| say!("{}", at("warning", reason)));
 }
 
 fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
-    println!("{} routes, {errors} errors, {warnings} warnings", manifest.routes.len());
+    say!("{} routes, {errors} errors, {warnings} warnings", manifest.routes.len());
 }
 
 fn check(route: &Route, role: &str, conn: &mut MaintenanceConnection) -> Findings {

@@ -1,4 +1,4 @@
-//! `mainstay import rates FILE`: loads a file of reference rates, with a progress bar where a person looks on.
+//! `mainstay import rates FILE`: loads a file of reference rates, and shows how far it is.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use diesel::connection::LoadConnection;
 use diesel::pg::Pg;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::progress::{Progress, Shown};
 use super::{Failure, FolderArgs, maintenance_connection};
 use crate::ramp::import::{self, ImportError, Report};
 
@@ -33,11 +33,11 @@ pub(super) fn run(command: &ImportCommand) -> Result<(), Failure> {
     };
     let mut conn = maintenance_connection(&settings)?;
     let report = rates(&mut *conn, input).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
-    println!("{}", sentence(&report));
+    say!("{}", sentence(&report));
     Ok(())
 }
 
-/// Imports a file of rates and shows how far it is, on standard error and only where that is a terminal.
+/// Imports a file of rates and shows how far it is.
 ///
 /// # Errors
 /// Those of [`import::rates`]; their text is complete, and the command ends with a failure.
@@ -45,16 +45,11 @@ pub(super) fn rates<C>(conn: &mut C, file: impl Read) -> Result<Report, ImportEr
 where
     C: LoadConnection<Backend = Pg>,
 {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} rates") {
-        bar.set_style(style);
-    }
-    let result = import::rates(conn, file, |loaded, total| {
-        bar.set_length(u64::try_from(total).unwrap_or(u64::MAX));
-        bar.set_position(u64::try_from(loaded).unwrap_or(u64::MAX));
-    });
-    bar.finish_and_clear();
-    result
+    let progress = Progress::of(Some(0), "rates", Shown::Shown);
+    import::rates(conn, file, |loaded, total| {
+        progress.set_total(u64::try_from(total).unwrap_or(u64::MAX));
+        progress.set(u64::try_from(loaded).unwrap_or(u64::MAX));
+    })
 }
 
 /// What an import did, in one sentence.

@@ -8,7 +8,7 @@ use clap::Args;
 use diesel::sql_types::{Array, Nullable, Text};
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
-use super::{Failure, FolderArgs, maintenance_connection};
+use super::{Failure, FolderArgs, maintenance_connection, put};
 use crate::source::sql::quote_identifier;
 
 #[derive(Args)]
@@ -69,7 +69,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
     }
     let text: String = std::iter::once(HEADER.to_owned()).chain(all_routes(&tables)).collect();
     if args.stdout {
-        print!("{text}");
+        put(text.trim_end());
         return Ok(());
     }
     let file = args.folder.dir.join("routes.toml");
@@ -78,7 +78,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
     }
     let write = || fs::create_dir_all(&args.folder.dir).and_then(|()| fs::write(&file, text));
     write().map_err(|error| Failure::Failed(format!("{}: {error}", file.display())))?;
-    println!("wrote {} with the routes of {} tables; look it over, then: mainstay check", file.display(), tables.len());
+    say!("wrote {} with the routes of {} tables; look it over, then: mainstay check", file.display(), tables.len());
     Ok(())
 }
 

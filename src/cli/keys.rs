@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::{Failure, FolderArgs, maintenance_connection, put};
+use super::{Failure, FolderArgs, maintenance_connection, put, span, table};
 use crate::auth::keys::{self, IssueError, Listed, NewKey, Revoked};
 use crate::config::overload::Rate;
 
@@ -51,7 +51,7 @@ pub(super) struct CreateArgs {
     #[arg(long)]
     rate: Option<Rate>,
     /// For how long it is good: 90d, 12h. Without it, until it is revoked.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = span)]
     expires: Option<Duration>,
     /// Print a JSON object.
     #[arg(long)]
@@ -98,7 +98,7 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
     let claims: Map<String, Value> =
         args.claims.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
     if let Some((name, _)) = args.claims.iter().find(|(name, _)| repeated(&args.claims, name)) {
-        return Err(Failure::Failed(format!("claim {name}: given more than once")));
+        return Err(Failure::Arguments(format!("--claim {name}: given more than once")));
     }
     let key = NewKey {
         name: args.name.clone(),
@@ -125,13 +125,13 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
         .to_string());
         return Ok(());
     }
-    put(&format!("key      {}", issued.api_key.expose()));
-    put(&format!("prefix   {}", issued.prefix));
-    put(&format!("name     {}", key.name));
-    put(&format!("owner    {}", issued.owner));
-    put(&format!("scopes   {}", or_dash(&key.scopes.join(" "))));
-    put(&format!("rate     {}", key.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string())));
-    put(&format!("expires  {}", expires_at.unwrap_or("never")));
+    say!("key      {}", issued.api_key.expose());
+    say!("prefix   {}", issued.prefix);
+    say!("name     {}", key.name);
+    say!("owner    {}", issued.owner);
+    say!("scopes   {}", or_dash(&key.scopes.join(" ")));
+    say!("rate     {}", key.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string()));
+    say!("expires  {}", expires_at.unwrap_or("never"));
     put("Keep the key now: it is not shown again.");
     Ok(())
 }
@@ -146,8 +146,8 @@ fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
     let mut unknown = Vec::new();
     for (prefix, outcome) in revoked {
         match outcome {
-            Revoked::Now => put(&format!("revoked  {prefix}")),
-            Revoked::Before => put(&format!("revoked  {prefix}, before")),
+            Revoked::Now => say!("revoked  {prefix}"),
+            Revoked::Before => say!("revoked  {prefix}, before"),
             Revoked::Unknown => unknown.push(prefix),
         }
     }
@@ -162,21 +162,13 @@ fn list(args: &ListArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let head = ["PREFIX", "NAME", "OWNER", "SCOPES", "RATE", "CREATED", "EXPIRES", "LAST USED", "STATE"];
-    let rows: Vec<[String; 9]> = std::iter::once(head.map(str::to_owned)).chain(keys.into_iter().map(cells)).collect();
-    let mut widths = [0; 9];
-    for row in &rows {
-        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
-    }
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        put(cells.join("  ").trim_end());
-    }
+    table::lines(&head, keys.into_iter().map(cells)).iter().for_each(|line| put(line));
     Ok(())
 }
 
-fn cells(key: Listed) -> [String; 9] {
+fn cells(key: Listed) -> Vec<String> {
     let Listed { prefix, name, owner, scopes, rate, created_at, expires_at, last_used_at, state, .. } = key;
-    [
+    vec![
         prefix,
         name,
         owner,
@@ -194,5 +186,8 @@ fn or_dash(text: &str) -> String {
 }
 
 fn failure(error: IssueError) -> Failure {
-    Failure::new(error)
+    match error {
+        IssueError::Invalid(sentence) => Failure::Arguments(sentence),
+        other => Failure::new(other),
+    }
 }

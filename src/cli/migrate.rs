@@ -8,6 +8,7 @@ use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
+use super::progress::{Progress, Shown};
 use super::{Failure, FolderArgs, maintenance_connection, put};
 use crate::app::{Parts, problems};
 use crate::config::manifest::{Manifest, Watch};
@@ -72,27 +73,30 @@ pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
     roles.extend(serving_role(&settings));
     let wanted = Wanted { contract: args.contract, roles, ..Wanted::by(&manifest) };
     if wanted.is_nothing() {
-        println!(
+        say!(
             "nothing to do: no route watches a table, asks for API keys or uses the built-in API's handlers, and your own tables are yours"
         );
         return Ok(());
     }
     let mut conn = maintenance_connection(&settings)?;
+    let progress = Progress::of_steps(Shown::Shown);
     for role in &args.roles {
         if !is_role(&mut conn, role)? {
             return Err(Failure::Failed(format!("--role {role}: there is no such role")));
         }
     }
     if args.dry_run {
+        drop(progress);
         return preview(&mut conn, &wanted);
     }
-    let done = migrate(&mut conn, &wanted)?;
+    let done = migrate(&mut conn, &wanted, &progress)?;
+    drop(progress);
     match (done.migrations.len(), done.changes) {
-        (0, 0) => println!("the schema is up to date"),
-        (0, changes) => println!("brought triggers and grants up to date in {changes} steps"),
-        (count, _) => println!("applied {count} migrations: {}", done.migrations.join(", ")),
+        (0, 0) => say!("the schema is up to date"),
+        (0, changes) => say!("brought triggers and grants up to date in {changes} steps"),
+        (count, _) => say!("applied {count} migrations: {}", done.migrations.join(", ")),
     }
-    done.kept.iter().for_each(|kept| println!("kept, until --contract: {kept}"));
+    done.kept.iter().for_each(|kept| say!("kept, until --contract: {kept}"));
     Ok(())
 }
 
@@ -124,7 +128,7 @@ pub(super) struct Done {
 }
 
 /// Applies what is missing while holding the lock.
-pub(super) fn migrate(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<Done, Failure> {
+pub(super) fn migrate(conn: &mut MaintenanceConnection, wanted: &Wanted, progress: &Progress) -> Result<Done, Failure> {
     #[derive(QueryableByName)]
     struct Locked {
         #[diesel(sql_type = Text)]
@@ -132,22 +136,26 @@ pub(super) fn migrate(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Resu
     }
     let with_lock =
         |function: &str| sql_query(format!("SELECT '' AS _locked FROM (SELECT {function}({LOCK})) AS held"));
+    progress.step("waiting until nobody else migrates");
     with_lock("pg_advisory_lock").get_result::<Locked>(conn).map_err(Failure::new)?;
-    let done = migrate_alone(conn, wanted);
+    let done = migrate_alone(conn, wanted, progress);
     with_lock("pg_advisory_unlock").get_result::<Locked>(conn).map_err(Failure::new)?;
     done
 }
 
-fn migrate_alone(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<Done, Failure> {
+fn migrate_alone(conn: &mut MaintenanceConnection, wanted: &Wanted, progress: &Progress) -> Result<Done, Failure> {
     let mut done = Done::default();
+    progress.step("applying migrations");
     if wanted.ramp {
         done.migrations = ramp::migrate(conn).map_err(Failure::new)?;
     }
     done.migrations.extend(schema::migrate(conn).map_err(Failure::new)?);
+    progress.step("installing triggers, which waits for those who write to the tables");
     let plan = install::plan(conn, &wanted.watches, wanted.contract).map_err(Failure::new)?;
     install::apply(conn, &plan).map_err(Failure::new)?;
     done.changes = plan.steps.len();
     done.kept = plan.kept;
+    progress.step("granting what serving takes");
     for role in &wanted.roles {
         for grants in grants(conn, wanted, role)? {
             conn.batch_execute(&grants).map_err(Failure::new)?;
@@ -175,18 +183,18 @@ fn preview(conn: &mut MaintenanceConnection, wanted: &Wanted) -> Result<(), Fail
     pending.iter().for_each(|text| put(text));
     match install::plan(conn, &wanted.watches, wanted.contract) {
         Ok(plan) => {
-            plan.steps.iter().for_each(|step| put(&format!("BEGIN;\n{step};\nCOMMIT;\n")));
-            plan.kept.iter().for_each(|kept| put(&format!("-- kept, until --contract: {kept}")));
+            plan.steps.iter().for_each(|step| say!("BEGIN;\n{step};\nCOMMIT;\n"));
+            plan.kept.iter().for_each(|kept| say!("-- kept, until --contract: {kept}"));
         }
         // Tables that migrations are still to make.
         Err(PlanError::Refused(reason)) if wanted.ramp || !pending.is_empty() => {
-            put(&format!("-- Triggers cannot be planned yet: {reason}"))
+            say!("-- Triggers cannot be planned yet: {reason}")
         }
         Err(error) => return Err(Failure::new(error)),
     }
     for role in &wanted.roles {
         for grants in grants(conn, wanted, role)? {
-            put(&format!("{grants};"));
+            say!("{grants};");
         }
     }
     Ok(())

@@ -1,24 +1,34 @@
 //! The command line, one file a command.
 //!
-//! Exit codes: 0 done · 1 it failed, or what was checked is not right · 2 the arguments are wrong · 64 the configuration
-//! cannot be run with, and the message names the key.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to the person who runs them")]
+//! Exit codes: 0 done · 1 it failed, or what was checked is not right · 2 the arguments are wrong · 3 and 4 `status`: degraded, and such
+//! that callers notice · 64 the configuration cannot be run with, and the message names the key.
+#![expect(clippy::print_stderr, reason = "commands talk to the person who runs them")]
+
+/// Prints a line as `println!` does, and does not mind that whoever read it has gone (`| head`), where that panics.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::put(&format!($($text)*)) };
+}
 
 mod accounts;
 mod admin;
 mod check;
+mod completions;
 mod dev;
 mod health;
 mod import;
 mod init;
 mod keys;
+mod log;
 mod migrate;
 mod probe;
+mod progress;
 mod purge;
 mod routes;
 mod serve;
 mod shadow;
+mod simulate;
 mod status;
+mod table;
 mod upstreams;
 mod warm;
 mod watches;
@@ -26,6 +36,7 @@ mod watches;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -33,9 +44,7 @@ use crate::app::Parts;
 use crate::config::ConfigError;
 use crate::config::settings::{DatabaseSettings, Layers, Settings};
 use crate::database::maintenance::{MaintenancePool, Pooled};
-
-/// Exit code of a configuration that cannot be run with (`EX_USAGE` of sysexits).
-const EXIT_CONFIG: u8 = 64;
+use progress::{Progress, Shown};
 
 /// A regional API origin that stays up: a declared JSON API over Postgres, served from a cache.
 #[derive(Parser)]
@@ -50,6 +59,8 @@ Exit codes:
   0   done
   1   it failed, or what was checked is not right
   2   the arguments are wrong
+  3   status: something is degraded, and callers get what they are promised
+  4   status: something is wrong that callers notice
   64  the configuration cannot be run with; the message names the key
 
 Start here:
@@ -94,6 +105,15 @@ enum Command {
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
+    /// Print or change the levels of a running instance's log.
+    #[command(after_help = log::HELP)]
+    Log(log::LogArgs),
+    /// Say what a cache would have made of an access log: hits, memory, queries saved.
+    #[command(after_help = simulate::HELP)]
+    Simulate(simulate::SimulateArgs),
+    /// Print what makes a shell complete this program's commands and flags.
+    #[command(after_help = completions::HELP)]
+    Completions(completions::CompletionsArgs),
     /// API keys for routes with auth = "key".
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -125,6 +145,12 @@ enum Failure {
     Config(ConfigError),
     /// Exit code 1, with a sentence.
     Failed(String),
+    /// Exit code 2, with a sentence: arguments that are wrong in a way that only their command knows.
+    Arguments(String),
+    /// Exit code 3, with a sentence: an instance is degraded.
+    Degraded(String),
+    /// Exit code 4, with a sentence: and its callers notice.
+    Critical(String),
 }
 
 impl From<ConfigError> for Failure {
@@ -136,6 +162,26 @@ impl From<ConfigError> for Failure {
 impl Failure {
     fn new(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
+    }
+
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Arguments(_) => 2,
+            Self::Degraded(_) => 3,
+            Self::Critical(_) => 4,
+            Self::Config(_) => 64,
+        }
+    }
+
+    fn sentence(&self) -> &str {
+        match self {
+            Self::Config(ConfigError(sentence))
+            | Self::Failed(sentence)
+            | Self::Arguments(sentence)
+            | Self::Degraded(sentence)
+            | Self::Critical(sentence) => sentence,
+        }
     }
 }
 
@@ -154,21 +200,25 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Warm(args) => warm::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Shadow(args) => shadow::run(&args),
+        Command::Log(args) => log::run(&args),
+        Command::Simulate(args) => simulate::run(&args, &parts),
+        Command::Completions(args) => completions::run(&args),
         Command::Keys(command) => keys::run(&command),
         Command::Accounts(command) => accounts::run(&command),
         Command::Import(command) => import::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Config(error)) => {
-            eprintln!("mainstay: {error}");
-            ExitCode::from(EXIT_CONFIG)
-        }
-        Err(Failure::Failed(sentence)) => {
-            eprintln!("mainstay: {sentence}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            eprintln!("mainstay: {}", failure.sentence());
+            ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// A time span of the command line.
+fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "it is to be a time like 250ms, 90s, 12h or 90d".to_owned())
 }
 
 /// Where this machine reaches a listener of its own: one that listens on all addresses, on loopback.
@@ -177,7 +227,7 @@ fn reached_at(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() { SocketAddr::new(loopback, address.port()) } else { address }
 }
 
-/// Prints a line, and does not mind that whoever read it has gone (`| head`), where `println!` panics.
+/// Prints a line for `say!`.
 fn put(line: &str) {
     use std::io::Write;
     let _read_or_not = writeln!(std::io::stdout(), "{line}");
@@ -190,6 +240,8 @@ fn maintenance_connection(settings: &Settings) -> Result<Pooled, Failure> {
 
 fn connection(settings: &DatabaseSettings) -> Result<Pooled, Failure> {
     use crate::database::maintenance::MaintenanceError;
+    let progress = Progress::of_steps(Shown::Shown);
+    progress.step("connecting to the database");
     let open = MaintenancePool::open(settings).and_then(|pool| pool.get());
     open.map_err(|error| match error {
         MaintenanceError::Config(error) => Failure::Config(error),

@@ -60,15 +60,11 @@ pub(super) fn run(args: &PurgeArgs) -> Result<(), Failure> {
     if args.admin.json {
         print_json(&purged)?;
     } else {
-        println!("purged ({}): {}", text(&purged, "/mode"), text(&purged, "/tags"));
-        println!("id        {}", text(&purged, "/id"));
-        println!("fence     {}", text(&purged, "/fence"));
-        println!(
-            "instances {} of {} confirmed",
-            text(&purged, "/instances/confirmed"),
-            text(&purged, "/instances/known")
-        );
-        println!("regions   {}", text(&purged, "/regions/reached"));
+        say!("purged ({}): {}", text(&purged, "/mode"), text(&purged, "/tags"));
+        say!("id        {}", text(&purged, "/id"));
+        say!("fence     {}", text(&purged, "/fence"));
+        say!("instances {} of {} confirmed", text(&purged, "/instances/confirmed"), text(&purged, "/instances/known"));
+        say!("regions   {}", text(&purged, "/regions/reached"));
     }
     complete(&purged)
 }

@@ -57,7 +57,7 @@ pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
     }
     let rows: Vec<Row> = manifest.routes.iter().map(|route| row(route)).collect();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows).map_err(Failure::new)?);
+        say!("{}", serde_json::to_string_pretty(&rows).map_err(Failure::new)?);
         return Ok(());
     }
     let width = |cell: fn(&Row) -> &str| rows.iter().map(|row| cell(row).len()).max().unwrap_or(0);
@@ -65,7 +65,7 @@ pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
     let sources = width(|row| &row.source);
     let auths = rows.iter().map(|row| row.auth_text().len()).max().unwrap_or(0);
     for row in &rows {
-        println!(
+        say!(
             "{:methods$}  {:paths$}  {:sources$}  {:8}  {:auths$}  {}{}{}",
             row.methods,
             row.path,

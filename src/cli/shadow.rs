@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::admin::{AdminArgs, Client, print_json, text};
+use super::progress::{Progress, Shown};
 use super::warm::paths_of;
 
 pub(super) const HELP: &str = "\
@@ -42,7 +42,7 @@ pub(super) fn run(args: &ShadowArgs) -> Result<(), Failure> {
     let client = args.admin.client()?;
     match &args.requests {
         Some(file) => {
-            let results = compare(&client, &paths_of(file)?)?;
+            let results = compare(&client, &paths_of(file)?, Shown::unless(args.admin.json))?;
             if args.admin.json {
                 print_json(&json!({ "results": results }))?
             } else {
@@ -83,11 +83,11 @@ fn of_route(mut summary: Value, route: Option<&str>) -> Result<Value, Failure> {
 
 fn print_summary(summary: &Value) {
     if list(summary, "/routes").next().is_none() {
-        println!("no route has a shadow");
+        say!("no route has a shadow");
     }
     for route in list(summary, "/routes") {
         let get = |pointer| text(route, pointer);
-        println!(
+        say!(
             "{}: {} compared (sample {}), {} equal, {} different, {} failed",
             get("/route"),
             get("/compared"),
@@ -103,23 +103,23 @@ fn print_summary(summary: &Value) {
 
 fn print_results(results: &[Value]) {
     let (equal, different, failed) = (count(results, "equal"), count(results, "different"), count(results, "failed"));
-    println!("{} requests: {equal} equal, {different} different, {failed} failed", results.len());
+    say!("{} requests: {equal} equal, {different} different, {failed} failed", results.len());
     let shown = |outcome: &'static str| results.iter().filter(move |result| text(result, "/outcome") == outcome);
     shown("different").take(SHOWN_MAX).filter_map(|result| result.get("case")).for_each(print_case);
     for result in shown("failed").take(SHOWN_MAX) {
-        println!("  {}: {}", text(result, "/request"), text(result, "/detail"));
+        say!("  {}: {}", text(result, "/request"), text(result, "/detail"));
     }
 }
 
 fn print_case(case: &Value) {
-    println!("  {}  {}", text(case, "/at"), text(case, "/request"));
+    say!("  {}  {}", text(case, "/at"), text(case, "/request"));
     if case.get("status").is_some() {
-        println!("    status: upstream {}, shadow {}", text(case, "/status/upstream"), text(case, "/status/twin"));
+        say!("    status: upstream {}, shadow {}", text(case, "/status/upstream"), text(case, "/status/twin"));
     }
     for difference in list(case, "/differences") {
         let place = text(difference, "/pointer");
         let place = if place.is_empty() { "(all of it)" } else { &place };
-        println!("    {place}: upstream {}, shadow {}", text(difference, "/upstream"), text(difference, "/twin"));
+        say!("    {place}: upstream {}, shadow {}", text(difference, "/upstream"), text(difference, "/twin"));
     }
 }
 
@@ -136,19 +136,14 @@ fn differing(different: u64, failed: u64) -> Result<(), Failure> {
     }
 }
 
-/// Compares in batches and shows how far it is, on standard error and only where that is a terminal.
-fn compare(client: &Client, paths: &[String]) -> Result<Vec<Value>, Failure> {
-    let bar = ProgressBar::with_draw_target(u64::try_from(paths.len()).ok(), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} requests, {eta} left") {
-        bar.set_style(style);
-    }
+/// Compares in batches and shows how far it is.
+fn compare(client: &Client, paths: &[String], shown: Shown) -> Result<Vec<Value>, Failure> {
+    let progress = Progress::of(u64::try_from(paths.len()).ok(), "requests", shown);
     let mut results = Vec::with_capacity(paths.len());
     for batch in paths.chunks(BATCH) {
-        let answer = client.post("/admin/shadow/compare", &json!({ "requests": batch }));
-        let answer = answer.inspect_err(|_| bar.finish_and_clear())?;
+        let answer = client.post("/admin/shadow/compare", &json!({ "requests": batch }))?;
         results.extend(list(&answer, "/results").cloned());
-        bar.inc(u64::try_from(batch.len()).unwrap_or(0));
+        progress.inc(u64::try_from(batch.len()).unwrap_or(0));
     }
-    bar.finish_and_clear();
     Ok(results)
 }

@@ -4,11 +4,11 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::admin::{AdminArgs, Client, print_json, text};
+use super::progress::{Progress, Shown};
 
 /// Paths of one order to the server.
 const BATCH: usize = 50;
@@ -55,7 +55,7 @@ pub(super) fn run(args: &WarmArgs) -> Result<(), Failure> {
         (Some(file), _) => paths_of(file)?,
         (None, hot) => hot_paths(&client, args.from.as_deref(), hot.unwrap_or(1))?,
     };
-    let tally = warm(&client, &paths)?;
+    let tally = warm(&client, &paths, Shown::unless(args.admin.json))?;
     report(&tally, paths.len(), args.admin.json)
 }
 
@@ -92,22 +92,17 @@ fn hot_paths(client: &Client, from: Option<&str>, hot: u32) -> Result<Vec<String
     Ok(hot.filter_map(|entry| entry.get("path")?.as_str().map(str::to_owned)).collect())
 }
 
-/// Warms in batches and shows how far it is, on standard error and only where that is a terminal.
-fn warm(client: &Client, paths: &[String]) -> Result<Tally, Failure> {
-    let bar = ProgressBar::with_draw_target(u64::try_from(paths.len()).ok(), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} paths, {eta} left") {
-        bar.set_style(style);
-    }
+/// Warms in batches and shows how far it is.
+fn warm(client: &Client, paths: &[String], shown: Shown) -> Result<Tally, Failure> {
+    let progress = Progress::of(u64::try_from(paths.len()).ok(), "paths", shown);
     let mut tally = Tally::default();
     for batch in paths.chunks(BATCH) {
-        let answer = client.post("/admin/cache/warm", &json!({ "paths": batch }));
-        let answer = answer.inspect_err(|_| bar.finish_and_clear())?;
+        let answer = client.post("/admin/cache/warm", &json!({ "paths": batch }))?;
         for result in answer.get("results").and_then(Value::as_array).into_iter().flatten() {
             tally.count(result);
         }
-        bar.inc(u64::try_from(batch.len()).unwrap_or(0));
+        progress.inc(u64::try_from(batch.len()).unwrap_or(0));
     }
-    bar.finish_and_clear();
     Ok(tally)
 }
 
@@ -127,9 +122,9 @@ fn report(tally: &Tally, paths: usize, as_json: bool) -> Result<(), Failure> {
     if as_json {
         print_json(&json!({ "paths": paths, "warmed": warmed, "warm_already": warm_already, "failed": failed }))?;
     } else {
-        println!("{paths} paths: {warmed} warmed, {warm_already} warm already, {} failed", failed.len());
+        say!("{paths} paths: {warmed} warmed, {warm_already} warm already, {} failed", failed.len());
         for result in failed.iter().take(SHOWN_MAX) {
-            println!("  {}  {}  {}", text(result, "/status"), text(result, "/path"), text(result, "/detail"));
+            say!("  {}  {}  {}", text(result, "/status"), text(result, "/path"), text(result, "/detail"));
         }
     }
     match failed.len() {

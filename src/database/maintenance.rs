@@ -60,7 +60,7 @@ impl MaintenancePool {
     /// # Errors
     /// When the server cannot be reached, or all connections are in use.
     pub fn get(&self) -> Result<Pooled, MaintenanceError> {
-        self.pool.get().map_err(MaintenanceError::Pool)
+        self.pool.get().map_err(|error| MaintenanceError::Pool(reason(&error)))
     }
 }
 
@@ -74,8 +74,18 @@ pub enum MaintenanceError {
     #[error("cannot start a thread for database work: {0}")]
     Runtime(#[from] io::Error),
     /// No connection came in time; the text says why.
-    #[error("{0}")]
-    Pool(r2d2::Error),
+    #[error("no connection to the database: {0}")]
+    Pool(String),
+}
+
+/// What kept the pool from a connection. It says first that it waited, which is its way and not the matter.
+fn reason(error: &r2d2::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("timed out waiting for connection") {
+        Some("") => "it did not answer in time".to_owned(),
+        Some(reason) => reason.trim_start_matches(": ").to_owned(),
+        None => text,
+    }
 }
 
 /// Opens connections on the runtime that drives them.

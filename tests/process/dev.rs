@@ -125,7 +125,7 @@ fn regions_that_cannot_be_are_refused_before_anything_is_made() {
     let scratch = Scratch::new("dev-regions").unwrap();
     for regions in ["a,a", "../up", "two words", ""] {
         let mut program = dev(scratch.path(), &["--regions", regions]);
-        assert_eq!(program.wait().code(), Some(1), "{regions:?}: {}", program.output());
+        assert_eq!(program.wait().code(), Some(2), "{regions:?}: {}", program.output());
         assert!(program.stderr().contains("--regions"), "{regions:?}: {}", program.output());
     }
     assert!(!scratch.join(".mainstay").exists());

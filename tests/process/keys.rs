@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Folder, Outcome, mainstay};
+use crate::support::{Cluster, Folder, Origin, Outcome, mainstay, request};
 
 const KEYED: &str = "[[route]]\npath = \"/mine\"\nsql = \"SELECT 1 AS one\"\nresult = \"row\"\nauth = \"key\"\n";
 
@@ -130,21 +130,21 @@ fn what_cannot_be_is_refused_by_name() {
     let long = "x".repeat(201);
     for (args, code, words) in [
         (&["create"][..], 2, "--name"),
-        (&["create", "--name", ""], 1, "name: "),
-        (&["create", "--name", &long], 1, "name: "),
-        (&["create", "--name", "a\u{1b}[2J"], 1, "name: "),
-        (&["create", "--name", "a", "--owner", " "], 1, "owner: "),
-        (&["create", "--name", "a", "--scope", "two words"], 1, "scope \"two words\""),
+        (&["create", "--name", ""], 2, "name: "),
+        (&["create", "--name", &long], 2, "name: "),
+        (&["create", "--name", "a\u{1b}[2J"], 2, "name: "),
+        (&["create", "--name", "a", "--owner", " "], 2, "owner: "),
+        (&["create", "--name", "a", "--scope", "two words"], 2, "scope \"two words\""),
         (&["create", "--name", "a", "--claim", "tenant"], 2, "NAME=VALUE"),
-        (&["create", "--name", "a", "--claim", "=42"], 1, "claim \"\""),
-        (&["create", "--name", "a", "--claim", "sub=root"], 1, "claim sub: follows from"),
-        (&["create", "--name", "a", "--claim", "a=1", "--claim", "a=2"], 1, "claim a: given more than once"),
+        (&["create", "--name", "a", "--claim", "=42"], 2, "claim \"\""),
+        (&["create", "--name", "a", "--claim", "sub=root"], 2, "claim sub: follows from"),
+        (&["create", "--name", "a", "--claim", "a=1", "--claim", "a=2"], 2, "claim a: given more than once"),
         (&["create", "--name", "a", "--rate", "fast"], 2, "not a rate like"),
         (&["create", "--name", "a", "--expires", "soon"], 2, "--expires"),
-        (&["create", "--name", "a", "--expires", "0s"], 1, "expires: at least one second"),
-        (&["create", "--name", "a", "--expires", "1000y"], 1, "expires: at most 100 years"),
+        (&["create", "--name", "a", "--expires", "0s"], 2, "expires: at least one second"),
+        (&["create", "--name", "a", "--expires", "1000y"], 2, "expires: at most 100 years"),
         (&["revoke"], 2, "PREFIX|KEY"),
-        (&["revoke", "short"], 1, "12 letters and digits"),
+        (&["revoke", "short"], 2, "12 letters and digits"),
     ] {
         let refused = site.keys(args);
         assert_eq!(refused.code, Some(code), "{args:?}: {refused:?}");
@@ -165,6 +165,26 @@ fn a_database_without_keys_says_what_to_run() {
     let nowhere = mainstay(&["keys", "list"], &[]);
     assert_eq!(nowhere.code, Some(64), "{nowhere:?}");
     assert!(nowhere.stderr.contains("DATABASE_URL"), "{nowhere:?}");
+}
+
+#[test]
+fn a_server_before_a_database_without_keys_says_in_its_log_what_to_run() {
+    let site = Site::new();
+    let mut origin = Origin::start(Folder::new(KEYED).path(), &[("DATABASE_URL", &site.url)]);
+    origin.get_until("/health/edge", |reply| reply.status == 200);
+    let key = format!("Bearer mk_{}_{}", "0".repeat(12), "0".repeat(43));
+    let refused = request("GET", &format!("{}/mine", origin.base), &[("authorization", &key)], None);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "auth_unavailable"), "{refused:?}");
+    origin.program.expect_text("API keys cannot be looked up");
+    assert!(origin.program.output().contains("run `mainstay migrate`"), "{}", origin.program.output());
+}
+
+#[test]
+fn a_database_that_is_not_reached_is_what_is_said() {
+    let refused = mainstay(&["keys", "list"], &[("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing")]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.starts_with("mainstay: no connection to the database: "), "{refused:?}");
+    assert!(!refused.stderr.contains("timed out waiting"), "{refused:?}");
 }
 
 /// `check` and `migrate` know what a route with keys takes, and a role that serves cannot make itself a key.

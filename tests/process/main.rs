@@ -10,6 +10,8 @@
 
 mod check;
 mod choose_node;
+mod commands;
+mod completions;
 mod configuration;
 mod data;
 mod degradation;
@@ -24,6 +26,8 @@ mod health;
 mod keys;
 mod load;
 mod local;
+mod log_broker;
+mod logs;
 mod money;
 mod openapi;
 mod operators;
@@ -32,8 +36,10 @@ mod probe;
 mod readme;
 mod serve;
 mod shadow;
+mod simulate;
 mod snapshot;
 mod statistics;
+mod status;
 mod stored;
 mod support;
 mod tokens;

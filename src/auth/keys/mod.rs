@@ -34,6 +34,7 @@ use crate::database::read::{Consistency, Database, Role};
 use crate::error::{Code, Error};
 use crate::identity::Identity;
 use crate::telemetry::metrics::{AuthResult, Metrics};
+use crate::telemetry::sparing::Sparing;
 use crate::telemetry::striped::Striped;
 
 pub use issue::{IssueError, Issued, Listed, NewKey, Revoked, create, list, revoke};
@@ -63,6 +64,7 @@ struct Asker {
     replicas: Lookup,
     primary: Lookup,
     settings: AuthSettings,
+    said: Sparing<Code>,
 }
 
 impl Keys {
@@ -77,6 +79,7 @@ impl Keys {
                 replicas: lookup(Consistency::Eventual),
                 primary: lookup(Consistency::Strong),
                 settings: auth.clone(),
+                said: Sparing::default(),
             }),
             uses: Uses::new(usize::try_from(auth.checked_max).unwrap_or(usize::MAX)),
             remembered: Striped::new(remembered),
@@ -221,27 +224,31 @@ impl Asker {
             }
             // A replica may lack even the table.
             Err(error) if error.code == Code::QueryFailed => {}
-            Err(error) => return Err(meaning(error)),
+            Err(error) => return Err(self.meaning(error)),
         }
         // Where the primary cannot be asked this is no refusal: the key may be one that the replica has not heard of, and
         // a client that is told 401 throws its key away.
-        let found = self.primary.find(prefix).await.map_err(meaning)?;
+        let found = self.primary.find(prefix).await.map_err(|error| self.meaning(error))?;
         Ok(self.judge(hash, prefix, found))
     }
 
     fn judge(&self, hash: &Hash, prefix: &str, found: Found) -> Check {
         Check::new(hash, prefix, found, &self.settings)
     }
-}
 
-/// What a failed look-up means for who has shown a key.
-fn meaning(error: Error) -> Error {
-    match error.code {
-        Code::Draining => error,
-        _ => {
-            log::debug!("a key could not be looked up: {error}");
-            unavailable()
+    /// What a failed look-up means for who has shown a key.
+    fn meaning(&self, error: Error) -> Error {
+        match error.code {
+            Code::Draining => return error,
+            // The primary answers, and does not know what it is asked for.
+            Code::QueryFailed => {
+                if let Some(kept_back) = self.said.may_say(Instant::now(), error.code) {
+                    log::error!(kept_back; "API keys cannot be looked up, so callers who show one get a 503: the primary lacks what `mainstay migrate` makes, or this role may not use it; run `mainstay migrate`");
+                }
+            }
+            _ => log::debug!("a key could not be looked up: {error}"),
         }
+        unavailable()
     }
 }
 

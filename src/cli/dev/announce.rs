@@ -8,19 +8,19 @@ use crate::local::Server;
 
 /// Everything there is to say.
 pub(super) fn all(world: &World, began: Instant) {
-    println!("\nMainstay is ready after {:.1} s.\n", began.elapsed().as_secs_f64());
+    say!("\nMainstay is ready after {:.1} s.\n", began.elapsed().as_secs_f64());
     let [first, others @ ..] = world.regions.as_slice() else { return };
     let is_alone = others.is_empty();
     for region in &world.regions {
         places(world, region, is_alone);
     }
-    println!("  failover {}", world.failover.url());
-    println!("  primary  {}", world.primary.url("postgres", DATABASE));
+    say!("  failover {}", world.failover.url());
+    say!("  primary  {}", world.primary.url("postgres", DATABASE));
     let base = world.edges.first().map_or_else(|| first.origin.url(), |edge| edge.url());
     things_to_try(world, first, &base);
     things_to_break(world, first, &base);
     let data = world.primary.dir();
-    println!(
+    say!(
         "\nCtrl-C stops everything. Logs and data stay in {}; --fresh starts over.\n",
         data.parent().unwrap_or(data).display()
     );
@@ -28,27 +28,27 @@ pub(super) fn all(world: &World, began: Instant) {
 
 fn places(world: &World, region: &Region, is_alone: bool) {
     if !is_alone {
-        println!("  {}", region.name);
+        say!("  {}", region.name);
     }
     let index = world.regions.iter().position(|other| other.name == region.name);
     if let Some(edge) = index.and_then(|index| world.edges.get(index)) {
-        println!("  edge     {}", edge.url());
+        say!("  edge     {}", edge.url());
     }
     let base = region.origin.url();
-    println!("  API      {base}");
-    println!("  health   {base}/health/edge");
-    println!("  metrics  {}/metrics", region.origin.admin_url());
-    println!("  replica  {}", region.replica.url("postgres", DATABASE));
+    say!("  API      {base}");
+    say!("  health   {base}/health/edge");
+    say!("  metrics  {}/metrics", region.origin.admin_url());
+    say!("  replica  {}", region.replica.url("postgres", DATABASE));
     if let Some(redis) = &region.redis {
-        println!("  Redis    {}", redis.url());
+        say!("  Redis    {}", redis.url());
     }
     if !is_alone {
-        println!();
+        crate::cli::put("");
     }
 }
 
 fn things_to_try(world: &World, first: &Region, base: &str) {
-    println!("\nThings to try (the second time each is a hit; look at Cache-Status):\n");
+    say!("\nThings to try (the second time each is a hit; look at Cache-Status):\n");
     for request in [
         format!("curl -i '{base}/public/rates?symbols=USD,GBP'"),
         format!("curl -i '{base}/public/rates?base=USD&date=2024-12-25'"),
@@ -56,21 +56,21 @@ fn things_to_try(world: &World, first: &Region, base: &str) {
         format!("curl -i '{base}/api/v1/fees/quote?product=onramp&amount=100000&currency=USD'"),
         format!("curl -i -H 'X-Consistency: strong' '{base}/public/rates'"),
     ] {
-        println!("  {request}");
+        say!("  {request}");
     }
-    println!("\nA change in the database, and the next answer has it:\n");
-    println!(
+    say!("\nA change in the database, and the next answer has it:\n");
+    say!(
         "  psql '{}' -c \"UPDATE exchange_rates SET rate = rate * 2 WHERE currency = 'USD' AND date = (SELECT max(date) FROM exchange_rates)\"",
         world.primary.url("postgres", DATABASE)
     );
-    println!(
+    say!(
         "\nWhat the sandbox tells of an order that was paid (README.md makes one; a secret of your own goes in the place of this one):\n"
     );
-    println!("  {}", told_by_the_sandbox(base));
-    println!("\nA purge by hand, and what the server knows:\n");
+    say!("  {}", told_by_the_sandbox(base));
+    say!("\nA purge by hand, and what the server knows:\n");
     let admin = first.origin.admin_url();
-    println!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay purge --admin {admin} --path '/public/rates/*'");
-    println!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay status --admin {admin}");
+    say!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay purge --admin {admin} --path '/public/rates/*'");
+    say!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay status --admin {admin}");
 }
 
 /// A line that signs an event as the sandbox provider does, and delivers it.
@@ -84,10 +84,10 @@ fn told_by_the_sandbox(base: &str) -> String {
 }
 
 fn things_to_break(world: &World, first: &Region, base: &str) {
-    println!("\nThings to break, one after another; ask again after each, and look who answers:\n");
+    say!("\nThings to break, one after another; ask again after each, and look who answers:\n");
     let line = |what: &str, signal: &str, server: &Server| {
         if let Some(pid) = server.pid() {
-            println!("  kill -{signal} {:<9} # {what}", pid);
+            say!("  kill -{signal} {:<9} # {what}", pid);
         }
     };
     line("the replica", "QUIT", &first.replica.server);
@@ -97,12 +97,12 @@ fn things_to_break(world: &World, first: &Region, base: &str) {
     }
     line("the regional origin", "KILL", &first.origin.server);
     if world.edges.is_empty() {
-        println!(
+        say!(
             "  curl -i '{}/public/rates?symbols=USD,GBP'   # the failover origin has it from Redis",
             world.failover.url()
         );
     } else {
-        println!("  curl -i '{base}/public/rates?symbols=USD,GBP'   # X-Region says who answered");
+        say!("  curl -i '{base}/public/rates?symbols=USD,GBP'   # X-Region says who answered");
     }
-    println!("  kill -HUP {:<9} # all that ended starts again, and reads its manifest", std::process::id());
+    say!("  kill -HUP {:<9} # all that ended starts again, and reads its manifest", std::process::id());
 }

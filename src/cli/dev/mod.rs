@@ -16,6 +16,7 @@ use diesel::connection::SimpleConnection;
 use diesel::sql_types::Bool;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
+use super::progress::{Progress, Shown};
 use super::serve::{Asked, Signals};
 use super::{Failure, FolderArgs, import, maintenance_connection, migrate};
 use crate::app::{Parts, problems};
@@ -141,7 +142,7 @@ fn prepare(primary: &Postgres, folder: &FolderArgs, wanted: &migrate::Wanted) ->
          ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {ROLE};"
     );
     conn.batch_execute(&role).map_err(Failure::new)?;
-    match migrate::migrate(&mut conn, wanted) {
+    match migrate::migrate(&mut conn, wanted, &Progress::of_steps(Shown::Shown)) {
         // Tables of one's own are made once the database is there.
         Err(Failure::Failed(reason)) if !wanted.ramp => step(&format!("changes are not followed: {reason}")),
         outcome => drop(outcome?),

@@ -240,11 +240,11 @@ fn check(regions: &[String]) -> Result<(), Failure> {
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     if let Some(wrong) = regions.iter().find(|name| !is_name(name)) {
-        return Err(Failure::new(format!("--regions: {wrong:?} is no name of a region like \"eu-west-1\"")));
+        return Err(Failure::Arguments(format!("--regions: {wrong:?} is no name of a region like \"eu-west-1\"")));
     }
     let names: HashSet<&String> = regions.iter().collect();
     if names.len() < regions.len() {
-        return Err(Failure::new("--regions: each region once"));
+        return Err(Failure::Arguments("--regions: each region once".to_owned()));
     }
     Ok(())
 }

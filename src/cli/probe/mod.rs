@@ -13,8 +13,9 @@ use clap::Args;
 use hyper::header::{HeaderName, HeaderValue};
 use reqwest::Url;
 
-use super::Failure;
 use super::admin::print_json;
+use super::progress::Shown;
+use super::{Failure, span};
 use report::Report;
 
 /// The cacheable paths of the reference application.
@@ -133,7 +134,7 @@ fn target(text: &str) -> Result<f64, String> {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| format!("{error}; it is to be like 500ms or 5s"))?;
+    let time = span(text)?;
     match time.is_zero() || time > Duration::from_secs(600) {
         true => Err("it is to be above 0 and at most 10 minutes".to_owned()),
         false => Ok(time),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::connection::Connected;
 use super::tally::{Counts, PathTally, Summary, Tally, ms};
-use crate::cli::put;
+use crate::cli::{put, table};
 
 const HEAD_OF_PATHS: [&str; 12] =
     ["region", "path", "n", "failed", "p50", "p95", "p99", "average", "first", "cdn", "origin", "answered by"];
@@ -62,18 +62,18 @@ impl<'a> Report<'a> {
         for tally in self.tallies {
             for path in &tally.paths {
                 for (trouble, count) in &path.failures {
-                    put(&format!("{} {}: {count} × {trouble}", tally.name, path.path));
+                    say!("{} {}: {count} × {trouble}", tally.name, path.path);
                 }
             }
             let average =
                 tally.times().summary().map_or_else(|| "-".to_owned(), |all| format!("{:.1}", all.average_ms));
             let verdict = if self.verdict_of(tally).is_none() { "well" } else { "NOT WELL" };
-            put(&format!("{}: {average} ms on average, at most {} ms: {verdict}", tally.name, self.target_ms));
+            say!("{}: {average} ms on average, at most {} ms: {verdict}", tally.name, self.target_ms);
         }
     }
 
     fn print_connections(&self) {
-        put(&format!("times in milliseconds; {} requests a path, over a connection that is kept", self.requests));
+        say!("times in milliseconds; {} requests a path, over a connection that is kept", self.requests);
         for tally in self.tallies {
             let address = tally.address.map_or_else(|| "nowhere".to_owned(), |address| address.to_string());
             let connects = match tally.connects.as_slice() {
@@ -81,7 +81,7 @@ impl<'a> Report<'a> {
                 [first] => format!("1 connection: {}", parts(first)),
                 [first, others @ ..] => format!("{} connections, the first: {}", others.len() + 1, parts(first)),
             };
-            put(&format!("{} at {address}, {connects}", tally.name));
+            say!("{} at {address}, {connects}", tally.name);
         }
     }
 
@@ -184,17 +184,6 @@ fn with_times(mut document: Value, summary: Option<Summary>) -> Value {
     document
 }
 
-/// Columns as wide as what is in them; the last one has no end.
 fn print_table(head: &[&str], rows: Vec<Vec<String>>) {
-    let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
-    let columns = rows.first().map_or(0, Vec::len);
-    let length = |row: &Vec<String>, column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
-    let widths: Vec<usize> =
-        (0..columns).map(|column| rows.iter().map(|row| length(row, column)).max().unwrap_or(0)).collect();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width)).collect();
-        put(cells.join("  ").trim_end());
-    }
+    table::lines(head, rows).iter().for_each(|line| put(line));
 }

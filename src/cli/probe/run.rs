@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::connection::{Answer, Connection, Trouble, Way};
 use super::tally::{PathTally, Tally};
-use super::{Failure, ProbeArgs};
+use super::{Failure, ProbeArgs, Shown};
+use crate::cli::progress::Progress;
 use crate::config::ConfigError;
 use crate::database::target::TlsMode;
 use crate::database::tls;
@@ -26,25 +26,16 @@ pub(super) fn run(args: &ProbeArgs) -> Result<Vec<Tally>, Failure> {
     let mut tls = tls.map_err(|error| ConfigError::new(format!("--ca-file: {error}")))?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let tls = Arc::new(tls);
-    let bar = progress(targets.len() * paths.len(), args.requests);
+    let all = u64::try_from(targets.len() * paths.len()).unwrap_or(0).saturating_mul(u64::from(args.requests) + 1);
+    let progress = Progress::of(Some(all), "requests", Shown::unless(args.json));
     let probes = targets.iter().map(|target| {
         let way = Way { target, tls: Arc::clone(&tls), timeout: args.timeout, headers: &args.headers };
-        let probe = Probe { way, connection: None, tally: Tally::new(&target.name), unanswered: 0, bar: &bar };
+        let probe =
+            Probe { way, connection: None, tally: Tally::new(&target.name), unanswered: 0, progress: &progress };
         probe.run(&paths, args.requests)
     });
     let tallies = actix_rt::System::new().block_on(join_all(probes));
-    bar.finish_and_clear();
     Ok(tallies)
-}
-
-/// How far it is, on standard error and only where that is a terminal.
-fn progress(paths: usize, requests: u32) -> ProgressBar {
-    let all = u64::try_from(paths).unwrap_or(0).saturating_mul(u64::from(requests) + 1);
-    let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {human_pos}/{human_len} requests, {eta} left") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 /// The probe of one region.
@@ -53,7 +44,7 @@ struct Probe<'a> {
     connection: Option<Connection>,
     tally: Tally,
     unanswered: u32,
-    bar: &'a ProgressBar,
+    progress: &'a Progress,
 }
 
 impl Probe<'_> {
@@ -66,7 +57,7 @@ impl Probe<'_> {
                     break;
                 }
                 self.request(&mut seen, path, number == 0).await;
-                self.bar.inc(1);
+                self.progress.inc(1);
             }
             self.tally.paths.push(seen);
         }

@@ -1,0 +1,98 @@
+//! `mainstay status --watch`: the page again and again, in one place of a terminal, or one after the other.
+
+use std::io::{IsTerminal, Write};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use chrono::Utc;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Client, Failure, look, page};
+use crate::cli::put;
+
+/// To the first line and column.
+const HOME: &str = "\x1b[H";
+/// Forgets what stands in the rest of the line, and below it.
+const TO_END_OF_LINE: &str = "\x1b[K";
+const TO_END_OF_SCREEN: &str = "\x1b[J";
+
+enum Event {
+    Seen(Box<Result<Value, Failure>>),
+    /// A signal, or nobody reads any more.
+    End,
+}
+
+/// Looks until a signal comes.
+///
+/// # Errors
+/// Where no thread or signal can be had. An instance that does not answer is shown as that.
+pub(super) fn run(client: Client, interval: Duration, as_json: bool) -> Result<(), Failure> {
+    let (send, events) = channel();
+    let ended = send.clone();
+    let listen = move || {
+        if let Err(error) = wait_for_signal() {
+            log::warn!("cannot listen for signals: {error}");
+        }
+        let _nobody = ended.send(Event::End);
+    };
+    std::thread::Builder::new().spawn(listen).map_err(Failure::new)?;
+    std::thread::Builder::new().spawn(move || ask(&client, interval, &send)).map_err(Failure::new)?;
+    let mut screen = Screen { in_place: !as_json && std::io::stdout().is_terminal(), is_first: true };
+    for event in events {
+        match event {
+            Event::End => break,
+            Event::Seen(seen) if as_json => match *seen {
+                Ok(status) => put(&status.to_string()),
+                Err(failure) => eprintln!("mainstay: {}", failure.sentence()),
+            },
+            Event::Seen(seen) => {
+                let mut lines = vec![Utc::now().format("%F %TZ").to_string()];
+                match *seen {
+                    Ok(status) => lines.extend(page::lines(&status)),
+                    Err(failure) => lines.push(format!("NOT REACHED  {}", failure.sentence())),
+                }
+                screen.draw(&lines);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks until nobody listens.
+fn ask(client: &Client, interval: Duration, send: &Sender<Event>) {
+    while send.send(Event::Seen(Box::new(look(client)))).is_ok() {
+        std::thread::sleep(interval);
+    }
+}
+
+fn wait_for_signal() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+struct Screen {
+    in_place: bool,
+    is_first: bool,
+}
+
+impl Screen {
+    fn draw(&mut self, lines: &[String]) {
+        if !self.in_place {
+            lines.iter().for_each(|line| put(line));
+            return put("");
+        }
+        let clear = if std::mem::take(&mut self.is_first) { TO_END_OF_SCREEN } else { "" };
+        let body: String = lines.iter().map(|line| format!("{line}{TO_END_OF_LINE}\r\n")).collect();
+        let mut out = std::io::stdout().lock();
+        // Whole at once, so that no half of it is seen.
+        let _seen = write!(out, "{HOME}{clear}{body}{TO_END_OF_SCREEN}").and_then(|()| out.flush());
+    }
+}
