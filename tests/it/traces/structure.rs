@@ -44,8 +44,8 @@ params = [{ name = "name", in = "path", type = "text" }]
     let found = mainstay::local::wait_until(PATIENCE, || {
         number += 1;
         let (target, id) = (format!("/public/things/{PARAMETER}-{number}"), format!("request-{number}"));
-        let headers = [("Authorization", KEY), ("Cookie", KEY), ("X-Request-Id", &id)];
-        is_whole(reply.insert(instance.get_with(&target, &headers)))
+        let headers = [("Authorization", KEY), ("Cookie", KEY), ("X-Request-Id", &*id)];
+        is_whole(&*reply.insert(instance.get_with(&target, &headers)))
     });
     let (reply, id) = (reply.unwrap(), format!("request-{number}"));
     assert!(found, "{reply:?}");
