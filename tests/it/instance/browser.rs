@@ -103,10 +103,11 @@ impl Browser {
         self.order(&format!("element/{}/click", found[ELEMENT].as_str().unwrap()), &json!({}));
     }
 
-    /// Types where the focus is.
+    /// Types where the focus is, key by key.
     pub fn type_in(&self, text: &str) {
-        let active = self.ask("GET", &format!("{}/element/active", self.session), &Value::Null);
-        self.order(&format!("element/{}/value", active[ELEMENT].as_str().unwrap()), &json!({ "text": text }));
+        let press = |key: char| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })];
+        let keys: Vec<Value> = text.chars().flat_map(press).collect();
+        self.order("actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": keys }] }));
     }
 
     /// The text that is shown of what a selector finds; nothing where that is hidden.
