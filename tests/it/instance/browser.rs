@@ -142,6 +142,7 @@ impl Browser {
 
     /// Puts a picture of the whole page below `target/`, for people to look at.
     pub fn picture(&self, name: &str) {
+        self.run("scrollTo(0, 0)");
         let shot = self.chromium("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/console");
         std::fs::create_dir_all(&folder).unwrap();
