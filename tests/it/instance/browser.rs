@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,17 +30,24 @@ impl Browser {
     /// Starts one.
     pub fn start() -> Self {
         let mut driver = Command::new("chromedriver")
-            .args(["--port=0", "--log-level=OFF"])
+            .arg("--port=0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver: `scripts/install-deps test` installs it");
-        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = said.find_map(|line| line.unwrap().strip_suffix('.')?.rsplit_once("on port ")?.1.parse().ok());
-        let address = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver did not say its port")));
+        let said = BufReader::new(driver.stdout.take().unwrap());
+        let (sender, port) = mpsc::channel();
         // What it says later must find somebody who reads it.
-        std::thread::spawn(move || said.for_each(drop));
+        std::thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                if let Some((_, port)) = line.trim_end_matches('.').rsplit_once("successfully on port ") {
+                    sender.send(port.parse().unwrap()).unwrap();
+                }
+            }
+        });
+        let port: u16 = port.recv_timeout(PATIENCE).expect("chromedriver did not say its port");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Self { driver, address, session: String::new(), _profile: profile };
         let flags = [
