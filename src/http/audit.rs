@@ -132,7 +132,7 @@ mod tests {
     /// How many of so many hits are audited, spread evenly over so many seconds.
     fn audited(audit: &Audit, hits: u32, seconds: u32) -> usize {
         UNTIL_NEXT.set(0);
-        let at = |hit: u32| audit.started + Duration::from_secs(seconds.into()) * hit / hits;
+        let at = |hit: u32| audit.per_second.started + Duration::from_secs(seconds.into()) * hit / hits;
         (0..hits).filter(|hit| audit.takes(at(*hit))).count()
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct PerSecond {
     max: u64,
-    started: Instant,
+    pub(super) started: Instant,
     /// The second that is counted, and in the low 32 bits how much it has had.
     counted: AtomicU64,
 }

@@ -248,9 +248,10 @@ mod tests {
         let source = pairs;
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(1_700_000_000_123_456);
         let mut record = Record::builder();
-        record.level(Level::Warn).target("mainstay::test").key_values(&source);
-        let json = json(&record.args(format_args!("{message}")).build(), now, &speaker(), Some("0af7"));
-        let text = text(&record.args(format_args!("{message}")).build(), now, false);
+        let args = format_args!("{message}");
+        let record = record.level(Level::Warn).target("mainstay::test").key_values(&source).args(args).build();
+        let json = json(&record, now, &speaker(), Some("0af7"));
+        let text = text(&record, now, false);
         (String::from_utf8(json).unwrap(), String::from_utf8(text).unwrap())
     }
 

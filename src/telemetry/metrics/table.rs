@@ -3,7 +3,7 @@
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::declare::table;
+use super::declare::{self, table};
 use super::labels::{
     KIND, LAYER, Label, METHOD, NODE, OUTCOME_OF_SOURCE, PEER, POOL, PRIORITY, PROVIDER, ROUTE, STATUS, TABLE,
     UPSTREAM, VERSION, listed,
@@ -125,7 +125,7 @@ table! {
         node_breaker_state: IntGaugeVec = "mainstay_node_breaker_state", "state", [NODE];
         /// Reads that a node served, those that failed on it, and those that a replica cancelled for a recovery conflict.
         node_reads: IntCounterVec = "mainstay_node_reads_total", "reads",
-            [listed("outcome", &["served", "failed", "conflict"])];
+            [NODE, listed("outcome", &["served", "failed", "conflict"])];
         /// 1 while every node of the kind is let alone for its failures.
         nodes_all_open: IntGaugeVec = "mainstay_nodes_all_open", "0 or 1",
             [listed("kind", &["primary", "replica", "upstream"])];

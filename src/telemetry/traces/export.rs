@@ -141,7 +141,8 @@ impl Exporter {
     }
 
     async fn ending(&self) {
-        let _or_gone = self.is_ending.subscribe().wait_for(|is_ending| *is_ending).await;
+        let mut is_ending = self.is_ending.subscribe();
+        let _or_gone = is_ending.wait_for(|is_ending| *is_ending).await;
     }
 
     /// Sends a batch, again and again while the collector is away; at the end, once. Says whether it was taken, and counts what
