@@ -69,25 +69,25 @@ impl Browser {
             "goog:chromeOptions": { "args": flags, "binary": "/usr/bin/chromium" },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
-        let begun = browser.ask("POST", "/session", &wanted);
+        let begun = browser.ask("/session", &wanted);
         browser.session = format!("/session/{}", begun["sessionId"].as_str().unwrap());
         browser
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+    fn ask(&self, path: &str, body: &Value) -> Value {
         let (body, address) = (body.to_string(), self.address);
         let mut connection = Connection::open(address);
         let length = body.len();
         connection.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
-        let reply = connection.reply(method);
-        assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+        let reply = connection.reply("POST");
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
         reply.json()["value"].take()
     }
 
     fn order(&self, command: &str, body: &Value) -> Value {
-        self.ask("POST", &format!("{}/{command}", self.session), body)
+        self.ask(&format!("{}/{command}", self.session), body)
     }
 
     /// Opens a page.
