@@ -30,7 +30,9 @@ fn bash_completes_commands_flags_and_values() {
 
 #[test]
 fn there_are_scripts_for_three_shells() {
-    for (shell, text) in [("bash", "complete -F _mainstay"), ("zsh", "#compdef mainstay"), ("fish", "complete -c mainstay")] {
+    for (shell, text) in
+        [("bash", "complete -F _mainstay"), ("zsh", "#compdef mainstay"), ("fish", "complete -c mainstay")]
+    {
         let script = mainstay(&["completions", shell], &[]);
         assert_eq!(script.code, Some(0));
         assert!(script.stdout.contains(text), "{}", script.stdout);
