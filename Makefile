@@ -7,7 +7,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY := $(or $(shell command -v cargo-deny),$(TARGET_DIR)/tools/bin/cargo-deny)
 
 # What makes requests out of the document of the API, and what stands in for CloudFront, from PyPI, below the target directory.
-VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5-5.2.5
+VERIFY_TOOLS := $(abspath $(TARGET_DIR))/tools/verify-4.32.5-5.2.5-0.0.1a15
 
 # What checks and starts the files of infra/, from PyPI and npm, below the target directory.
 INFRA_TOOLS := $(abspath $(TARGET_DIR))/tools/infra-files
@@ -57,7 +57,7 @@ verify: lint test $(VERIFY_TOOLS)/done ## lint, test, and the long checks: answe
 $(VERIFY_TOOLS)/done:
 	@scripts/install-deps verify
 	python3 -m venv $(VERIFY_TOOLS)
-	$(VERIFY_TOOLS)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5 openapi-spec-validator==0.9.0 'moto[server]==5.2.5'
+	$(VERIFY_TOOLS)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5 openapi-spec-validator==0.9.0 'moto[server]==5.2.5' rotel==0.0.1a15
 	touch $@
 
 $(TARGET_DIR)/tools/bin/cargo-deny:

@@ -5,7 +5,7 @@ locals {
   default_settings = merge([
     for section in slice(split("\n[", file("${path.module}/../../config/default.toml")), 1, length(split("\n[", file("${path.module}/../../config/default.toml")))) : {
       for setting in regexall("(?m)^([a-z0-9_]+) *= *(\"[^\"]*\"|[^ \\n#]+)", section) :
-      "MAINSTAY__${upper(split("]", section)[0])}__${upper(setting[0])}" => trim(setting[1], "\"")
+      "MAINSTAY__${upper(replace(split("]", section)[0], ".", "__"))}__${upper(setting[0])}" => trim(setting[1], "\"")
     }
   ]...)
   effective_settings = merge(local.default_settings, var.settings)

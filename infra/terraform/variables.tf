@@ -241,7 +241,7 @@ variable "settings" {
   }
 
   validation {
-    condition     = alltrue([for name in keys(var.settings) : !can(regex("(SECRET|TOKEN|URLS?)$", name)) || name == "MAINSTAY__AUTH__JWKS_URL"])
+    condition     = alltrue([for name in keys(var.settings) : !can(regex("(SECRET|TOKEN|URLS?|HEADERS)$", name)) || name == "MAINSTAY__AUTH__JWKS_URL"])
     error_message = "settings: secrets, and URLs that hold them, do not belong here: what stands here can be read in the task definition."
   }
 }

@@ -156,7 +156,7 @@ impl Reason {
                 "Bring Redis or a regional origin back: until then nobody can say what must never be served again.",
             ),
             Self::SnapshotLoading => ("snapshot_loading", Warning, "Wait: it is being read."),
-            Self::Starting => ("starting", Warning, "Wait a moment: not every node has been asked yet."),
+            Self::Starting => ("no_data_yet", Warning, "Wait a moment: not every node has been asked yet."),
             Self::Recovering => ("recovering", Warning, "Wait a moment: all is well again and has to stay so."),
             Self::Draining => ("draining", Warning, "Nothing: it was told to end, and finishes what it has begun."),
         }

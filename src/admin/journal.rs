@@ -33,6 +33,8 @@ pub enum Kind {
     Flush,
     /// An operator warmed.
     Warm,
+    /// An operator changed the levels of the log.
+    Log,
     /// A change of watched tables purged.
     Change,
     /// Something that is configured is not in use any more.
@@ -53,6 +55,7 @@ impl Kind {
             Self::Purge => "purge",
             Self::Flush => "flush",
             Self::Warm => "warm",
+            Self::Log => "log",
             Self::Change => "change",
             Self::Degraded => "degraded",
             Self::Recovered => "recovered",

@@ -8,6 +8,7 @@ mod console;
 mod degraded;
 mod entry;
 pub mod journal;
+mod log;
 mod lookout;
 mod preview;
 pub mod purge;
@@ -105,10 +106,13 @@ enum Action {
     NodeMinutes,
     Shadow,
     ShadowCompare,
+    Log,
+    LogChange,
+    LogReset,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 14] = [
+    const PATHS: [(&str, Action); 17] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/preview", Action::Preview),
         ("/admin/cache/flush", Action::Flush),
@@ -123,15 +127,26 @@ impl Action {
         (nodes::MINUTES, Action::NodeMinutes),
         ("/admin/shadow", Action::Shadow),
         ("/admin/shadow/compare", Action::ShadowCompare),
+        ("/admin/log", Action::Log),
+        ("/admin/log", Action::LogChange),
+        ("/admin/log", Action::LogReset),
     ];
 
-    fn of(path: &str) -> Option<Self> {
-        Self::PATHS.into_iter().find(|(known, _)| *known == path).map(|(_, action)| action)
+    fn of(request: &HttpRequest) -> Result<Self, Refusal> {
+        let known = || Self::PATHS.into_iter().filter(|(path, _)| *path == request.path()).map(|(_, action)| action);
+        let methods: Vec<Method> = known().map(Self::method).collect();
+        if methods.is_empty() {
+            return Err(unknown_path().into());
+        }
+        let action = known().find(|action| action.method() == *request.method());
+        action.ok_or_else(|| other_method(&methods))
     }
 
     const fn method(self) -> Method {
         match self {
             Self::Purge | Self::Preview | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::LogChange => Method::PUT,
+            Self::LogReset => Method::DELETE,
             Self::Stats
             | Self::Entry
             | Self::Status
@@ -140,7 +155,8 @@ impl Action {
             | Self::Nodes
             | Self::NodeMinutes
             | Self::Shadow
-            | Self::Snapshot => Method::GET,
+            | Self::Snapshot
+            | Self::Log => Method::GET,
         }
     }
 
@@ -289,8 +305,7 @@ impl Desk {
             only(&Method::GET, request)?;
             return console::events(self, request, session).await;
         }
-        let action = Action::of(path).ok_or_else(unknown_path)?;
-        only(&action.method(), request)?;
+        let action = Action::of(request)?;
         let query = request.query_string().to_owned();
         let body = self.body(request, payload).await?;
         // What has begun ends, and is written down, though its client has gone.
@@ -359,24 +374,30 @@ impl Desk {
             Action::NodeMinutes => self.parts.pipeline.nodes.minutes(&query),
             Action::Shadow => shadow::summary(&self),
             Action::ShadowCompare => shadow::compare(&self, &body).await,
+            Action::Log => log::show(),
+            Action::LogChange => log::change(&self, &caller, &body),
+            Action::LogReset => log::reset(&self, &caller),
         }
     }
 }
 
 fn unknown_path() -> Error {
-    let paths: Vec<&str> = Action::PATHS.iter().map(|(path, _)| *path).collect();
+    let mut paths: Vec<&str> = Action::PATHS.iter().map(|(path, _)| *path).collect();
+    paths.dedup();
     Error::new(Code::RouteNotFound, format!("the admin listener has /metrics, {}", paths.join(", ")))
 }
 
 fn only(method: &Method, request: &HttpRequest) -> Result<(), Refusal> {
-    if request.method() == *method {
-        return Ok(());
-    }
-    let allow = HeaderValue::from_str(method.as_str()).unwrap_or(HeaderValue::from_static(""));
-    Err(Refusal {
-        error: Error::new(Code::MethodNotAllowed, format!("this path answers {method}")),
+    if request.method() == *method { Ok(()) } else { Err(other_method(std::slice::from_ref(method))) }
+}
+
+fn other_method(methods: &[Method]) -> Refusal {
+    let methods = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let allow = HeaderValue::from_str(&methods).unwrap_or(HeaderValue::from_static(""));
+    Refusal {
+        error: Error::new(Code::MethodNotAllowed, format!("this path answers {methods}")),
         header: Some((header::ALLOW, allow)),
-    })
+    }
 }
 
 /// Reads a JSON object; the error names the field.

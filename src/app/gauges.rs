@@ -13,7 +13,9 @@ use crate::http::front::NO_ROUTE;
 use crate::http::pipeline::Pipeline;
 use crate::mode::Mode;
 use crate::nodes::node::{Node, Totals};
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::declare::Labelled;
 
 impl Core {
     /// All metrics as they are now, in the text format of Prometheus.
@@ -24,6 +26,7 @@ impl Core {
             peers.export();
         }
         self.pipeline.auth.export();
+        logs::export(metrics);
         self.pipeline.stale_served.export();
         self.pipeline.admission.export(metrics);
         let now = Instant::now();
@@ -94,7 +97,7 @@ fn set_nodes(metrics: &Metrics, status: &DatabaseStatus) {
         let name: &str = &replica.name;
         match status.primary().and_then(|primary| bytes_behind(primary, replica)) {
             Some(bytes) => metrics.replication_lag_bytes.with_label_values(&[name]).set(signed(bytes)),
-            None => drop(metrics.replication_lag_bytes.remove_label_values(&[name])),
+            None => metrics.replication_lag_bytes.remove_label_values(&[name]),
         }
     }
 }
@@ -133,10 +136,10 @@ fn set_pool(metrics: &Metrics, node: &str, pool: &str, usage: &PoolUsage) {
 }
 
 /// What is not known has no value: the series goes away until there is one again.
-fn set_or_remove(gauges: &GaugeVec, labels: &[&str], time: Option<Duration>) {
+fn set_or_remove<const N: usize>(gauges: &Labelled<GaugeVec, N>, labels: &[&str; N], time: Option<Duration>) {
     match time {
         Some(time) => gauges.with_label_values(labels).set(time.as_secs_f64()),
-        None => drop(gauges.remove_label_values(labels)),
+        None => gauges.remove_label_values(labels),
     }
 }
 

@@ -120,6 +120,8 @@ impl Ear {
             ledger.purge_here(&tags, fence, order.hard);
             ledger.told()
         });
+        let kind = if order.hard { "hard" } else { "soft" };
+        self.pipeline.metrics.purges.with_label_values(&[kind]).inc();
         if let Some(snapshots) = self.snapshots.as_ref().filter(|_| order.hard) {
             snapshots.forget();
         }

@@ -1,4 +1,4 @@
-//! The client of the admin listener, which `purge`, `status` and `warm` share.
+//! The client of the admin listener, which `purge`, `status`, `warm` and others share.
 
 use std::time::Duration;
 
@@ -85,13 +85,21 @@ impl Client {
         self.ask(&Method::POST, path, body)
     }
 
+    pub(super) fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.ask(&Method::PUT, path, serde_json::to_vec(body).map_err(Failure::new)?)
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.ask(&Method::DELETE, path, Vec::new())
+    }
+
     fn ask(&self, method: &Method, path: &str, body: Vec<u8>) -> Result<Value, Failure> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {}", token.expose()));
         }
         let no_request = |error| Failure::new(format!("{}: {error}", self.base));
-        let answer = if *method == Method::GET {
+        let answer = if body.is_empty() && *method != Method::POST {
             self.run(request.body(()).map_err(no_request)?)
         } else {
             self.run(request.body(body).map_err(no_request)?)

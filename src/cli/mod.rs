@@ -18,6 +18,7 @@ mod health;
 mod import;
 mod init;
 mod keys;
+mod log;
 mod migrate;
 mod probe;
 mod progress;
@@ -104,6 +105,9 @@ enum Command {
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
+    /// Print or change the levels of a running instance's log.
+    #[command(after_help = log::HELP)]
+    Log(log::LogArgs),
     /// Say what a cache would have made of an access log: hits, memory, queries saved.
     #[command(after_help = simulate::HELP)]
     Simulate(simulate::SimulateArgs),
@@ -196,6 +200,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Warm(args) => warm::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Shadow(args) => shadow::run(&args),
+        Command::Log(args) => log::run(&args),
         Command::Simulate(args) => simulate::run(&args, &parts),
         Command::Completions(args) => completions::run(&args),
         Command::Keys(command) => keys::run(&command),

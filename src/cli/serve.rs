@@ -23,7 +23,7 @@ Environment (each also as NAME_FILE, a path to a file that holds the value):
   DATABASE_DIRECT_URL          the primary past a pooler, for the change feed
   REDIS_URL                    the shared cache and the bus of a fleet: redis://, rediss://, redis-cluster://
   REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE, FAILOVER_SOURCE,
-  FAILOVER_PEER_TOKEN, SANDBOX_WEBHOOK_SECRET
+  FAILOVER_PEER_TOKEN, SANDBOX_WEBHOOK_SECRET, LOG_FORMAT, LOG_AMQP_URL
   MAINSTAY__SECTION__KEY       any key of config/default.toml
 
 Signals: SIGTERM drains and exits, SIGINT does so without waiting for balancers to notice, a second one exits at once, SIGHUP
@@ -59,7 +59,8 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
     ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
     let settings = args.folder.settings(flags)?;
-    logs::start(&settings.log)?;
+    let version = parts.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+    let _last_lines_get_out = logs::start(&settings, version)?;
     raise_open_files();
     let system = actix_rt::System::new();
     let ended = system.block_on(async {

@@ -31,7 +31,7 @@ pub const EARLY_REFRESH_BETA_MAX: u32 = 10;
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Environment names that are read as they are, each also as `NAME_FILE`, and the key they set.
-const NAMED: [(&str, &str); 25] = [
+const NAMED: [(&str, &str); 26] = [
     ("REGION", "region"),
     ("MODE", "mode"),
     ("FAILOVER_SOURCE", "failover.source"),
@@ -48,6 +48,7 @@ const NAMED: [(&str, &str); 25] = [
     ("REDIS_URL", "redis.url"),
     ("CACHE_NAMESPACE", "cache.namespace"),
     ("LOG_FORMAT", "log.format"),
+    ("LOG_AMQP_URL", "log.amqp.url"),
     ("AWS_ACCESS_KEY_ID", "edge.access_key_id"),
     ("AWS_SECRET_ACCESS_KEY", "edge.secret_access_key"),
     ("AWS_SESSION_TOKEN", "edge.session_token"),
@@ -155,8 +156,8 @@ pub struct LimitSettings {
     pub fills_max: usize,
 }
 
-/// Where a database is reached. With a file, the file is read again for each new connection, so that a rotated password
-/// is picked up by the login that follows.
+/// Where a database, or a broker of log lines, is reached. With a file, the file is read again for each new connection, so that
+/// a rotated password is picked up by the login that follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "Secret")]
 pub struct DatabaseUrl {
@@ -444,6 +445,7 @@ impl Settings {
         settings.database.url.file = files.remove("database.url");
         settings.database.read_replica_urls.file = files.remove("database.read_replica_urls");
         settings.database.direct_url.file = files.remove("database.direct_url");
+        settings.log.amqp.url.file = files.remove("log.amqp.url");
         settings.check()?;
         Ok(settings)
     }
@@ -541,6 +543,7 @@ impl Settings {
         self.idempotency.check()?;
         self.orders.check()?;
         self.webhooks.check()?;
+        self.log.check()?;
         self.statistics.check()
     }
 

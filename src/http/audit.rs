@@ -3,11 +3,11 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::per_second::PerSecond;
 use super::pipeline::Pipeline;
 use super::surface::Endpoint;
 use crate::cache::entry::Entry;
@@ -31,16 +31,13 @@ thread_local! {
 /// Which hits are audited.
 pub struct Audit {
     one_in: u32,
-    per_second_max: u64,
-    started: Instant,
-    /// The second that audits are counted in, and in the low 32 bits how many it has had.
-    counted: AtomicU64,
+    per_second: PerSecond,
 }
 
 impl Audit {
     /// One of so many hits, and at most so many a second.
     pub fn new(one_in: u32, per_second_max: u32) -> Self {
-        Self { one_in, per_second_max: per_second_max.into(), started: Instant::now(), counted: AtomicU64::new(0) }
+        Self { one_in, per_second: PerSecond::new(per_second_max) }
     }
 
     /// Whether this hit is one to audit. A counter of the worker's own says no without touching what others share.
@@ -55,16 +52,7 @@ impl Audit {
         }
         // Around the mean, from 1 on, so that no rhythm of requests hides from it.
         UNTIL_NEXT.set(fastrand::u32(1..=self.one_in.saturating_mul(2).saturating_sub(1)));
-        left == 1 && self.is_within_rate(now)
-    }
-
-    fn is_within_rate(&self, now: Instant) -> bool {
-        let second = now.saturating_duration_since(self.started).as_secs() << 32;
-        let count = |counted: u64| {
-            let before = if counted >> 32 << 32 == second { counted } else { second };
-            ((before & u64::from(u32::MAX)) < self.per_second_max).then_some(before + 1)
-        };
-        self.counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
+        left == 1 && self.per_second.takes(now)
     }
 }
 
@@ -144,7 +132,7 @@ mod tests {
     /// How many of so many hits are audited, spread evenly over so many seconds.
     fn audited(audit: &Audit, hits: u32, seconds: u32) -> usize {
         UNTIL_NEXT.set(0);
-        let at = |hit: u32| audit.started + Duration::from_secs(seconds.into()) * hit / hits;
+        let at = |hit: u32| audit.per_second.started + Duration::from_secs(seconds.into()) * hit / hits;
         (0..hits).filter(|hit| audit.takes(at(*hit))).count()
     }
 

@@ -1,6 +1,7 @@
 //! Who asks: the address that requests are counted by.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use actix_http::Request;
 use actix_http::header::{HeaderName, HeaderValue};
@@ -41,6 +42,15 @@ impl Client {
     }
 }
 
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(address) => Ipv4Addr::from(*address).fmt(f),
+            Self::V6(network) => write!(f, "{}/64", Ipv6Addr::from(u128::from(*network) << 64)),
+        }
+    }
+}
+
 fn network(address: Ipv6Addr) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = address.octets();
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
@@ -74,6 +84,8 @@ mod tests {
         assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"), "the same, seen through an IPv6 socket");
         assert_eq!(client("2001:db8:1:2::1"), client("2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
+        assert_eq!(client("192.0.2.1").to_string(), "192.0.2.1");
+        assert_eq!(client("2001:db8:1:2:3::1").to_string(), "2001:db8:1:2::/64");
     }
 
     #[test]

@@ -13,12 +13,14 @@ pub use service::FrontFactory;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_http::body::MessageBody;
 use actix_http::header::{self, HeaderValue};
 use actix_http::{ConnectionType, HttpMessage, Method, Request, Response, StatusCode};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::access::{Access, Line};
 use super::cors::Cors;
 use super::gate::{self, Check, Checked, Door};
 use super::headers::Asked;
@@ -60,6 +62,7 @@ pub struct Front {
     origin_secrets: Vec<Secret>,
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
+    access: Access,
 }
 
 /// What is kept of a request until its response is there.
@@ -75,8 +78,8 @@ struct Pending {
     /// What rates have said of it so far, where any has.
     rated: Option<Box<Rated>>,
     origin: Option<HeaderValue>,
-    /// The request line, where an access log may want it.
-    line: Option<String>,
+    /// What the access log may say of it, where it goes on into the application.
+    line: Option<Box<Line>>,
     trace: Traced,
 }
 
@@ -130,6 +133,7 @@ impl Front {
             cors: Cors::new(&settings.cors),
             region: headers::interned(settings.region.clone()),
             origin_secrets: settings.server.origin_secret.list(),
+            access: Access::new(&settings.log, &metrics),
             settings,
             metrics,
         }
@@ -152,7 +156,8 @@ impl Front {
             .go(surface, &mut way, &mut pending)
             .unwrap_or_else(|error| Step::Answer(self.refused(&error, &way, &mut pending)));
         if let Step::Answer(response) = &mut step {
-            traces::within(pending.trace.here(), || self.finish(response, way.endpoint, &mut pending));
+            let line = |_: &mut Pending| Some(self.line(&way));
+            traces::within(pending.trace.here(), || self.finish(response, way.endpoint, &mut pending, line));
         }
         (step, pending)
     }
@@ -391,9 +396,7 @@ impl Front {
         plan: Plan,
         pending: &mut Pending,
     ) -> Step {
-        // An access log of errors names the path; what stands in the query is for those who ask for all of it.
-        let line = || format!("{} {}", way.request.method(), way.request.path());
-        pending.line.get_or_insert_with(line);
+        pending.line = self.kept_line(way);
         self.record(way.request, Some(endpoint), pending);
         Step::Pass(Box::new(Passage {
             endpoint: Arc::clone(endpoint),
@@ -470,8 +473,15 @@ impl Front {
         response
     }
 
-    /// What every response carries, whoever made it; then it is counted and, where asked for, logged.
-    fn finish<B>(&self, response: &mut Response<B>, endpoint: Option<&Arc<Endpoint>>, pending: &mut Pending) {
+    /// What every response carries, whoever made it; then it is counted and, where asked for, logged: `line` is what there
+    /// is to say of the request.
+    fn finish<B: MessageBody>(
+        &self,
+        response: &mut Response<B>,
+        endpoint: Option<&Arc<Endpoint>>,
+        pending: &mut Pending,
+        line: impl FnOnce(&mut Pending) -> Option<Line>,
+    ) {
         let status = response.status();
         if self.health.closes_connections() {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
@@ -510,8 +520,8 @@ impl Front {
                     .observe(took);
             }
         }
-        self.log_access(status, head, endpoint, pending);
-        self.end_trace(status, head, pending);
+        self.log_access(response, endpoint, took, || line(pending));
+        self.end_trace(status, response.headers(), pending);
     }
 
     fn pending(
@@ -521,7 +531,6 @@ impl Front {
         checked: Option<&Checked>,
         trace: Option<Traced>,
     ) -> Pending {
-        let wants_line = self.wants_line();
         let started = Instant::now();
         Pending {
             request_id: asked.request_id(),
@@ -531,7 +540,7 @@ impl Front {
             outcome: None,
             rated: checked.filter(|checked| !checked.rated.is_empty()).map(|checked| Box::new(checked.rated.clone())),
             origin: None,
-            line: wants_line.then(|| format!("{} {}", request.method(), request.uri())),
+            line: None,
             trace: trace.unwrap_or_else(|| self.begin_trace(request, asked, started)),
         }
     }

@@ -16,6 +16,7 @@ pub mod hot;
 pub mod middleware;
 pub mod nodes;
 pub mod openapi;
+mod per_second;
 pub mod pipeline;
 pub mod primary_origin;
 pub mod problem;

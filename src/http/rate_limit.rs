@@ -134,6 +134,11 @@ impl Rates {
         if self.per_client.is_none() && endpoint.limits.per_client.is_none() {
             return None;
         }
+        self.address(request)
+    }
+
+    /// Who sends a request that has passed the origin secret: whom its CDN names, else the other end of the connection.
+    pub fn address(&self, request: &Request) -> Option<Client> {
         let named = || {
             // The nearest proxy adds its word at the end: of a line, or as a line of its own.
             let value = request.headers().get_all(&self.client_header).last()?;

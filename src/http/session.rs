@@ -20,6 +20,7 @@ use crate::error::Code;
 use crate::identity::Identity;
 use crate::position::Position;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::declare::Labelled;
 
 const COOKIE: &str = "mainstay_ct";
 /// Tokens that are looked at, those of the header first: writes at the same time have one each.
@@ -32,7 +33,7 @@ pub struct Sessions {
     is_tls: bool,
     /// Whether requests come with the origin secret, so that their headers are the CDN's.
     trusts_header: bool,
-    counts: IntCounterVec,
+    counts: Labelled<IntCounterVec, 1>,
 }
 
 /// What one request shows of its session.

@@ -85,7 +85,14 @@ pub(super) fn nginx() -> Option<PathBuf> {
     in_path("nginx")
 }
 
-fn in_path(program: &str) -> Option<PathBuf> {
+/// The path of `rabbitmq-server` itself. What Debian has of this name in the path is a wrapper, which wants to be root.
+pub(super) fn rabbitmq_server() -> Option<PathBuf> {
+    let debian = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
+    if debian.is_file() { Some(debian) } else { in_path("rabbitmq-server") }
+}
+
+/// The path of a program, where it is installed.
+pub(super) fn in_path(program: &str) -> Option<PathBuf> {
     path_folders().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 

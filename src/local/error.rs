@@ -20,6 +20,9 @@ pub enum LocalError {
     /// No nginx on this machine.
     #[error("nginx not found: run `scripts/install-deps edge` or `apt-get install nginx`, then try again")]
     NginxMissing,
+    /// No RabbitMQ on this machine.
+    #[error("RabbitMQ not found: run `scripts/install-deps test` or `apt-get install rabbitmq-server`, then try again")]
+    RabbitMqMissing,
     /// Root may not run Postgres, and there is nobody else to run it as.
     #[error("PostgreSQL refuses to run as root and there is no user `postgres` or `nobody`: run this as another user")]
     NoServerUser,

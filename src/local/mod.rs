@@ -1,5 +1,5 @@
-//! Throwaway servers on this machine: a Postgres primary with streaming replicas, Redis, `mainstay serve` itself, nginx in the
-//! place of a CDN, and a TCP proxy that misbehaves.
+//! Throwaway servers on this machine: a Postgres primary with streaming replicas, Redis, RabbitMQ, `mainstay serve` itself, nginx
+//! in the place of a CDN, and a TCP proxy that misbehaves.
 //!
 //! `mainstay dev` and the tests share this launcher. Three things are hard about it, and each has one home:
 //!
@@ -22,6 +22,7 @@ mod origin;
 mod postgres;
 mod process;
 mod proxy;
+mod rabbitmq;
 mod redis;
 mod server;
 mod user;
@@ -32,6 +33,7 @@ pub use nginx::{Nginx, NginxOptions};
 pub use origin::{Origin, OriginOptions};
 pub use postgres::{Postgres, PostgresOptions, PostgresTls, ReplicaOptions};
 pub use proxy::{Proxy, ProxyMode};
+pub use rabbitmq::{RabbitMq, RabbitMqOptions};
 pub use redis::{Redis, RedisCluster, RedisOptions, RedisTls};
 pub use rustix::process::Signal;
 pub use server::Server;

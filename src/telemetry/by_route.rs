@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use prometheus::IntCounterVec;
-use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::metrics::Metrics;
+use super::metrics::declare::Labelled;
 
 /// What was counted of a route since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,11 @@ impl Metrics {
 }
 
 /// The labels of each series of these names, and its count.
-pub(super) fn each<const N: usize>(counters: &IntCounterVec, names: [&str; N], mut visit: impl FnMut([&str; N], u64)) {
+pub(super) fn each<const N: usize>(
+    counters: &Labelled<IntCounterVec, N>,
+    names: [&str; N],
+    mut visit: impl FnMut([&str; N], u64),
+) {
     for series in counters.collect().iter().flat_map(MetricFamily::get_metric) {
         let label = |name| series.get_label().iter().find(|label| label.name() == name);
         let labels = names.map(|name| label(name).map(LabelPair::value).unwrap_or_default());

@@ -1,89 +1,187 @@
-//! Log lines on standard output: JSON for machines, text for people, through the `log` facade.
+//! Log lines: through the `log` facade to standard output, JSON for machines or text for people, and to RabbitMQ where one is named.
+//!
+//! Whoever has something to say formats it and puts it into a queue; a thread for each sink takes it out. Nobody waits for a sink:
+//! what there is no room for is dropped, and counted.
 
+pub mod amqp;
+pub mod levels;
+pub mod line;
+mod queue;
+mod stdout;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
-use std::str::FromStr;
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
-use log::LevelFilter;
-use logforth::append::Stdout;
-use logforth::filter::rustlog::RustLogFilter;
-use logforth::layout::{JsonLayout, TextLayout};
-use logforth::record::Record;
-use logforth::{Append, Diagnostic, Error};
+use bytes::Bytes;
+use log::{Log, Metadata, Record};
 
 use crate::config::ConfigError;
-use crate::config::logs::{LogFormat, LogSettings};
+use crate::config::logs::LogFormat;
+use crate::config::settings::Settings;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces;
+use levels::{Filter, Levels};
+use line::Speaker;
+use queue::Queue;
 
-/// Sends all log lines to standard output from here on.
+/// How long the end of the process waits for the last lines to get out.
+const LAST_LINES_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a panic does: what comes after it may be the end.
+const PANIC_LINE_TIME_MAX: Duration = Duration::from_millis(100);
+
+static LEVELS: LazyLock<Levels> = LazyLock::new(Levels::off);
+/// The sinks of this process, once it has any.
+static SINKS: OnceLock<Arc<Sinks>> = OnceLock::new();
+
+/// The levels in force in this process.
+pub fn levels() -> &'static Levels {
+    &LEVELS
+}
+
+/// Where lines go.
+struct Sinks {
+    stdout: Arc<Queue>,
+    amqp: Option<Arc<amqp::Sink>>,
+}
+
+impl Sinks {
+    fn queues(&self) -> impl Iterator<Item = (&'static str, &Queue)> {
+        let amqp = self.amqp.iter().map(|sink| ("amqp", sink.queue()));
+        std::iter::once(("stdout", &*self.stdout)).chain(amqp)
+    }
+}
+
+/// Lets the last lines out when it is dropped.
+#[must_use = "the last lines get out when it is dropped"]
+pub struct Guard(Arc<Sinks>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + LAST_LINES_TIME_MAX;
+        for (_, queue) in self.0.queues() {
+            queue.wait_empty(deadline);
+            queue.close();
+        }
+    }
+}
+
+/// Sends all log lines where the settings say, from here on, panics among them. `version` is the program's.
 ///
 /// # Errors
-/// Where `log.level` is no filter, or a logger is set already.
-pub fn start(settings: &LogSettings) -> Result<(), ConfigError> {
-    let filter = RustLogFilter::from_str(&settings.level).map_err(|error| {
-        ConfigError::new(format!("log.level: {:?} is no filter like \"info,mainstay=debug\": {error}", settings.level))
-    })?;
-    let as_json = match settings.format {
-        LogFormat::Json => true,
-        LogFormat::Pretty => false,
-        LogFormat::Auto => !std::io::stdout().is_terminal(),
+/// Where `log.level` is no filter, `log.amqp` cannot be used, or a logger is set already.
+pub fn start(settings: &Settings, version: &str) -> Result<Guard, ConfigError> {
+    let log = &settings.log;
+    let filter: Filter =
+        log.level.parse().map_err(|error| ConfigError::new(format!("log.level: {:?} {error}", log.level)))?;
+    let is_terminal = std::io::stdout().is_terminal();
+    let is_text = match log.format {
+        LogFormat::Json => false,
+        LogFormat::Pretty => true,
+        LogFormat::Auto => is_terminal,
     };
-    let builder = logforth::starter_log::builder().dispatch(|dispatch| {
-        let dispatch = dispatch.filter(filter);
-        if as_json {
-            dispatch.append(Lossy(Stdout::default().with_layout(JsonLayout::default())))
-        } else {
-            dispatch.append(Lossy(Stdout::default().with_layout(TextLayout::default())))
+    let unusable = |error: &dyn std::fmt::Display| ConfigError::new(format!("logs: {error}"));
+    let speaker = Speaker { version: version.to_owned(), region: settings.region.clone(), instance: instance() };
+    let stdout = Arc::new(Queue::new(log.buffer_bytes));
+    let amqp = if log.amqp.url.is_empty() { None } else { Some(amqp::start(&log.amqp, &speaker.instance)?) };
+    stdout::start(Arc::clone(&stdout)).map_err(|error| unusable(&error))?;
+    let sinks = Arc::new(Sinks { stdout, amqp });
+    let text = is_text.then_some(Text { has_colours: is_terminal });
+    let writer = Writer { text, speaker, sinks: Arc::clone(&sinks) };
+    log::set_boxed_logger(Box::new(writer)).map_err(|error| unusable(&error))?;
+    // The logger was not set before, so neither were these.
+    let _first = SINKS.set(Arc::clone(&sinks));
+    LEVELS.configure(filter);
+    std::panic::set_hook(Box::new(say_panic));
+    Ok(Guard(sinks))
+}
+
+/// Says how many lines were written and dropped since the process began.
+pub fn export(metrics: &Metrics) {
+    let Some(sinks) = SINKS.get() else { return };
+    for (sink, queue) in sinks.queues() {
+        raise_to(&metrics.log_lines.with_label_values(&[sink]), queue.written());
+        for (reason, count) in queue.dropped() {
+            raise_to(&metrics.log_lines_dropped.with_label_values(&[sink, reason]), count);
         }
-    });
-    builder.try_apply().map_err(|error| ConfigError::new(format!("logs: {error}")))?;
-    log::set_max_level(most_verbose(&settings.level));
-    Ok(())
-}
-
-/// Lines that cannot be written, as on a full disk, are lost: the logger would say on standard error what it could not say, and
-/// panic where that is full as well, in the middle of whichever request had something to say.
-#[derive(Debug)]
-struct Lossy(Stdout);
-
-impl Append for Lossy {
-    fn append(&self, record: &Record<'_>, diagnostics: &[Box<dyn Diagnostic>]) -> Result<(), Error> {
-        let _lost = self.0.append(record, diagnostics);
-        Ok(())
+        let bytes = i64::try_from(queue.bytes()).unwrap_or(i64::MAX);
+        metrics.log_buffer_bytes.with_label_values(&[sink]).set(bytes);
     }
-
-    fn flush(&self) -> Result<(), Error> {
-        let _lost = self.0.flush();
-        Ok(())
+    if let Some(amqp) = &sinks.amqp {
+        metrics.log_amqp_up.set(i64::from(amqp.is_up()));
     }
 }
 
-/// The most verbose level that a filter lets through. Lines below it then cost one comparison where they are written: libraries
-/// trace on every request, and asking the filter each time took a twelfth of a cache hit.
-fn most_verbose(filter: &str) -> LevelFilter {
-    let directives = filter.split('/').next().unwrap_or_default().split(',');
-    let level = |directive: &str| match directive.rsplit('=').next().map(str::trim) {
-        Some("") | None => LevelFilter::Off,
-        // A module without a level lets everything of it through.
-        Some(text) => text.parse().unwrap_or(LevelFilter::Trace),
-    };
-    directives.map(level).max().unwrap_or(LevelFilter::Off)
+/// The count is kept here, and only goes up.
+fn raise_to(counter: &prometheus::IntCounter, count: u64) {
+    counter.inc_by(count.saturating_sub(counter.get()));
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The machine's name, which in a container is the container's, and the process there.
+fn instance() -> String {
+    let name = rustix::system::uname();
+    format!("{}/{}", name.nodename().to_string_lossy(), std::process::id())
+}
 
-    #[test]
-    fn the_most_verbose_level_of_a_filter_counts() {
-        let cases = [
-            ("info", LevelFilter::Info),
-            ("info,mainstay=debug", LevelFilter::Debug),
-            ("warn, mainstay = trace", LevelFilter::Trace),
-            ("off", LevelFilter::Off),
-            ("mainstay", LevelFilter::Trace),
-            ("", LevelFilter::Off),
-        ];
-        for (filter, expected) in cases {
-            assert_eq!(most_verbose(filter), expected, "{filter:?}");
+struct Text {
+    has_colours: bool,
+}
+
+/// What the `log` facade hands lines to.
+struct Writer {
+    /// Standard output is for people.
+    text: Option<Text>,
+    speaker: Speaker,
+    sinks: Arc<Sinks>,
+}
+
+impl Log for Writer {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        LEVELS.allow(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let now = SystemTime::now();
+        let trace_id = traces::current_id();
+        let json = || Bytes::from(line::json(record, now, &self.speaker, trace_id.as_deref()));
+        let Sinks { stdout, amqp } = &*self.sinks;
+        match (&self.text, amqp) {
+            (None, None) => stdout.push(json()),
+            (None, Some(amqp)) => {
+                let line = json();
+                stdout.push(line.clone());
+                amqp.push(record.target(), line);
+            }
+            (Some(text), amqp) => {
+                stdout.push(line::text(record, now, text.has_colours).into());
+                if let Some(amqp) = amqp {
+                    amqp.push(record.target(), json());
+                }
+            }
         }
     }
+
+    fn flush(&self) {
+        self.sinks.stdout.wait_empty(Instant::now() + PANIC_LINE_TIME_MAX);
+    }
+}
+
+/// A panic is a line like others, with the stack where `RUST_BACKTRACE` asks for it. Nobody may come after it to let it out.
+fn say_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let stack = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let location = panic.location().map(ToString::to_string);
+    let message = panic.payload_as_str().unwrap_or("no text");
+    let thread = std::thread::current();
+    log::error!(
+        target: "mainstay::panic",
+        thread = thread.name(), location = location.as_deref(), stack = stack.as_deref();
+        "panicked: {message}"
+    );
+    log::logger().flush();
 }

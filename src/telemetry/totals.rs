@@ -2,10 +2,11 @@
 //! way of a request.
 
 use prometheus::IntGaugeVec;
-use prometheus::core::Collector;
 use prometheus::proto::{Metric, MetricFamily};
 
 use super::by_route::each;
+use super::latency::LatencyVec;
+use super::metrics::declare::Labelled;
 use super::metrics::{LookupResult, Metrics};
 
 /// What was counted since the process began.
@@ -63,7 +64,7 @@ impl Metrics {
         each(&self.overload_refused, ["kind", "priority"], |_, count| totals.shed += count);
         each(&self.audit_checked, ["route"], |_, count| totals.audit_checked += count);
         each(&self.audit_wrong, ["route"], |_, count| totals.audit_wrong += count);
-        totals.latency = latency(&self.request_seconds, totals.requests);
+        totals.latency = latency(&self.request_seconds);
         totals
     }
 
@@ -79,7 +80,7 @@ impl Metrics {
 }
 
 /// The values of a label for which the gauge is 1.
-fn set(gauges: &IntGaugeVec, name: &str) -> Vec<String> {
+fn set(gauges: &Labelled<IntGaugeVec, 1>, name: &str) -> Vec<String> {
     let families = gauges.collect();
     let series = families.iter().flat_map(MetricFamily::get_metric);
     let mut found: Vec<String> = series
@@ -90,12 +91,13 @@ fn set(gauges: &IntGaugeVec, name: &str) -> Vec<String> {
     found
 }
 
-/// The buckets of all series together. Requests that no series has are answers that took no time worth a look at the clock: they
-/// count for the first bucket.
-fn latency(histograms: &impl Collector, requests: u64) -> Vec<(f64, u64)> {
+/// The buckets of all series of routes together. What matched no route is nobody's.
+fn latency(histograms: &Labelled<LatencyVec, 2>) -> Vec<(f64, u64)> {
     let mut buckets: Vec<(f64, u64)> = Vec::new();
     let mut measured = 0;
-    for metric in histograms.collect().iter().flat_map(MetricFamily::get_metric) {
+    let families = histograms.collect();
+    let series = families.iter().flat_map(MetricFamily::get_metric);
+    for metric in series.filter(|metric| label(metric, "route").starts_with('/')) {
         let histogram = metric.get_histogram();
         measured += histogram.get_sample_count();
         for (index, bucket) in histogram.get_bucket().iter().enumerate() {
@@ -106,8 +108,6 @@ fn latency(histograms: &impl Collector, requests: u64) -> Vec<(f64, u64)> {
         }
     }
     buckets.push((f64::INFINITY, measured));
-    let unmeasured = requests.saturating_sub(measured);
-    buckets.iter_mut().for_each(|(_, count)| *count += unmeasured);
     buckets
 }
 
@@ -136,19 +136,18 @@ mod tests {
         metrics.cache_hits.with_label_values(&["/a"]).inc_by(7);
         metrics.overload_refused.with_label_values(&["fill", "request"]).inc_by(2);
         metrics.stale_served.with_label_values(&["expired"]).inc();
-        metrics.request_seconds.with_label_values(&["/a", "ok"]).observe(Duration::from_millis(3));
+        metrics.request_seconds.with_label_values(&["none", "own"]).observe(Duration::from_millis(1));
+        metrics.request_seconds.with_label_values(&["/a", "miss"]).observe(Duration::from_millis(3));
         metrics.request_seconds.with_label_values(&["/b", "error"]).observe(Duration::from_secs(60));
         let totals = metrics.totals();
         assert_eq!((totals.requests, totals.errors, totals.from_cache), (10, 3, 7));
         assert_eq!((totals.l1, totals.l2), (Lookups { all: 10, served: 6 }, Lookups { all: 4, served: 1 }));
         assert_eq!((totals.stale, totals.shed), (1, 2));
+        let within = |bound: f64| totals.latency.iter().find(|(upper, _)| *upper == bound).map(|(_, count)| *count);
         assert_eq!(
-            totals.latency.first().map(|(_, count)| *count),
-            Some(8),
-            "eight were answered before a look at the clock"
+            [within(0.0025), within(0.005), within(10.0), within(f64::INFINITY)],
+            [Some(0), Some(1), Some(1), Some(2)]
         );
-        assert_eq!(totals.latency.last(), Some(&(f64::INFINITY, 10)));
-        assert_eq!(totals.latency.iter().find(|(bound, _)| *bound == 10.0), Some(&(10.0, 9)));
     }
 
     #[test]

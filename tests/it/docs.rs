@@ -9,11 +9,12 @@ use mainstay::config::manifest::{Known, Manifest};
 
 use crate::telemetry::metrics::declared;
 
-const PAGES: [&str; 30] = [
+const PAGES: [&str; 33] = [
     "README.md",
     "docs/auth.md",
     "docs/caching.md",
     "docs/coherence.md",
+    "docs/console.md",
     "docs/decisions/README.md",
     "docs/decisions/edge-purges.md",
     "docs/decisions/fences.md",
@@ -27,6 +28,7 @@ const PAGES: [&str; 30] = [
     "docs/failover.md",
     "docs/forwarding.md",
     "docs/ledger.md",
+    "docs/logs.md",
     "docs/orders.md",
     "docs/manifest.md",
     "docs/metrics.md",
@@ -37,6 +39,7 @@ const PAGES: [&str; 30] = [
     "docs/scale.md",
     "docs/sessions.md",
     "docs/simulate.md",
+    "docs/traces.md",
     "docs/upstream.md",
     "docs/webhooks.md",
     "infra/README.md",
@@ -123,14 +126,17 @@ fn every_test_that_the_documents_name_exists() {
 #[test]
 fn every_key_that_the_documents_name_exists() {
     let defaults: toml::Table = read("config/default.toml").parse().unwrap();
-    let exists = |section: &str, key: &str| defaults.get(section).is_some_and(|table| table.get(key).is_some());
+    let exists = |section: &str, key: &str| {
+        let mut names = key.split('.');
+        defaults.get(section).and_then(|table| names.try_fold(table, |table, name| table.get(name))).is_some()
+    };
     let sections: BTreeSet<&str> =
         defaults.iter().filter(|(_, value)| value.is_table()).map(|(key, _)| key.as_str()).collect();
     for page in PAGES {
         let text = read(page);
         for name in quoted(&text) {
             if let Some((section, key)) = name.strip_prefix("MAINSTAY__").and_then(|name| name.split_once("__")) {
-                let (section, key) = (section.to_lowercase(), key.to_lowercase());
+                let (section, key) = (section.to_lowercase(), key.to_lowercase().replace("__", "."));
                 assert!(section == "section" || exists(&section, &key), "{page}: {name}");
             }
             let is_key = name.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte));

@@ -22,8 +22,5 @@ mod scale;
 mod session;
 mod source;
 mod support;
-<<<<<<< HEAD
 mod telemetry;
-=======
 mod traces;
->>>>>>> traces

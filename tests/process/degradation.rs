@@ -35,7 +35,7 @@ fn lose(proxy: &Proxy) {
 
 /// Lines about steps, in order: `preferred>other_replica`, …
 fn steps(origin: &Origin) -> Vec<String> {
-    let text = |line: &serde_json::Value, name: &str| line["kvs"][name].as_str().map(str::to_owned);
+    let text = |line: &serde_json::Value, name: &str| line["fields"][name].as_str().map(str::to_owned);
     let lines = origin.program.stdout();
     let lines = lines.lines().filter_map(|line| serde_json::from_str(line).ok());
     lines.filter_map(|line| Some(format!("{}>{}", text(&line, "from")?, text(&line, "to")?))).collect()

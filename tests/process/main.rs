@@ -26,6 +26,8 @@ mod health;
 mod keys;
 mod load;
 mod local;
+mod log_broker;
+mod logs;
 mod money;
 mod openapi;
 mod operators;

@@ -13,6 +13,7 @@ mod edge;
 #[allow(dead_code, reason = "shared with the tests of single processes, which need more of it")]
 #[path = "../process/support.rs"]
 mod support;
+mod traces;
 
 use std::path::PathBuf;
 use std::process::Command;

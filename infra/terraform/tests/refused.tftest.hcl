@@ -208,3 +208,14 @@ run "no_backups" {
 
   expect_failures = [var.database]
 }
+
+# They may hold what a collector knows this sender by.
+run "headers_of_an_export" {
+  command = plan
+
+  variables {
+    settings = { MAINSTAY__TRACES__HEADERS = "authorization=test-token" }
+  }
+
+  expect_failures = [var.settings]
+}

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 pub(super) use self::sessions::{SessionKey, Sessions, Shown};
 pub(super) use self::viewers::Viewers;
-use super::{Desk, Refusal, document, only, read_body};
+use super::{Desk, Refusal, document, read_body};
 use crate::error::{Code, Error};
 use crate::http::headers::{self, matching_etag};
 
@@ -151,7 +151,10 @@ pub(super) async fn session(
             }
             answer(&State::OUT, Some(desk.sessions.end(session.key, is_tls(request))?))
         }
-        _ => Err(only(&Method::GET, request).err().unwrap_or_else(|| not_from_the_page().into())),
+        _ => Err(Refusal {
+            error: Error::new(Code::MethodNotAllowed, "this path answers GET, POST and DELETE"),
+            header: Some((header::ALLOW, HeaderValue::from_static("GET, POST, DELETE"))),
+        }),
     }
 }
 

@@ -18,6 +18,7 @@ use super::keyset::{KeySet, LeftOut};
 use crate::config::ConfigError;
 use crate::config::auth::AuthSettings;
 use crate::error::{Code, Error};
+use crate::telemetry::metrics::declare::Labelled;
 
 /// How often keys that nobody knows make the set be read again, all requests together: anybody can name one.
 const UNKNOWN_KID_INTERVAL: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ pub struct Keyring {
     asked: Mutex<Asked>,
     wanted: Notify,
     refresh: Duration,
-    fetches: IntCounterVec,
+    fetches: Labelled<IntCounterVec, 1>,
 }
 
 /// How often the set was read.
@@ -89,7 +90,7 @@ impl Keyring {
     ///
     /// # Errors
     /// A sentence that names the setting: a file must be there and have a key, what is behind a URL may come later.
-    pub fn new(settings: &AuthSettings, fetches: IntCounterVec) -> Result<Option<Self>, ConfigError> {
+    pub fn new(settings: &AuthSettings, fetches: Labelled<IntCounterVec, 1>) -> Result<Option<Self>, ConfigError> {
         let Some(source) = Source::new(settings)? else { return Ok(None) };
         let keyring = Self {
             source,

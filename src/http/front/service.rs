@@ -195,7 +195,7 @@ impl Front {
             Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
         };
         let answered_by = primary_origin::answered_by(&mut response);
-        self.finish(&mut response, Some(endpoint), &mut pending);
+        self.finish(&mut response, Some(endpoint), &mut pending, |pending| pending.line.take().map(|line| *line));
         if let Some(region) = answered_by {
             response.headers_mut().insert(headers::X_REGION, region);
         }

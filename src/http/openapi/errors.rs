@@ -113,6 +113,7 @@ pub fn problem() -> Value {
             "code": { "type": "string", "pattern": "^[a-z_]+$", "description": "What went wrong; stable." },
             "detail": { "type": "string", "description": "A sentence for people, which may change." },
             "request_id": { "type": "string", "description": "Also in `X-Request-Id`: for asking the operator." },
+            "trace_id": { "type": "string", "pattern": "^[0-9a-f]{32}$", "description": "The trace of the request, where it has one." },
             "routes": { "type": "array", "items": { "type": "string" }, "description": "Of `route_not_found`: what there is." },
         },
     })

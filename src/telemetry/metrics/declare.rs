@@ -35,117 +35,138 @@ impl Metric {
     fn opts(&self) -> Opts {
         Opts::new(self.name, self.help)
     }
-
-    fn label_names(&self) -> Vec<&'static str> {
-        self.labels.iter().map(|label| label.name).collect()
-    }
-
-    /// Makes the metric, and lets the registry know of it.
-    pub(super) fn register<K: Kind>(&self, registry: &Registry) -> prometheus::Result<K> {
-        let made = K::make(self)?;
-        registry.register(Box::new(made.clone()))?;
-        Ok(made)
-    }
 }
 
-/// A type of metrics that the table can declare.
-pub(super) trait Kind: Collector + Clone + 'static {
-    /// What Prometheus calls it.
-    const NAME: &'static str;
+/// The series of a metric, told apart by `N` labels: to give it more or fewer values does not compile.
+#[derive(Clone)]
+pub struct Labelled<V, const N: usize>(V);
 
-    /// The metric of a declaration.
-    fn make(metric: &Metric) -> prometheus::Result<Self>;
-
-    /// Forgets the series whose value of a label is not to be kept.
-    fn retain(&self, _metric: &Metric, _label: &str, _keep: &dyn Fn(&str) -> bool) {}
-}
-
-fn retain<B: MetricVecBuilder>(series: &MetricVec<B>, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
-    if metric.labels.iter().all(|declared| declared.name != label) {
-        return;
+impl<B: MetricVecBuilder, const N: usize> Labelled<MetricVec<B>, N> {
+    /// The series of these values, in the order of the table. It takes a look-up under a lock that is hardly ever taken for long.
+    pub fn with_label_values(&self, values: &[&str; N]) -> B::M {
+        self.0.with_label_values(values)
     }
-    for one in series.collect().iter().flat_map(MetricFamily::get_metric) {
-        let value = |name: &str| {
-            one.get_label().iter().find(|pair| pair.name() == name).map(LabelPair::value).unwrap_or_default()
-        };
-        if !keep(value(label)) {
-            let values: Vec<&str> = metric.labels.iter().map(|declared| value(declared.name)).collect();
-            let _gone_already = series.remove_label_values(&values);
+
+    /// Forgets a series, if it is there.
+    pub fn remove_label_values(&self, values: &[&str; N]) {
+        let _was_not_there = self.0.remove_label_values(values);
+    }
+
+    /// Forgets all series.
+    pub fn reset(&self) {
+        self.0.reset();
+    }
+
+    /// All series as they are.
+    pub fn collect(&self) -> Vec<MetricFamily> {
+        self.0.collect()
+    }
+
+    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
+        if metric.labels.iter().all(|declared| declared.name != label) {
+            return;
+        }
+        for one in self.collect().iter().flat_map(MetricFamily::get_metric) {
+            let value = |name: &str| {
+                one.get_label().iter().find(|pair| pair.name() == name).map(LabelPair::value).unwrap_or_default()
+            };
+            if !keep(value(label)) {
+                let values: Vec<&str> = metric.labels.iter().map(|declared| value(declared.name)).collect();
+                let _gone_already = self.0.remove_label_values(&values);
+            }
         }
     }
 }
 
-impl Kind for IntCounter {
-    const NAME: &'static str = "counter";
+/// A type of metrics that the table can declare.
+pub trait Kind {
+    /// What the code has in its hands of it.
+    type Handle<const N: usize>;
+    /// What Prometheus calls it.
+    const NAME: &'static str;
 
-    fn make(metric: &Metric) -> prometheus::Result<Self> {
-        Self::with_opts(metric.opts())
-    }
+    /// Makes the metric, and lets the registry know of it.
+    ///
+    /// # Errors
+    /// Where the declaration is wrong.
+    fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Self::Handle<N>>;
+
+    /// Forgets the series whose value of a label is not to be kept.
+    fn retain<const N: usize>(handle: &Self::Handle<N>, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool);
 }
 
-impl Kind for IntGauge {
-    const NAME: &'static str = "gauge";
+macro_rules! single {
+    ($($kind:ident: $name:literal;)+) => { $(
+        impl Kind for $kind {
+            type Handle<const N: usize> = Self;
+            const NAME: &'static str = $name;
 
-    fn make(metric: &Metric) -> prometheus::Result<Self> {
-        Self::with_opts(metric.opts())
-    }
+            fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Self> {
+                let made = Self::with_opts(metric.opts())?;
+                registry.register(Box::new(made.clone()))?;
+                Ok(made)
+            }
+
+            fn retain<const N: usize>(_: &Self, _: &Metric, _: &str, _: &dyn Fn(&str) -> bool) {}
+        }
+    )+ };
 }
 
-impl Kind for IntCounterVec {
-    const NAME: &'static str = "counter";
-
-    fn make(metric: &Metric) -> prometheus::Result<Self> {
-        Self::new(metric.opts(), &metric.label_names())
-    }
-
-    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
-        retain(self, metric, label, keep);
-    }
+single! {
+    IntCounter: "counter";
+    IntGauge: "gauge";
 }
 
-impl Kind for IntGaugeVec {
-    const NAME: &'static str = "gauge";
+/// The kinds that have labels differ in how they are made, and in what Prometheus calls them.
+macro_rules! labelled {
+    ($($kind:ident: $name:literal, $make:expr;)+) => { $(
+        impl Kind for $kind {
+            type Handle<const N: usize> = Labelled<Self, N>;
+            const NAME: &'static str = $name;
 
-    fn make(metric: &Metric) -> prometheus::Result<Self> {
-        Self::new(metric.opts(), &metric.label_names())
-    }
+            fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Labelled<Self, N>> {
+                let make: fn(Opts, &[&str]) -> prometheus::Result<Self> = $make;
+                let labels: Vec<&str> = metric.labels.iter().map(|label| label.name).collect();
+                let made = make(metric.opts(), &labels)?;
+                registry.register(Box::new(made.clone()))?;
+                Ok(Labelled(made))
+            }
 
-    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
-        retain(self, metric, label, keep);
-    }
+            fn retain<const N: usize>(
+                handle: &Labelled<Self, N>,
+                metric: &Metric,
+                label: &str,
+                keep: &dyn Fn(&str) -> bool,
+            ) {
+                handle.retain(metric, label, keep);
+            }
+        }
+    )+ };
 }
 
-impl Kind for GaugeVec {
-    const NAME: &'static str = "gauge";
-
-    fn make(metric: &Metric) -> prometheus::Result<Self> {
-        Self::new(metric.opts(), &metric.label_names())
-    }
-
-    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
-        retain(self, metric, label, keep);
-    }
+labelled! {
+    IntCounterVec: "counter", Self::new;
+    IntGaugeVec: "gauge", Self::new;
+    GaugeVec: "gauge", Self::new;
+    LatencyVec: "histogram", |opts, labels| {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        Self::create(MetricType::HISTOGRAM, Builder, opts.variable_labels(labels))
+    };
 }
 
-impl Kind for LatencyVec {
-    const NAME: &'static str = "histogram";
-
-    fn make(metric: &Metric) -> prometheus::Result<Self> {
-        let labels = metric.label_names().into_iter().map(str::to_owned).collect();
-        Self::create(MetricType::HISTOGRAM, Builder, metric.opts().variable_labels(labels))
-    }
-
-    fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
-        retain(self, metric, label, keep);
-    }
-}
-
-/// Makes `Metrics` and `SECTIONS` of declarations: `/// help`, then `field: Type = "name", "unit", [labels];`.
+/// Makes `Metrics` and `SECTIONS` of declarations: `/// help`, then `field: Type = "name", "unit", [labels];`. Where it is used, this
+/// module is to be known as `declare`.
 macro_rules! table {
+    (@count [$($label:expr),*]) => {
+        <[&str]>::len(&[$(stringify!($label)),*])
+    };
+    (@handle $kind:ident, [$($label:expr),*]) => {
+        <$kind as declare::Kind>::Handle::<{ table!(@count [$($label),*]) }>
+    };
     (@metric $kind:ident, $name:literal, $unit:literal, [$($label:expr),*], $($help:literal),+) => {
-        $crate::telemetry::metrics::declare::Metric {
+        declare::Metric {
             name: $name,
-            kind: <$kind as $crate::telemetry::metrics::declare::Kind>::NAME,
+            kind: <$kind as declare::Kind>::NAME,
             unit: $unit,
             labels: const { &[$($label),*] },
             help: concat!($($help),+).trim_ascii(),
@@ -160,13 +181,13 @@ macro_rules! table {
             pub(super) registry: prometheus::Registry,
             $($(
                 #[doc = concat!($($help),+, " `", $name, "`")]
-                pub $field: $kind,
+                pub $field: table!(@handle $kind, [$($label),*]),
             )*)*
         }
 
         /// All declarations.
-        pub const SECTIONS: &[$crate::telemetry::metrics::declare::Section] = &[$(
-            $crate::telemetry::metrics::declare::Section {
+        pub const SECTIONS: &[declare::Section] = &[$(
+            declare::Section {
                 title: $title,
                 metrics: &[$(table!(@metric $kind, $name, $unit, [$($label),*], $($help),+)),*],
             }
@@ -178,7 +199,7 @@ macro_rules! table {
             pub fn retain(&self, label: &str, keep: impl Fn(&str) -> bool) {
                 $($(
                     let declared = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+);
-                    $crate::telemetry::metrics::declare::Kind::retain(&self.$field, &declared, label, &keep);
+                    <$kind as declare::Kind>::retain::<{ table!(@count [$($label),*]) }>(&self.$field, &declared, label, &keep);
                 )*)*
             }
 
@@ -186,7 +207,8 @@ macro_rules! table {
             pub(super) fn declared() -> prometheus::Result<Self> {
                 let registry = prometheus::Registry::new();
                 $($(
-                    let $field = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+).register(&registry)?;
+                    let declared = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+);
+                    let $field = <$kind as declare::Kind>::register::<{ table!(@count [$($label),*]) }>(&declared, &registry)?;
                 )*)*
                 Ok(Self { registry, $($($field,)*)* })
             }

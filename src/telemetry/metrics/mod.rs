@@ -11,7 +11,7 @@ use prometheus::{Encoder, IntCounter, TextEncoder};
 use crate::config::manifest::access::AuthMethod;
 
 pub use table::Metrics;
-pub use values::{AuthResult, LookupResult, Outcome, StaleReason, TraceDropped};
+pub use values::{AuthResult, LogDropped, LookupResult, Outcome, StaleReason, TraceDropped};
 
 impl Metrics {
     /// All metrics, registered.

@@ -3,12 +3,12 @@
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::declare::table;
+use super::declare::{self, table};
 use super::labels::{
     KIND, LAYER, Label, METHOD, NODE, OUTCOME_OF_SOURCE, PEER, POOL, PRIORITY, PROVIDER, ROUTE, STATUS, TABLE,
     UPSTREAM, VERSION, listed,
 };
-use super::values::{AuthResult, LookupResult, Outcome, StaleReason, TraceDropped};
+use super::values::{AuthResult, LogDropped, LookupResult, Outcome, StaleReason, TraceDropped};
 use crate::telemetry::latency::LatencyVec;
 
 table! {
@@ -125,7 +125,7 @@ table! {
         node_breaker_state: IntGaugeVec = "mainstay_node_breaker_state", "state", [NODE];
         /// Reads that a node served, those that failed on it, and those that a replica cancelled for a recovery conflict.
         node_reads: IntCounterVec = "mainstay_node_reads_total", "reads",
-            [listed("outcome", &["served", "failed", "conflict"])];
+            [NODE, listed("outcome", &["served", "failed", "conflict"])];
         /// 1 while every node of the kind is let alone for its failures.
         nodes_all_open: IntGaugeVec = "mainstay_nodes_all_open", "0 or 1",
             [listed("kind", &["primary", "replica", "upstream"])];
@@ -170,6 +170,15 @@ table! {
         /// Traces that were to be kept, and are lost.
         traces_dropped: IntCounterVec = "mainstay_traces_dropped_total", "traces",
             [listed("reason", TraceDropped::NAMES)];
+        /// Log lines that got out.
+        log_lines: IntCounterVec = "mainstay_log_lines_total", "lines", [listed("sink", &["stdout", "amqp"])];
+        /// Log lines that did not get out, by why; those of the access log that were too many never came to a sink.
+        log_lines_dropped: IntCounterVec = "mainstay_log_lines_dropped_total", "lines",
+            [listed("sink", &["stdout", "amqp", "access"]), listed("reason", LogDropped::NAMES)];
+        /// Bytes of log lines that wait.
+        log_buffer_bytes: IntGaugeVec = "mainstay_log_buffer_bytes", "bytes", [listed("sink", &["stdout", "amqp"])];
+        /// 1 while RabbitMQ takes log lines; 0 where none is named, too.
+        log_amqp_up: IntGauge = "mainstay_log_amqp_up", "0 or 1", [];
         /// 1 while something that is configured is not in use.
         degraded: IntGauge = "mainstay_degraded", "0 or 1", [];
         /// 1 for each reason why the instance is not healthy, as /health/edge gives them.

@@ -67,6 +67,20 @@ named! {
         Refused = "refused",
     }
 
+    /// Why a log line did not get out.
+    pub enum LogDropped {
+        /// Too many waited already.
+        BufferFull = "buffer_full",
+        /// It could not be written, as on a full disk.
+        WriteFailed = "write_failed",
+        /// RabbitMQ has no queue that it belongs to.
+        Unroutable = "unroutable",
+        /// The process ended before it was its turn.
+        Shutdown = "shutdown",
+        /// The access log had more lines in this second than `log.access_per_second_max`.
+        OverRate = "over_rate",
+    }
+
     /// Why an answer was served that was not fresh.
     pub enum StaleReason {
         /// Its time was over a moment ago, and it is renewed behind.

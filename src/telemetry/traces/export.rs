@@ -6,10 +6,11 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::queue::Trace;
 use super::{Traces, otlp};
@@ -46,7 +47,7 @@ pub struct Exporter {
     interval: Duration,
     timeout: Duration,
     attempts_max: u32,
-    ending: Notify,
+    is_ending: watch::Sender<bool>,
     ended: Notify,
 }
 
@@ -56,6 +57,14 @@ enum Failure {
     Away(String, Option<Duration>),
     /// It would not be taken next time either.
     Refused(String),
+}
+
+impl Failure {
+    fn told(&self) -> &str {
+        match self {
+            Self::Away(told, _) | Self::Refused(told) => told,
+        }
+    }
 }
 
 impl Exporter {
@@ -94,7 +103,7 @@ impl Exporter {
             interval: settings.export_interval.0,
             timeout: settings.timeout.0,
             attempts_max: settings.attempts_max,
-            ending: Notify::new(),
+            is_ending: watch::Sender::new(false),
             ended: Notify::new(),
         }))
     }
@@ -104,40 +113,77 @@ impl Exporter {
         &self.traces
     }
 
-    /// Exports until [`Exporter::finish`].
+    /// Exports until [`Exporter::finish`], and then what is left.
     pub async fn run(&self) {
         let mut is_well = true;
-        tokio::select! {
-            biased;
-            () = self.ending.notified() => {}
-            () = async {
-                loop {
-                    self.traces.queue.filled().await;
-                    sleep(self.interval).await;
-                    let batch = self.traces.queue.take(BATCH_SPANS_MAX);
-                    Held { traces: &self.traces, batch }.send(self, &mut is_well).await;
-                }
-            } => {}
-        }
-        // What is left goes out once; nobody waits for a collector that is away.
         loop {
-            let batch = self.traces.queue.take(BATCH_SPANS_MAX);
-            if batch.is_empty() || !(Held { traces: &self.traces, batch }).send_last(self).await {
-                break;
+            let more = async {
+                self.traces.queue.filled().await;
+                sleep(self.interval).await;
+            };
+            tokio::select! {
+                () = self.ending() => break,
+                () = more => {}
             }
+            self.send(self.traces.queue.take(BATCH_SPANS_MAX), &mut is_well).await;
         }
+        // Nobody waits for a collector that is away.
+        while !self.traces.queue.is_empty() && self.send(self.traces.queue.take(BATCH_SPANS_MAX), &mut is_well).await {}
         self.ended.notify_one();
     }
 
     /// Sends what is left, until a deadline, and lets [`Exporter::run`] end.
     pub async fn finish(&self, deadline: Instant) {
-        self.ending.notify_one();
+        self.is_ending.send_replace(true);
         // A collector that hangs gets no more time than it has at other times.
         let deadline = deadline.min(Instant::now() + self.timeout);
         let _sent_or_late = timeout_at(deadline, self.ended.notified()).await;
     }
 
-    async fn post(&self, body: Vec<u8>) -> Result<(), Failure> {
+    async fn ending(&self) {
+        let mut is_ending = self.is_ending.subscribe();
+        let _or_gone = is_ending.wait_for(|is_ending| *is_ending).await;
+    }
+
+    /// Sends a batch, again and again while the collector is away; at the end, once. Says whether it was taken, and counts what
+    /// became of it.
+    async fn send(&self, batch: Vec<Trace>, is_well: &mut bool) -> bool {
+        let body = Bytes::from(otlp::encode(&self.resource, &batch));
+        let mut pause = PAUSE_MIN;
+        for attempt in 1..=self.attempts_max {
+            let failure = match self.post(body.clone()).await {
+                Ok(()) => {
+                    if !std::mem::replace(is_well, true) {
+                        log::info!("traces.endpoint: traces are taken again");
+                    }
+                    self.traces.metrics.traces_exported.inc_by(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+                    return true;
+                }
+                Err(failure) => failure,
+            };
+            // The first of several failures is said; what is dropped meanwhile is counted.
+            if std::mem::replace(is_well, false) {
+                log::warn!("traces.endpoint: traces cannot be exported: {}", failure.told());
+            }
+            let Failure::Away(_, asked) = failure else {
+                self.traces.drop_traces(TraceDropped::Refused, batch.len());
+                return false;
+            };
+            if attempt == self.attempts_max || *self.is_ending.borrow() {
+                break;
+            }
+            let spread = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+            tokio::select! {
+                () = sleep(asked.unwrap_or(spread).min(PAUSE_MAX)) => {}
+                () = self.ending() => {}
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        self.traces.drop_traces(TraceDropped::Unreachable, batch.len());
+        false
+    }
+
+    async fn post(&self, body: Bytes) -> Result<(), Failure> {
         let deadline = Instant::now() + self.timeout;
         let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
         let late = |_| Failure::Away("no answer in time".to_owned(), None);
@@ -168,74 +214,6 @@ impl Exporter {
             log::warn!("traces.endpoint: the collector has taken an export but for {spans} spans: {told:?}");
         }
         Ok(())
-    }
-}
-
-/// A batch under way. Whoever gives it up has dropped it, and that is counted.
-struct Held<'a> {
-    traces: &'a Traces,
-    batch: Vec<Trace>,
-}
-
-impl Held<'_> {
-    /// Sends it, again and again while the collector is away.
-    async fn send(mut self, exporter: &Exporter, is_well: &mut bool) {
-        let body = otlp::encode(&exporter.resource, &self.batch);
-        let mut pause = PAUSE_MIN;
-        for attempt in 1..=exporter.attempts_max {
-            match exporter.post(body.clone()).await {
-                Ok(()) => {
-                    if !std::mem::replace(is_well, true) {
-                        log::info!("traces.endpoint: traces are taken again");
-                    }
-                    return self.exported();
-                }
-                Err(Failure::Refused(told)) => {
-                    say(is_well, &told);
-                    return self.dropped(TraceDropped::Refused);
-                }
-                Err(Failure::Away(told, asked)) => {
-                    say(is_well, &told);
-                    if attempt < exporter.attempts_max {
-                        let spread = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
-                        sleep_until(Instant::now() + asked.unwrap_or(spread).min(PAUSE_MAX)).await;
-                        pause = (pause * 2).min(PAUSE_MAX);
-                    }
-                }
-            }
-        }
-        self.dropped(TraceDropped::Unreachable);
-    }
-
-    /// Sends it once, and says whether it was taken.
-    async fn send_last(mut self, exporter: &Exporter) -> bool {
-        let sent = exporter.post(otlp::encode(&exporter.resource, &self.batch)).await.is_ok();
-        if sent {
-            self.exported();
-        }
-        sent
-    }
-
-    fn exported(&mut self) {
-        let count = std::mem::take(&mut self.batch).len();
-        self.traces.metrics.traces_exported.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
-    }
-
-    fn dropped(&mut self, reason: TraceDropped) {
-        self.traces.drop_traces(reason, std::mem::take(&mut self.batch).len());
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.dropped(TraceDropped::Unreachable);
-    }
-}
-
-/// The first of several failures is said; what is dropped meanwhile is counted.
-fn say(is_well: &mut bool, told: &str) {
-    if std::mem::replace(is_well, false) {
-        log::warn!("traces.endpoint: traces cannot be exported: {told}");
     }
 }
 

@@ -96,6 +96,9 @@ impl Traces {
 
     fn drop_traces(&self, reason: TraceDropped, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
+        if count == 0 {
+            return;
+        }
         self.metrics.traces_dropped.with_label_values(&[reason.as_str()]).inc_by(count);
     }
 }

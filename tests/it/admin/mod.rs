@@ -3,6 +3,7 @@
 mod auth;
 mod console;
 mod look;
+mod page;
 mod purge;
 mod snapshot;
 mod status;

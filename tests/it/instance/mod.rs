@@ -1,6 +1,7 @@
 //! The whole application in this process, on free ports, with a configuration folder of its own.
 
 pub mod asking;
+pub mod browser;
 pub mod client;
 pub mod probe;
 

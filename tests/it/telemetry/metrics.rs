@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use mainstay::local::wait_until;
 use mainstay::telemetry::metrics::Metrics;
 use mainstay::telemetry::metrics::declare::Metric;
 use mainstay::telemetry::metrics::labels::{Label, Values};
@@ -13,9 +14,10 @@ use mainstay::telemetry::metrics::table::SECTIONS;
 use mainstay::{Code, Error};
 
 use crate::admin;
+use crate::coherence::fleet::{Fleet, Member};
 use crate::instance::probe::Probe;
 use crate::instance::{Instance, Plan};
-use crate::support::Cluster;
+use crate::support::{Cluster, PATIENCE};
 
 /// All metrics that are declared.
 pub fn declared() -> impl Iterator<Item = &'static Metric> {
@@ -263,6 +265,35 @@ fn an_instance_says_what_it_is_and_how_its_nodes_are() {
         assert!(text.contains(&format!("mainstay_{name} ")), "{name}: {text}");
     }
     promtool(&["check", "metrics"], &text);
+}
+
+#[test]
+fn what_the_bus_brings_is_timed_and_a_broken_watch_is_said_by_who_looks() {
+    let fleet = Fleet::new("metrics-of-the-bus");
+    let plan = || fleet.plan().set("changes.watch_interval", "100ms").start();
+    let (leader, other) = (plan(), plan());
+    assert!(wait_until(PATIENCE, || leader.leads() != other.leads()), "nobody leads");
+    let (leader, other) = if leader.leads() { (leader, other) } else { (other, leader) };
+    other.wait_hearing("stream");
+    let before = other.changes("stream");
+    fleet.set(1, 5);
+    other.wait_change("stream", before);
+    let wait_metric = |instance: &Instance, sample: &str, holds: &dyn Fn(f64) -> bool| {
+        assert!(wait_until(PATIENCE, || holds(instance.metric(sample))), "{sample}: {}", instance.metric(sample));
+    };
+    wait_metric(&other, "mainstay_bus_delay_seconds_count{kind=\"change\"}", &|count| count > 0.0);
+    wait_metric(&other, "mainstay_purges_total{kind=\"soft\"}", &|count| count > 0.0);
+    assert!(other.metrics().contains("\nmainstay_bus_silence_seconds "));
+    // A new table under the old name has no trigger.
+    let watch = "mainstay_watch_broken{table=\"items\"}";
+    fleet.sql("ALTER TABLE items RENAME TO old_items; CREATE TABLE items (id integer PRIMARY KEY, owner text NOT NULL, value bigint NOT NULL)");
+    wait_metric(&leader, watch, &|broken| broken == 1.0);
+    assert!(!other.metrics().contains("mainstay_watch_broken"), "it does not look");
+    // Who leads no more knows nothing of it.
+    let steal = "for _, key in ipairs(redis.call('KEYS', '*:bus:leader')) do redis.call('SET', key, 'thief', 'PX', 60000) end return 'done'";
+    fleet.redis.command(&["EVAL", steal, "0"]).unwrap();
+    let says_nothing = || !leader.metrics().contains("mainstay_watch_broken{");
+    assert!(wait_until(PATIENCE, says_nothing), "{}", leader.metrics());
 }
 
 /// Runs promtool with something to read, and holds that it finds nothing wrong.

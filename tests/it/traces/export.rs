@@ -116,6 +116,9 @@ fn impossible_settings_do_not_start() {
         let error = plan.settings(dir.path()).unwrap_err();
         assert!(error.starts_with(named) && !error.contains("hunter2"), "{error}");
     }
-    assert!(Plan::new(ROUTES).settings(dir.path()).unwrap().traces.endpoint.is_empty(), "and by itself nothing is traced");
+    assert!(
+        Plan::new(ROUTES).settings(dir.path()).unwrap().traces.endpoint.is_empty(),
+        "and by itself nothing is traced"
+    );
     assert_eq!(Duration::from_secs(1), Plan::new(ROUTES).settings(dir.path()).unwrap().traces.slow.0);
 }

@@ -126,8 +126,7 @@ fn each_retry_is_a_span_of_its_own() {
     let receiver = Receiver::new();
     let service = Service::status("503 Service Unavailable");
     let well = Service::with(&[("Content-Type", "application/json")]);
-    let routes =
-        format!("[upstream.old]\nendpoints = [\"{}\", \"{}\"]\n{UPSTREAM_ROUTES}", service.url(), well.url());
+    let routes = format!("[upstream.old]\nendpoints = [\"{}\", \"{}\"]\n{UPSTREAM_ROUTES}", service.url(), well.url());
     let instance = traced(Plan::new(&routes), &receiver, "1").start();
     let found = mainstay::local::wait_until(crate::support::PATIENCE, || {
         assert_eq!(instance.get("/pass/a").status, 200);

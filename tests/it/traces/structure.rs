@@ -158,5 +158,8 @@ fn a_problem_says_which_trace_it_is_of() {
     }
     let own = instance.get_with("/public/things/b", &[("traceparent", CALLER)]).json();
     assert_eq!(own["trace_id"], CALLERS_TRACE);
-    assert_eq!(Plan::probed(super::ROUTES, &probe).start().get("/public/things/a").json()["trace_id"], serde_json::Value::Null);
+    assert_eq!(
+        Plan::probed(super::ROUTES, &probe).start().get("/public/things/a").json()["trace_id"],
+        serde_json::Value::Null
+    );
 }

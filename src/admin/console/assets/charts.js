@@ -16,7 +16,7 @@ function svg(tag, attributes) {
 function above(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 3, 5, 10].map((step) => step * power).find((step) => step >= value);
+  return [1, 1.5, 2, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= value);
 }
 
 export class Chart {
@@ -29,11 +29,12 @@ export class Chart {
     this.middle = el("span", { class: "mid" });
     this.nothing = el("span", { class: "nothing" });
     const plot = el("div", { class: "plot" }, this.drawing, this.top, this.middle, el("span", { class: "low" }, "0"), this.nothing);
-    plot.addEventListener("pointermove", (event) => this.point(event, plot));
+    plot.addEventListener("pointermove", (event) => this.point(event));
     plot.addEventListener("pointerleave", () => this.point(null));
     this.when = el("span", {}, "now");
     const times = el("div", { class: "times", "aria-hidden": "true" }, el("span", {}, "15 min ago"), el("span", {}, "10 min"), el("span", {}, "5 min"), this.when);
     this.figure = el("figure", {}, el("figcaption", {}, el("strong", {}, title), this.keys), plot, times);
+    this.draw([]);
   }
 
   draw(points) {
@@ -74,10 +75,10 @@ export class Chart {
     return `${this.title}, last 15 minutes. ${each.join("; ") || "Nothing yet"}.`;
   }
 
-  point(event, plot) {
+  point(event) {
     this.cursor = null;
     if (event && this.points.length) {
-      const box = plot.getBoundingClientRect();
+      const box = this.drawing.getBoundingClientRect();
       const at = this.points.at(-1).at - SPAN_S * (1 - (event.clientX - box.left) / box.width);
       this.cursor = this.points.reduce((best, point) => (Math.abs(point.at - at) < Math.abs(best.at - at) ? point : best));
     }

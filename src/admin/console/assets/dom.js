@@ -54,6 +54,7 @@ export function millis(value) {
   if (!known(value)) return "–";
   if (value >= 10000) return span(value / 1000);
   if (value >= 1000) return (value / 1000).toFixed(1) + " s";
+  if (value > 0 && value < 0.1) return Math.round(value * 1000) + " µs";
   return (value >= 10 ? Math.round(value) : Number(value.toPrecision(2))) + " ms";
 }
 
@@ -76,7 +77,11 @@ export function bytes(value) {
   return (value >= 100 || at === 0 ? Math.round(value) : value.toFixed(1)) + " " + names[at];
 }
 
-export const percent = (value) => (known(value) ? (value * 100).toFixed(value > 0.995 && value < 1 ? 2 : 1) + " %" : "–");
+export function percent(value) {
+  if (!known(value)) return "–";
+  const digits = Number.isInteger(value * 100) ? 0 : value > 0.995 ? 2 : 1;
+  return (value * 100).toFixed(digits) + " %";
+}
 
 // As in the logs: UTC. The day stands there where it is not today.
 export function time(iso) {

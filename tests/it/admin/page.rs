@@ -1,0 +1,243 @@
+//! The console in a browser. What it looks like is put below `target/console`, for people to look at.
+
+use serde_json::json;
+
+use super::{TOKEN, look};
+use crate::instance::browser::Browser;
+use crate::instance::probe::Probe;
+use crate::instance::{Instance, Plan};
+use crate::support::Cluster;
+
+const ROUTES: &str = r#"
+[[route]]
+path = "/public/echo"
+handler = "probe"
+params = [{ name = "q", in = "query", type = "text", optional = true }]
+[route.cache]
+ttl = "1h"
+stale_if_error = "1d"
+tags = ["echo", "echo:{q}"]
+
+[[route]]
+path = "/public/a-rather-long-name-of-a-route/that-somebody/has-thought-of/{with}/{some}/{parameters}"
+handler = "probe"
+params = [
+  { name = "with", in = "path", type = "text" },
+  { name = "some", in = "path", type = "text" },
+  { name = "parameters", in = "path", type = "text" },
+]
+[route.cache]
+ttl = "1h"
+"#;
+
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+const SPACE: &str = " ";
+
+/// What every page must have: labels, names, one order of headings, and colours that can be read.
+const FLAWS: &str = r#"
+const flaws = [];
+const shown = (node) => node.checkVisibility({ checkVisibilityCSS: true }) && node.getClientRects().length;
+for (const field of document.querySelectorAll('input, select, textarea'))
+  if (shown(field) && !field.labels.length && !field.ariaLabel) flaws.push(`no label: ${field.outerHTML}`);
+for (const button of document.querySelectorAll('button, a, summary'))
+  if (shown(button) && !button.textContent.trim() && !button.ariaLabel) flaws.push(`no name: ${button.outerHTML}`);
+for (const image of document.querySelectorAll('img')) if (!image.hasAttribute('alt')) flaws.push(`no alt: ${image.outerHTML}`);
+for (const drawing of document.querySelectorAll('svg[role=img]')) if (!drawing.getAttribute('aria-label')) flaws.push('a chart says nothing');
+for (const id of new Set([...document.querySelectorAll('[id]')].map((node) => node.id)))
+  if (document.querySelectorAll(`#${CSS.escape(id)}`).length > 1) flaws.push(`twice: ${id}`);
+let level = 0;
+for (const heading of document.querySelectorAll('h1, h2, h3')) {
+  if (!shown(heading)) continue;
+  const own = Number(heading.tagName[1]);
+  if (own > level + 1) flaws.push(`a heading too deep: ${heading.textContent}`);
+  level = own;
+}
+if ([...document.querySelectorAll('main')].filter(shown).length !== 1) flaws.push('not one main');
+const rgb = (color) => color.match(/[\d.]+/g).map(Number);
+const light = (color) => rgb(color).slice(0, 3).map((part) => part / 255)
+  .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+const ground = (node) => {
+  for (; node; node = node.parentElement) {
+    const color = getComputedStyle(node).backgroundColor;
+    if ((rgb(color)[3] ?? 1) > 0.5) return color;
+  }
+  return 'rgb(255, 255, 255)';
+};
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const node = walker.currentNode.parentElement;
+  if (!walker.currentNode.data.trim() || !shown(node) || node.closest('svg, [disabled]')) continue;
+  const style = getComputedStyle(node);
+  const [one, other] = [light(style.color), light(ground(node))];
+  const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
+  if (contrast < (large ? 3 : 4.5)) flaws.push(`contrast ${contrast.toFixed(2)}: ${walker.currentNode.data.trim().slice(0, 40)}`);
+}
+return flaws;
+"#;
+
+/// Whether anything sticks out to the right, which a phone would have to be moved for.
+const STICKS_OUT: &str = "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
+
+fn console(instance: &Instance) -> String {
+    format!("http://{}/", instance.admin)
+}
+
+fn sign_in(browser: &Browser, instance: &Instance) {
+    browser.open(&console(instance));
+    browser.wait_for("#door h1", "Mainstay console");
+    browser.click("#token");
+    browser.type_in(&format!("{TOKEN}{ENTER}"));
+    browser.wait_for("#link", "Live");
+}
+
+/// Looks at a page in both colours, and on a desk and a phone.
+fn inspect(browser: &Browser, name: &str) {
+    for (is_dark, colour) in [(false, "light"), (true, "dark")] {
+        browser.dark(is_dark);
+        for (width, height, place) in [(360, 740, "phone"), (1400, 1000, "desk")] {
+            browser.resize(width, height);
+            assert_eq!(browser.run(STICKS_OUT), json!(false), "{name} on a {place} has to be moved sideways");
+            assert_eq!(browser.run(FLAWS), json!([]), "{name}, {colour}, {place}");
+            browser.picture(&format!("{name}-{colour}-{place}"));
+        }
+    }
+    browser.dark(false);
+}
+
+#[test]
+fn an_operator_sees_what_happens_and_purges() {
+    let cluster = Cluster::private("page");
+    let name = cluster.database();
+    let plan = Plan::probed(ROUTES, &Probe::default()).database(&cluster, &name).set("ADMIN_TOKEN", TOKEN);
+    let instance = plan.start();
+    instance.wait_healthy();
+    let browser = Browser::start();
+    browser.open(&console(&instance));
+    browser.wait_for("#door h1", "Mainstay console");
+    inspect(&browser, "door");
+    browser.click("#token");
+    browser.type_in(&format!("wrong{ENTER}"));
+    browser.wait_for("#sign-in-error", "none of ADMIN_TOKEN");
+    sign_in(&browser, &instance);
+    browser.wait_for("#sentence", "All is well.");
+    for q in ["a", "b", "c"] {
+        let mut connection = instance.connect();
+        for _ in 0..20 {
+            connection.request("GET", &format!("/public/echo?q={q}"), &[]);
+        }
+    }
+    browser.wait_for("#routes", "/public/echo");
+    browser.wait_for("#nodes", "replica-1");
+
+    browser.click("#purge-what");
+    browser.type_in(&format!("echo:a echo:b{ENTER}"));
+    browser.wait_for("#purge-result", "2 of 3 entries");
+    assert!(instance.get("/public/echo?q=a").is_hit(), "a preview purges nothing");
+    browser.click("#purge-go");
+    browser.wait_for("#purge-result", "Purged.");
+    assert!(!instance.get("/public/echo?q=a").is_hit() && instance.get("/public/echo?q=c").is_hit());
+    browser.wait_for("#journal", "tags echo:a echo:b");
+    browser.click("#entry-path");
+    browser.type_in(&format!("/public/echo?q=b{ENTER}"));
+    browser.wait_for("#entry-result", "purged");
+    browser.click("#settings-open summary");
+    browser.wait_for("#settings", "server.admin_token");
+    browser.click("#settings-changed");
+    assert!(!browser.text("#settings").contains("server.workers_max") && browser.text("#settings").contains("***"));
+    browser.click("#settings-open summary");
+    browser.wait_for("#charts", "answered");
+    inspect(&browser, "well");
+
+    cluster.replica.server.kill9();
+    browser.wait_for("#sentence", "No replica answers, and the primary reads in their place.");
+    let why = browser.wait_for("#degraded", "replica-1 does not answer.");
+    assert!(why.contains("since ") && why.contains("Look whether the server runs"), "{why}");
+    inspect(&browser, "replica-down");
+    cluster.replica.server.start().unwrap();
+    browser.wait_for("#sentence", "All is well.");
+
+    let own = console(&instance);
+    let asked = browser.asked_for();
+    assert!(asked.len() > 8 && asked.iter().all(|url| url.starts_with(&own)), "{asked:?}");
+    let complaints = browser.said();
+    // The wrong token is one.
+    let unexpected: Vec<_> = complaints.iter().filter(|line| !line.contains("401")).collect();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
+    assert!(
+        !browser
+            .run("return document.cookie + JSON.stringify({ ...localStorage, ...sessionStorage })")
+            .to_string()
+            .contains("mainstay")
+    );
+
+    browser.click("#sign-out");
+    browser.wait_for("#door h1", "Mainstay console");
+    browser.open(&console(&instance));
+    browser.wait_for("#door h1", "Mainstay console");
+}
+
+#[test]
+fn a_keyboard_is_enough() {
+    let instance = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).start();
+    assert_eq!(instance.get("/public/echo?q=a").status, 200);
+    let browser = Browser::start();
+    browser.open(&console(&instance));
+    browser.wait_for("#door h1", "Mainstay console");
+    // The form for the token has the focus, and the sentence after it.
+    browser.type_in(&format!("{TOKEN}{ENTER}"));
+    browser.wait_for("#link", "Live");
+    assert_eq!(browser.run("return document.activeElement.id"), "sentence");
+    let focus = |wanted: &str| {
+        for _ in 0..40 {
+            browser.type_in(TAB);
+            let script = "const at = document.activeElement; const line = getComputedStyle(at).outlineStyle; \
+                          return [at.id || at.value || at.textContent.trim(), line !== 'none']";
+            let at = browser.run(script);
+            assert_eq!(at[1], json!(true), "the focus cannot be seen on {at}");
+            if at[0] == wanted {
+                return;
+            }
+        }
+        panic!("no tab leads to {wanted}");
+    };
+    focus("purge-what");
+    browser.type_in("echo");
+    focus("purge-preview");
+    browser.type_in(SPACE);
+    browser.wait_for("#purge-result", "1 of 1 entries");
+    focus("purge-go");
+    browser.type_in(SPACE);
+    browser.wait_for("#purge-result", "Purged.");
+    assert_eq!(look(&instance, "/admin/journal")["events"][0]["what"], "tags echo");
+    focus("entry-path");
+}
+
+/// Whatever can be wrong is, there are many nodes, and everything has a long name; and who stands in for that has nothing.
+#[test]
+fn the_worst_can_be_read() {
+    let nobody = |number: usize| format!("postgres://somebody@127.0.0.1:{number}/a_database_with_a_name");
+    let replicas: Vec<String> = (1..=14).map(nobody).collect();
+    let plan = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).set("DATABASE_URL", &nobody(15));
+    let plan = plan.set("DATABASE_READ_REPLICA_URL", &replicas.join(",")).set("REDIS_URL", "redis://127.0.0.1:1/");
+    let broken = plan.set("REGION", "a-region-whose-name-somebody-has-made-up-late-at-night-1").start();
+    let browser = Browser::start();
+    sign_in(&browser, &broken);
+    browser.wait_for("#sentence", "No database answers");
+    browser.wait_for("#degraded", "replica-14 does not answer.");
+    browser.wait_for("#under", "unhealthy");
+    let long = "/public/a-rather-long-name-of-a-route/that-somebody/has-thought-of/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/b/c";
+    assert_eq!(broken.get(long).status, 200);
+    inspect(&browser, "broken");
+
+    let plan = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).set("MODE", "failover");
+    let standing_in = plan.start();
+    sign_in(&browser, &standing_in);
+    browser.wait_for("#sentence", "There is nothing to serve from.");
+    assert_eq!(browser.text("#mode"), "failover");
+    inspect(&browser, "failover");
+    drop(standing_in);
+    browser.wait_for("#link", "Not connected");
+}

@@ -1,0 +1,180 @@
+//! A headless Chromium, driven over the WebDriver protocol: a handful of its commands is all that is needed.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use mainstay::local::wait_until;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::client::Connection;
+use crate::support::PATIENCE;
+
+/// A browser with one page, and nothing remembered from any other.
+pub struct Browser {
+    driver: Child,
+    address: SocketAddr,
+    session: String,
+    _profile: TempDir,
+}
+
+/// The member by which WebDriver names an element.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+impl Browser {
+    /// Starts one.
+    pub fn start() -> Self {
+        let mut driver = Command::new("chromedriver")
+            .args(["--port=0", "--log-level=OFF"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver: `scripts/install-deps test` installs it");
+        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = said.find_map(|line| line.unwrap().strip_suffix('.')?.rsplit_once("on port ")?.1.parse().ok());
+        let address = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver did not say its port")));
+        // What it says later must find somebody who reads it.
+        std::thread::spawn(move || said.for_each(drop));
+        let profile = tempfile::tempdir().unwrap();
+        let mut browser = Self { driver, address, session: String::new(), _profile: profile };
+        let flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--window-size=1400,1000",
+        ];
+        let profile = format!("--user-data-dir={}", browser._profile.path().display());
+        let flags: Vec<&str> = flags.into_iter().chain([profile.as_str()]).collect();
+        let wanted = json!({ "capabilities": { "alwaysMatch": {
+            "browserName": "chrome",
+            "goog:chromeOptions": { "args": flags, "binary": "/usr/bin/chromium" },
+            "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
+        } } });
+        let begun = browser.ask("POST", "/session", &wanted);
+        browser.session = format!("/session/{}", begun["sessionId"].as_str().unwrap());
+        browser
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (body, address) = (body.to_string(), self.address);
+        let mut connection = Connection::open(address);
+        let length = body.len();
+        connection.send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        let reply = connection.reply(method);
+        assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+        reply.json()["value"].take()
+    }
+
+    fn order(&self, command: &str, body: &Value) -> Value {
+        self.ask("POST", &format!("{}/{command}", self.session), body)
+    }
+
+    /// Opens a page.
+    pub fn open(&self, url: &str) {
+        self.order("url", &json!({ "url": url }));
+    }
+
+    /// Runs a script in the page, as the body of a function.
+    pub fn run(&self, script: &str) -> Value {
+        self.order("execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// A command of Chromium's own.
+    pub fn chromium(&self, command: &str, params: &Value) -> Value {
+        self.order("goog/cdp/execute", &json!({ "cmd": command, "params": params }))
+    }
+
+    /// Clicks on what a selector finds, as a hand would: where it can be seen.
+    pub fn click(&self, selector: &str) {
+        let found = self.order("element", &json!({ "using": "css selector", "value": selector }));
+        self.order(&format!("element/{}/click", found[ELEMENT].as_str().unwrap()), &json!({}));
+    }
+
+    /// Types where the focus is.
+    pub fn type_in(&self, text: &str) {
+        let active = self.ask("GET", &format!("{}/element/active", self.session), &Value::Null);
+        self.order(&format!("element/{}/value", active[ELEMENT].as_str().unwrap()), &json!({ "text": text }));
+    }
+
+    /// The text that is shown of what a selector finds; nothing where that is hidden.
+    pub fn text(&self, selector: &str) -> String {
+        let script = format!("return document.querySelector({selector:?})?.innerText ?? ''");
+        self.run(&script).as_str().unwrap().to_owned()
+    }
+
+    /// Waits until what a selector finds shows a text.
+    pub fn wait_for(&self, selector: &str, wanted: &str) -> String {
+        let mut last = String::new();
+        let came = wait_until(PATIENCE, || {
+            last = self.text(selector);
+            last.contains(wanted)
+        });
+        assert!(came, "waited in vain for {wanted:?} in {selector}: {last:?}\n{:?}", self.said());
+        last
+    }
+
+    /// The size of the page's window, in its pixels.
+    pub fn resize(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.chromium("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Whether the page is to be dark.
+    pub fn dark(&self, is_dark: bool) {
+        let value = if is_dark { "dark" } else { "light" };
+        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": value }] });
+        self.chromium("Emulation.setEmulatedMedia", &media);
+    }
+
+    /// Puts a picture of the whole page below `target/`, for people to look at.
+    pub fn picture(&self, name: &str) {
+        let shot = self.chromium("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/console");
+        std::fs::create_dir_all(&folder).unwrap();
+        let bytes = STANDARD.decode(shot["data"].as_str().unwrap()).unwrap();
+        std::fs::write(folder.join(format!("{name}.png")), bytes).unwrap();
+    }
+
+    /// What the page complained of.
+    pub fn said(&self) -> Vec<String> {
+        let log = self.order("se/log", &json!({ "type": "browser" }));
+        log.as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// All that it asked for over the network.
+    pub fn asked_for(&self) -> Vec<String> {
+        let log = self.order("se/log", &json!({ "type": "performance" }));
+        let events =
+            log.as_array().unwrap().iter().map(|line| {
+                serde_json::from_str::<Value>(line["message"].as_str().unwrap()).unwrap()["message"].take()
+            });
+        let requests = events.filter(|event| event["method"] == "Network.requestWillBeSent");
+        requests.map(|event| event["params"]["request"]["url"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // The driver ends the browser, and is ended by us.
+        if !self.session.is_empty() {
+            let mut connection = Connection::open(self.address);
+            connection.send(format!("DELETE {} HTTP/1.1\r\nHost: {}\r\n\r\n", self.session, self.address));
+            let _may_be_gone = connection.try_reply("DELETE");
+        }
+        let _may_be_gone = self.driver.kill();
+        let _may_be_gone = self.driver.wait();
+    }
+}
