@@ -41,8 +41,8 @@ pub(super) fn run(args: &LogArgs) -> Result<(), Failure> {
     if args.admin.json {
         return print_json(&shown);
     }
-    println!("level      {}", text(&shown, "/level"));
-    println!("configured {}", text(&shown, "/configured"));
-    println!("until      {}", text(&shown, "/until"));
+    say!("level      {}", text(&shown, "/level"));
+    say!("configured {}", text(&shown, "/configured"));
+    say!("until      {}", text(&shown, "/until"));
     Ok(())
 }
