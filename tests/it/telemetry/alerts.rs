@@ -122,9 +122,9 @@ fn the_dashboard_reads_metrics_that_there_are() {
         expressions::check(expression.as_str().unwrap(), &recorded);
     }
     let mut queries = Vec::new();
+    at(&dashboard, "query", &mut queries);
     at(&dashboard, "definition", &mut queries);
-    for query in queries {
-        let inside = query.as_str().unwrap().strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap();
+    for inside in queries.iter().filter_map(|query| query.as_str()?.strip_prefix("label_values(")) {
         expressions::check(inside.rsplit_once(',').unwrap().0, &recorded);
     }
     let panels = dashboard["panels"].as_array().unwrap();
