@@ -20,7 +20,7 @@ pub(super) struct LogArgs {
     /// Levels like log.level: a level for all, and for modules.
     #[arg(value_name = "LEVELS", conflicts_with = "reset")]
     level: Option<String>,
-    /// For how long; \"restart\": until the instance restarts, or somebody changes them.
+    /// For how long; `restart`: until the instance restarts, or somebody changes them.
     #[arg(long = "for", value_name = "TIME", default_value = "10m", requires = "level")]
     time: String,
     /// Take back what was changed.
@@ -41,8 +41,8 @@ pub(super) fn run(args: &LogArgs) -> Result<(), Failure> {
     if args.admin.json {
         return print_json(&shown);
     }
-    println!("level      {}", text(&shown, "/level"));
-    println!("configured {}", text(&shown, "/configured"));
-    println!("until      {}", text(&shown, "/until"));
+    say!("level      {}", text(&shown, "/level"));
+    say!("configured {}", text(&shown, "/configured"));
+    say!("until      {}", text(&shown, "/until"));
     Ok(())
 }

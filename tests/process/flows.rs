@@ -416,17 +416,18 @@ impl World<'_> {
             }
         }
         let orders = self.site.sql(
-            "SELECT o.account_id, o.product, o.status, o.given_currency, o.given_amount, o.received_currency, o.received_amount, h.event
+            "SELECT o.account_id, o.product, o.status, o.given_currency, o.given_amount, o.received_currency, o.received_amount, h.from_status
              FROM ramp.orders o JOIN ramp.order_history h ON h.order_id = o.id AND h.seq = o.seq",
         );
         let mut statuses = BTreeMap::<String, usize>::new();
         for line in orders.lines() {
-            let [account, product, status, given_currency, given, received_currency, received, event] =
+            let [account, product, status, given_currency, given, received_currency, received, from_status] =
                 line.split('|').collect::<Vec<_>>().try_into().unwrap();
             *statuses.entry(format!("{product} {status}")).or_default() += 1;
             let (given, received): (i64, i64) = (given.parse().unwrap(), received.parse().unwrap());
-            let is_held =
-                matches!(status, "pending" | "processing") || (status, event) == ("in_review", "amount_differs");
+            let is_under_way = |status: &str| matches!(status, "pending" | "processing");
+            // Who looks into an order keeps what is held for it; what was free before the money moved stays so.
+            let is_held = is_under_way(status) || (status == "in_review" && is_under_way(from_status));
             match (product, status) {
                 ("onramp", "completed") => add(account, received_currency, received, 0),
                 ("offramp", "completed") => add(account, given_currency, -given, 0),

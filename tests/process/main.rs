@@ -43,4 +43,5 @@ mod status;
 mod stored;
 mod support;
 mod tokens;
+mod traces;
 mod webhooks;

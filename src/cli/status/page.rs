@@ -14,13 +14,12 @@ const HEAD_OF_NODES: [&str; 9] =
 pub(super) fn lines(status: &Value) -> Vec<String> {
     let get = |pointer| text(status, pointer);
     let mut lines = vec![format!(
-        "{} in {}, version {}, up {}, {} since {}",
+        "{} in {} since {}, version {}, up {}",
         get("/mode"),
         get("/region"),
+        get("/mode_since"),
         get("/version"),
         time(status, "/uptime_s"),
-        get("/mode"),
-        get("/mode_since"),
     )];
     lines.push(String::new());
     lines.extend(trouble(status));
@@ -67,8 +66,11 @@ fn figures(status: &Value) -> Vec<String> {
     let entries = status.pointer("/cache/entries").and_then(Value::as_u64);
     let mut lines = vec![
         format!(
-            "data       at worst {} old; told of changes through {}, heard {} ago{}",
-            millis(status, "/data_age_ms"),
+            "data       {}; told of changes through {}, heard {} ago{}",
+            match millis(status, "/data_age_ms").as_str() {
+                "-" => "of unknown age".to_owned(),
+                age => format!("at worst {age} old"),
+            },
             get("/bus/through"),
             millis(status, "/bus/heard_ago_ms"),
             if is(status, "/bus/silent") { ", SILENT" } else { "" },
@@ -217,7 +219,7 @@ mod tests {
         let at = |text: &str| {
             lines.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {lines:#?}"))
         };
-        assert_eq!(lines[0], "regional in eu-west-1, version 0.1.0, up 1 d 2 h, regional since 2026-11-21T02:00:00Z");
+        assert_eq!(lines[0], "regional in eu-west-1 since 2026-11-21T02:00:00Z, version 0.1.0, up 1 d 2 h");
         assert_eq!(at("CRITICAL  Writes fail for 4 min."), 2);
         assert_eq!(at("primary_down  for 4 min 5 s, since 2026-11-21T03:00:00Z"), 4);
         assert!(at("do: Bring the primary back.") < at("degraded   bus_silent"));

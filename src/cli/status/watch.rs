@@ -90,7 +90,7 @@ impl Screen {
             return put("");
         }
         let clear = if std::mem::take(&mut self.is_first) { TO_END_OF_SCREEN } else { "" };
-        let body: String = lines.iter().map(|line| format!("{line}{TO_END_OF_LINE}\r\n")).collect();
+        let body: String = lines.iter().map(|line| format!("{line}{TO_END_OF_LINE}\n")).collect();
         let mut out = std::io::stdout().lock();
         // Whole at once, so that no half of it is seen.
         let _seen = write!(out, "{HOME}{clear}{body}{TO_END_OF_SCREEN}").and_then(|()| out.flush());

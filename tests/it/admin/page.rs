@@ -160,7 +160,8 @@ fn an_operator_sees_what_happens_and_purges() {
     browser.wait_for("#sentence", "All is well.");
 
     let own = console(&instance);
-    let asked = browser.asked_for();
+    // The tab that it opens by itself is made of files of its own.
+    let asked: Vec<_> = browser.asked_for().into_iter().filter(|url| !url.starts_with("chrome")).collect();
     assert!(asked.len() > 8 && asked.iter().all(|url| url.starts_with(&own)), "{asked:?}");
     let complaints = browser.said();
     // The wrong token is one.

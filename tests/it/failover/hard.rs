@@ -126,7 +126,7 @@ fn where_purges_cannot_be_known_the_setting_decides() {
     assert_eq!(refuses.get(TWO).status, 503);
     // Where it has not heard all of the stream a moment after its start, it looks for the list for so long.
     let serves = failover(&fleet).set("cache.past_hard_purge_max_silence", "serve").set("cache.max_silence", "200ms");
-    let serves = serves.start();
+    let serves = serves.set("changes.heartbeat_interval", "50ms").start();
     serves.wait_for("what is kept", TWO, |reply| reply.status == 200);
     assert_eq!(serves.get(ONE).status, 503, "the stream still has this purge");
     let health = serves.get("/health/edge").json();

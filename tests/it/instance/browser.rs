@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,17 +30,24 @@ impl Browser {
     /// Starts one.
     pub fn start() -> Self {
         let mut driver = Command::new("chromedriver")
-            .args(["--port=0", "--log-level=OFF"])
+            .arg("--port=0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver: `scripts/install-deps test` installs it");
-        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = said.find_map(|line| line.unwrap().strip_suffix('.')?.rsplit_once("on port ")?.1.parse().ok());
-        let address = SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver did not say its port")));
+        let said = BufReader::new(driver.stdout.take().unwrap());
+        let (sender, port) = mpsc::channel();
         // What it says later must find somebody who reads it.
-        std::thread::spawn(move || said.for_each(drop));
+        std::thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                if let Some((_, port)) = line.trim_end_matches('.').rsplit_once("successfully on port ") {
+                    sender.send(port.parse().unwrap()).unwrap();
+                }
+            }
+        });
+        let port: u16 = port.recv_timeout(PATIENCE).expect("chromedriver did not say its port");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Self { driver, address, session: String::new(), _profile: profile };
         let flags = [
@@ -61,25 +69,25 @@ impl Browser {
             "goog:chromeOptions": { "args": flags, "binary": "/usr/bin/chromium" },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
-        let begun = browser.ask("POST", "/session", &wanted);
+        let begun = browser.ask("/session", &wanted);
         browser.session = format!("/session/{}", begun["sessionId"].as_str().unwrap());
         browser
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+    fn ask(&self, path: &str, body: &Value) -> Value {
         let (body, address) = (body.to_string(), self.address);
         let mut connection = Connection::open(address);
         let length = body.len();
         connection.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
-        let reply = connection.reply(method);
-        assert_eq!(reply.status, 200, "{method} {path}: {}", reply.text());
+        let reply = connection.reply("POST");
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
         reply.json()["value"].take()
     }
 
     fn order(&self, command: &str, body: &Value) -> Value {
-        self.ask("POST", &format!("{}/{command}", self.session), body)
+        self.ask(&format!("{}/{command}", self.session), body)
     }
 
     /// Opens a page.
@@ -103,10 +111,11 @@ impl Browser {
         self.order(&format!("element/{}/click", found[ELEMENT].as_str().unwrap()), &json!({}));
     }
 
-    /// Types where the focus is.
+    /// Types where the focus is, key by key.
     pub fn type_in(&self, text: &str) {
-        let active = self.ask("GET", &format!("{}/element/active", self.session), &Value::Null);
-        self.order(&format!("element/{}/value", active[ELEMENT].as_str().unwrap()), &json!({ "text": text }));
+        let press = |key: char| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })];
+        let keys: Vec<Value> = text.chars().flat_map(press).collect();
+        self.order("actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": keys }] }));
     }
 
     /// The text that is shown of what a selector finds; nothing where that is hidden.
@@ -141,6 +150,7 @@ impl Browser {
 
     /// Puts a picture of the whole page below `target/`, for people to look at.
     pub fn picture(&self, name: &str) {
+        self.run("scrollTo(0, 0)");
         let shot = self.chromium("Page.captureScreenshot", &json!({ "captureBeyondViewport": true }));
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/console");
         std::fs::create_dir_all(&folder).unwrap();
