@@ -3,7 +3,7 @@
 //! Whoever has something to say formats it and puts it into a queue; a thread for each sink takes it out. Nobody waits for a sink:
 //! what there is no room for is dropped, and counted.
 
-pub mod amqp;
+mod amqp;
 pub mod levels;
 pub mod line;
 mod queue;

@@ -35,8 +35,8 @@ impl FromStr for Filter {
             return Err("names no level; \"off\" writes nothing".to_owned());
         }
         rules.sort_by(|(one, _), (other, _)| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-        let next_to_each_other = rules.iter().zip(rules.iter().skip(1));
-        if let Some(((twice, _), _)) = next_to_each_other.into_iter().find(|((one, _), (next, _))| one == next) {
+        let mut next_to_each_other = rules.iter().zip(rules.iter().skip(1));
+        if let Some(((twice, _), _)) = next_to_each_other.find(|((one, _), (next, _))| one == next) {
             return Err(format!("says two levels for {:?}", if twice.is_empty() { "all else" } else { twice }));
         }
         Ok(Self { text: text.to_owned(), rules })
