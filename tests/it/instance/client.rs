@@ -83,7 +83,8 @@ impl<S: Read + Write> Connection<S> {
         self.read.drain(..head_end + 4);
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let pair = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+        let pair =
+            |line: &str| line.split_once(':').map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
         let mut reply = Reply { status, headers: lines.map(|line| pair(line).unwrap()).collect(), body: Vec::new() };
         if status == 100 {
             return self.try_reply(method);
