@@ -93,12 +93,16 @@ impl Desk {
         self.degraded();
         let totals = self.totals();
         let mut state = self.lookout.state.lock();
-        if let Some(figures) = state.traffic.sample(now, totals) {
-            keep_point(&mut state.points, Point { at: at.timestamp(), figures, lag_ms: self.lags() });
+        let point = state.traffic.sample(now, totals);
+        // The first look counts as well: what is asked right after the start has something to be compared with.
+        if point.is_some() || state.routes.is_empty() {
             if state.routes.len() >= ROUTE_SAMPLES_MAX {
                 state.routes.pop_front();
             }
             state.routes.push_back((now, self.parts.pipeline.metrics.by_route()));
+        }
+        if let Some(figures) = point {
+            keep_point(&mut state.points, Point { at: at.timestamp(), figures, lag_ms: self.lags() });
         }
     }
 
