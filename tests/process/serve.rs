@@ -202,7 +202,7 @@ fn secrets_that_can_be_guessed_are_said_and_not_shown() {
 }
 
 #[test]
-fn the_admin_listener_has_metrics_and_nothing_else_and_the_public_one_has_none() {
+fn the_admin_listener_has_metrics_and_with_a_token_a_console_and_the_public_one_has_neither() {
     for token in ["", "correct-horse"] {
         let origin = Origin::start(Folder::new(ONE).path(), &[("ADMIN_TOKEN", token)]);
         assert_eq!(origin.get("/one").status, 503);
@@ -213,7 +213,9 @@ fn the_admin_listener_has_metrics_and_nothing_else_and_the_public_one_has_none()
             "{}",
             metrics.body
         );
-        for path in ["/", "/one", "/health/live", "/purge", "/status", "/metrics/", "/admin"] {
+        let page = get(&format!("{}/", origin.admin));
+        assert_eq!(page.status, if token.is_empty() { 404 } else { 200 }, "the console needs a token to be signed in with");
+        for path in ["/one", "/health/live", "/purge", "/status", "/metrics/", "/admin"] {
             let reply =
                 request("GET", &format!("{}{path}", origin.admin), &[("Authorization", "Bearer correct-horse")], None);
             assert_eq!((reply.status, reply.code().as_str()), (404, "route_not_found"), "{path}");
@@ -223,7 +225,7 @@ fn the_admin_listener_has_metrics_and_nothing_else_and_the_public_one_has_none()
             assert_eq!((reply.status, reply.code().as_str()), (405, "method_not_allowed"), "{method}");
             assert_eq!(reply.header("allow"), "GET");
         }
-        for path in ["/metrics", "/admin", "/admin/metrics", "/purge", "/status", "/console", "/debug"] {
+        for path in ["/", "/metrics", "/admin", "/admin/metrics", "/purge", "/status", "/console", "/debug"] {
             assert_eq!(origin.get(path).code(), "route_not_found", "{path}");
         }
     }
