@@ -218,7 +218,7 @@ pub fn main(parts: Parts) -> ExitCode {
 
 /// A time span of the command line.
 fn span(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "it is to be a time like 250ms, 90s, 12h or 90d".to_owned())
+    humantime::parse_duration(text).map_err(|_| "it is to be a time like 500ms, 5s, 12h or 90d".to_owned())
 }
 
 /// Where this machine reaches a listener of its own: one that listens on all addresses, on loopback.
