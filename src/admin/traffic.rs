@@ -92,7 +92,8 @@ pub(super) fn keep_point<T>(points: &mut VecDeque<T>, point: T) {
 }
 
 fn between((from_at, from): &(Instant, Totals), now: Instant, to: &Totals) -> Figures {
-    let seconds = now.saturating_duration_since(*from_at).as_secs_f64();
+    // What came in a few milliseconds says nothing of a second.
+    let seconds = now.saturating_duration_since(*from_at).as_secs_f64().max(1.0);
     let per_s = |from: u64, to: u64| rate(to.saturating_sub(from), seconds);
     let lookups = |pick: fn(&Totals) -> Lookups| {
         let (from, to) = (pick(from), pick(to));

@@ -22,8 +22,15 @@ Environment (each also as NAME_FILE, a path to a file that holds the value):
   DATABASE_READ_REPLICA_URL    replicas, separated by commas
   DATABASE_DIRECT_URL          the primary past a pooler, for the change feed
   REDIS_URL                    the shared cache and the bus of a fleet: redis://, rediss://, redis-cluster://
-  REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, MODE, FAILOVER_SOURCE,
-  FAILOVER_PEER_TOKEN, SANDBOX_WEBHOOK_SECRET, LOG_FORMAT, LOG_AMQP_URL
+  PRIMARY_ORIGIN               the origin in the primary's region, for writes and strong reads from far away
+  OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME
+                               where traces go
+  LOG_AMQP_URL                 a RabbitMQ that log lines go to as well
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_CONTAINER_CREDENTIALS_RELATIVE_URI,
+  AWS_CONTAINER_CREDENTIALS_FULL_URI
+                               who tells CloudFront of purges
+  REGION, BIND_ADDR, ADMIN_ADDR, ADMIN_TOKEN, ORIGIN_SECRET, TOKEN_SECRET, MODE, FAILOVER_SOURCE,
+  FAILOVER_PEER_TOKEN, CACHE_NAMESPACE, SANDBOX_WEBHOOK_SECRET, LOG_FORMAT
   MAINSTAY__SECTION__KEY       any key of config/default.toml
 
 Signals: SIGTERM drains and exits, SIGINT does so without waiting for balancers to notice, a second one exits at once, SIGHUP
@@ -215,5 +222,17 @@ async fn run_until_asked(mut signals: Signals, server: Server) {
     tokio::select! {
         () = server.shut_down(wish) => log::info!("stopped"),
         () = signals.again() => log::warn!("stopped at once: a second signal came while draining"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HELP;
+    use crate::config::settings::NAMED;
+
+    #[test]
+    fn help_names_every_name_that_is_read_as_it_is() {
+        let missing: Vec<&str> = NAMED.iter().map(|(name, _)| *name).filter(|name| !HELP.contains(name)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 }

@@ -214,7 +214,11 @@ fn the_admin_listener_has_metrics_and_with_a_token_a_console_and_the_public_one_
             metrics.body
         );
         let page = get(&format!("{}/", origin.admin));
-        assert_eq!(page.status, if token.is_empty() { 404 } else { 200 }, "the console needs a token to be signed in with");
+        assert_eq!(
+            page.status,
+            if token.is_empty() { 404 } else { 200 },
+            "the console needs a token to be signed in with"
+        );
         for path in ["/one", "/health/live", "/purge", "/status", "/metrics/", "/admin"] {
             let reply =
                 request("GET", &format!("{}{path}", origin.admin), &[("Authorization", "Bearer correct-horse")], None);

@@ -33,7 +33,8 @@ path = "/plain"
 sql = "SELECT 1 AS one"
 "#;
 /// What plays no part here: time.
-const SETTINGS: &str = "[cache]\nnot_found_ttl = \"1h\"\n[log]\naccess = \"all\"\naccess_per_second_max = 100000\nformat = \"json\"\n";
+const SETTINGS: &str =
+    "[cache]\nnot_found_ttl = \"1h\"\n[log]\naccess = \"all\"\naccess_per_second_max = 100000\nformat = \"json\"\n";
 
 fn json(outcome: &Outcome) -> Value {
     serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))

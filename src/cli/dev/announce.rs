@@ -37,6 +37,7 @@ fn places(world: &World, region: &Region, is_alone: bool) {
     let base = region.origin.url();
     say!("  API      {base}");
     say!("  health   {base}/health/edge");
+    say!("  console  {}/ (the token is {ADMIN_TOKEN})", region.origin.admin_url());
     say!("  metrics  {}/metrics", region.origin.admin_url());
     say!("  replica  {}", region.replica.url("postgres", DATABASE));
     if let Some(redis) = &region.redis {
