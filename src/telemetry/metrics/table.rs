@@ -1,4 +1,4 @@
-//! Every metric, declared once. To add one, add its lines here: that makes the field of [`Metrics`](super::Metrics), registers it,
+//! Every metric, declared once. To add one, add its lines here: that makes the field of [`Metrics`], registers it,
 //! and puts it into `docs/metrics.md`, which a test writes (`tests/it/telemetry/metrics.rs`).
 
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
