@@ -1,6 +1,6 @@
 //! The admin listener: apart from the public one, so that nothing of it can be reached from outside by mistake.
 //!
-//! `/metrics` needs no token. All else is for operators, who name one of `ADMIN_TOKEN`, or sign in with it at the [`console`]; without
+//! `/metrics` needs no token. All else is for operators, who name one of `ADMIN_TOKEN`, or sign in with it at the `console`; without
 //! such a setting it is not there.
 
 mod auth;
