@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use prometheus::{GaugeVec, IntCounter};
 
 use super::Core;
+use crate::config::manifest::upstream::PRIMARY_ORIGIN;
 use crate::database::health::{Reason, Status, Verdict};
 use crate::database::pools::PoolUsage;
 use crate::database::status::{DatabaseStatus, NodeStatus};
@@ -63,7 +64,8 @@ impl Core {
         metrics.retain("route", |path| {
             path == NO_ROUTE || surface.endpoints().any(|endpoint| endpoint.route.path == path)
         });
-        metrics.retain("upstream", |name| upstreams.has(name));
+        // The primary's origin is none of the manifest's.
+        metrics.retain("upstream", |name| name == PRIMARY_ORIGIN || upstreams.has(name));
         let endpoints = upstreams.nodes();
         // Of an endpoint the name has the upstream's before a slash; databases and Redis have none, and stay.
         metrics.retain("node", |name| !name.contains('/') || endpoints.iter().any(|node| *node.identity().id == *name));
