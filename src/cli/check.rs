@@ -22,7 +22,8 @@ use crate::source::sql::typed_sql;
 pub(super) const HELP: &str = "\
 Connects with DATABASE_URL, as the role that will serve, and changes nothing. Exit code 1 where something is wrong.
 --strict also fails on warnings: tables that a cached route reads and no watch names, and functions whose answer changes by
-itself, like now() and random(). watch = [] says that a route lives by time alone.
+itself, like now() and random(), and watched tables of a migrated database whose triggers are missing or disabled. watch = []
+says that a route lives by time alone.
 Of upstreams, and of PRIMARY_ORIGIN, it sees whether their names resolve here, and warns of those that no route names. Without
 DATABASE_URL a manifest can be checked whose routes are all answered by upstreams.";
 
@@ -152,7 +153,7 @@ fn summary(manifest: &Manifest, errors: usize, warnings: usize) {
 
 fn check(route: &Route, role: &str, conn: &mut MaintenanceConnection) -> Findings {
     let mut found = Findings::default();
-    let watched = watches::check(route, conn, &mut found.errors);
+    let watched = watches::check(route, conn, &mut found);
     if let Source::Upstream { shadow: Some(shadow), .. } = &route.source {
         let declared = || route.params.iter().filter(|param| param.place != Place::WholeQuery);
         let types: Vec<String> = declared().map(Param::sql_type).collect();

@@ -138,9 +138,19 @@ pub(super) fn migrate(conn: &mut MaintenanceConnection, wanted: &Wanted, progres
         |function: &str| sql_query(format!("SELECT '' AS _locked FROM (SELECT {function}({LOCK})) AS held"));
     progress.step("waiting until nobody else migrates");
     with_lock("pg_advisory_lock").get_result::<Locked>(conn).map_err(Failure::new)?;
-    let done = migrate_alone(conn, wanted, progress);
+    let done = migrate_alone(conn, wanted, progress).map_err(with_owner);
     with_lock("pg_advisory_unlock").get_result::<Locked>(conn).map_err(Failure::new)?;
     done
+}
+
+/// Whoever serves commonly may not migrate, and the server does not say who may.
+fn with_owner(failure: Failure) -> Failure {
+    match failure {
+        Failure::Failed(sentence) if sentence.contains("permission denied") || sentence.contains("must be owner") => {
+            Failure::Failed(format!("{sentence}; migrate as the owner of the tables, whom DATABASE_DIRECT_URL names"))
+        }
+        other => other,
+    }
 }
 
 fn migrate_alone(conn: &mut MaintenanceConnection, wanted: &Wanted, progress: &Progress) -> Result<Done, Failure> {

@@ -4,24 +4,29 @@
 use std::collections::BTreeSet;
 
 use diesel::sql_types::{Bool, Text};
-use diesel::{QueryableByName, RunQueryDsl, sql_query};
+use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::Failure;
+use super::check::Findings;
 use crate::config::manifest::access::KEYS_TABLE;
 use crate::config::manifest::{Manifest, Route, Watch};
 use crate::config::param::Scalar;
-use crate::database::changes::install;
 use crate::database::changes::watched::Relation;
+use crate::database::changes::{guard, install};
 use crate::database::maintenance::MaintenanceConnection;
 
-/// The tables that a route watches, under the names by which plans are compared; what cannot be followed is an error.
-pub(super) fn check(route: &Route, conn: &mut MaintenanceConnection, errors: &mut Vec<String>) -> BTreeSet<String> {
+/// The tables that a route watches, under the names by which plans are compared; what cannot be followed is an error, and what
+/// could be and is not, a warning.
+pub(super) fn check(route: &Route, conn: &mut MaintenanceConnection, found: &mut Findings) -> BTreeSet<String> {
     let watches: Vec<&Watch> = route.cache.iter().flat_map(|policy| policy.watch.iter().flatten()).collect();
     let mut tables = BTreeSet::new();
     for watch in watches {
         match table(route, watch, conn) {
-            Ok(name) => drop(tables.insert(name)),
-            Err(reason) => errors.push(format!("watch: {reason}")),
+            Ok((name, unnoticed)) => {
+                tables.insert(name);
+                found.warnings.extend(unnoticed.map(|reason| format!("watch: {reason}; run `mainstay migrate`")));
+            }
+            Err(reason) => found.errors.push(format!("watch: {reason}")),
         }
     }
     tables
@@ -34,10 +39,7 @@ pub(super) fn lacking(
     conn: &mut MaintenanceConnection,
 ) -> Result<Option<String>, Failure> {
     let watches = manifest.watches();
-    let mut has = |what: &str| {
-        let sql = format!("SELECT '' AS name, '' AS kind, true AS is_exact WHERE {what} IS NOT NULL");
-        sql_query(sql).load::<Column>(conn).map(|found| !found.is_empty()).map_err(Failure::new)
-    };
+    let mut has = |what: &str| has(what, conn).map_err(Failure::new);
     if watches.iter().any(|watch| watch.table == KEYS_TABLE) && !has("to_regproc('mainstay.find_api_keys')")? {
         return Ok(Some("API keys: the database has no table of them; run `mainstay migrate`".to_owned()));
     }
@@ -48,13 +50,20 @@ pub(super) fn lacking(
     Ok(grants.map(|grants| format!("the change feed: {role} may not follow it; {grants}")))
 }
 
+/// Whether the database has what an expression looks for.
+fn has(what: &str, conn: &mut MaintenanceConnection) -> QueryResult<bool> {
+    let sql = format!("SELECT '' AS name, '' AS kind, true AS is_exact WHERE {what} IS NOT NULL");
+    sql_query(sql).load::<Column>(conn).map(|found| !found.is_empty())
+}
+
 /// The name of a role, which comes as a GRANT wants it.
 pub(super) fn unquoted(role: &str) -> String {
     let name = role.strip_prefix('"').and_then(|name| name.strip_suffix('"')).map(|name| name.replace("\"\"", "\""));
     name.unwrap_or_else(|| role.to_owned())
 }
 
-fn table(route: &Route, watch: &Watch, conn: &mut MaintenanceConnection) -> Result<String, String> {
+/// The name of a table, and why its changes go unnoticed where somebody has migrated and they do.
+fn table(route: &Route, watch: &Watch, conn: &mut MaintenanceConnection) -> Result<(String, Option<String>), String> {
     let found = install::relations(conn, std::slice::from_ref(&watch.table))
         .map_err(|error| format!("{}: {error}", watch.table))?;
     let relations = found.into_values().next().unwrap_or_default();
@@ -67,7 +76,9 @@ fn table(route: &Route, watch: &Watch, conn: &mut MaintenanceConnection) -> Resu
     for column in watch.tag.iter().flat_map(|tag| install::columns_of(tag)) {
         tagged(route, watch, first, column, conn)?;
     }
-    plan_name(first, conn)
+    let is_migrated = has("to_regnamespace('mainstay')", conn).map_err(|error| error.to_string())?;
+    let unnoticed = if is_migrated { guard::trouble(&relations) } else { None };
+    Ok((plan_name(first, conn)?, unnoticed))
 }
 
 #[derive(QueryableByName)]

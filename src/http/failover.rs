@@ -148,6 +148,9 @@ impl Pipeline {
         };
         match outcome {
             Ok((entry, status)) => {
+                if matches!(status, CacheStatus::Reissued { .. }) {
+                    endpoint.counters.answered.inc();
+                }
                 let (asked, age) = (Asked::read(request.headers()), entry.age(Instant::now()));
                 respond::from_entry(&entry, endpoint, &asked, request_id, status, age)
             }

@@ -57,6 +57,33 @@ fn a_manifest_is_proved_against_the_database() {
 }
 
 #[test]
+fn triggers_that_are_missing_are_warned_of_and_migrate_mends_them() {
+    let cluster = Cluster::shared();
+    let (database, reader, _) = cluster.pgbench_database();
+    let (owner, reader_url) = (cluster.primary.url("postgres", &database), cluster.primary.url(&reader, &database));
+    let folder = Folder::new(&format!("{ACCOUNTS}  watch = [\"pgbench_accounts\"]\n"));
+    let check = || mainstay(&["check", "--strict", "--config", folder.text()], &[("DATABASE_URL", &reader_url)]);
+    let migrate = |urls: &[(&str, &str)]| mainstay(&["migrate", "--config", folder.text()], urls);
+    let by_owner = [("DATABASE_URL", reader_url.as_str()), ("DATABASE_DIRECT_URL", owner.as_str())];
+    assert_eq!(check().code, Some(0), "nothing needs to be installed");
+    assert_eq!(migrate(&by_owner).code, Some(0));
+    assert_eq!(check().code, Some(0));
+
+    let drop = "DO $$ DECLARE t text; BEGIN FOR t IN SELECT tgname FROM pg_trigger WHERE tgrelid = 'pgbench_accounts'::regclass \
+        AND NOT tgisinternal LOOP EXECUTE format('DROP TRIGGER %I ON pgbench_accounts', t); END LOOP; END $$";
+    cluster.primary.psql(&database, drop).unwrap();
+    let broken = check();
+    assert_eq!(broken.code, Some(1), "{broken:?}");
+    assert!(broken.stdout.contains("warning: ") && broken.stdout.contains("run `mainstay migrate`"), "{broken:?}");
+
+    let refused = migrate(&[("DATABASE_URL", &reader_url)]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("DATABASE_DIRECT_URL"), "it says who may: {refused:?}");
+    assert_eq!(migrate(&by_owner).code, Some(0));
+    assert_eq!(check().code, Some(0));
+}
+
+#[test]
 fn what_grows_wrong_in_a_cache_is_warned_of_and_strict_fails_on_it() {
     let cluster = Cluster::shared();
     let (database, reader, _) = cluster.pgbench_database();

@@ -200,8 +200,9 @@ fn what_it_is_told_and_how_it_ends_is_as_documented() {
     };
     // As where packed logs were put one after the other.
     let both = [packed(&log(0..300)), packed(&log(300..600))].concat();
-    std::fs::write(folder.join("access.log.gz"), both).unwrap();
-    let file = folder.join("access.log.gz");
+    // What packed it is told by how it begins, whatever it is called.
+    std::fs::write(folder.join("access.log.1"), both).unwrap();
+    let file = folder.join("access.log.1");
     let file = file.to_str().unwrap();
     let simulate = |args: &[&str]| mainstay(&[&["simulate", file, "--config", folder.text()], args].concat(), &[]);
     let runs = |args: &[&str]| json(&simulate(&[args, &["--json"]].concat()))["total"]["runs"].clone();

@@ -12,6 +12,8 @@ use super::line::LINE_BYTES_MAX;
 
 /// Bytes that are read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// What begins a file that gzip has packed (RFC 1952, section 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// The lines of a log.
 pub(super) struct Lines {
@@ -29,7 +31,7 @@ pub(super) enum Line<'a> {
 }
 
 impl Lines {
-    /// Opens a log: standard input where it is called `-`, unpacked where its name ends in `.gz`.
+    /// Opens a log, standard input where it is called `-`, and unpacks what begins as gzip does.
     ///
     /// # Errors
     /// Why it cannot be opened.
@@ -43,7 +45,8 @@ impl Lines {
         };
         let done = Rc::new(Cell::new(0));
         let counted = Counted { inner: file, done: Rc::clone(&done) };
-        let is_packed = log.extension().is_some_and(|extension| extension == "gz");
+        let mut counted = BufReader::new(counted);
+        let is_packed = counted.fill_buf()?.starts_with(&GZIP);
         let input: Box<dyn Read> = if is_packed { Box::new(MultiGzDecoder::new(counted)) } else { Box::new(counted) };
         Ok(Self { reader: BufReader::with_capacity(BUFFER_BYTES, input), line: Vec::new(), length, done })
     }

@@ -60,7 +60,7 @@ and a half times.
 
 Examples:
   mainstay simulate access.log
-  zcat access.log.*.gz | mainstay simulate - --instances 3 --l2-bytes 1000000000
+  cat access.log.*.gz | mainstay simulate - --instances 3 --l2-bytes 1000000000
   mainstay simulate access.log.gz --source-time 80ms --changes exchange_rates=1 --changes rates:USD=20 --json
 
 Exit codes:
@@ -78,7 +78,7 @@ const NUMBERS_MAX: usize = 5;
 
 #[derive(Args)]
 pub(super) struct SimulateArgs {
-    /// The log; packed where its name ends in .gz; - is standard input, not packed.
+    /// The log, packed by gzip or not; - is standard input.
     log: PathBuf,
     /// Instances that share the load, each in its turn.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -95,7 +95,7 @@ impl Feed {
 }
 
 /// Why changes of a table are not all noticed, if so.
-fn trouble(relations: &[Relation]) -> Option<String> {
+pub fn trouble(relations: &[Relation]) -> Option<String> {
     if relations.is_empty() {
         return Some("there is no such table".to_owned());
     }
