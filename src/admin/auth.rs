@@ -25,6 +25,8 @@ const QUOTED_CHARS_MAX: usize = 1024;
 pub(super) struct Gate {
     tokens: Vec<Secret>,
     failures: Mutex<Failures>,
+    /// Requests without any token: so many are written down of an address, and none of them is held against it.
+    nameless: Mutex<Failures>,
 }
 
 /// Why the door stays shut.
@@ -46,7 +48,7 @@ pub(super) struct Caller {
 
 impl Gate {
     pub(super) fn new(tokens: &Secret) -> Self {
-        Self { tokens: tokens.list(), failures: Mutex::default() }
+        Self { tokens: tokens.list(), failures: Mutex::default(), nameless: Mutex::default() }
     }
 
     /// Whether any token opens it.
@@ -54,14 +56,24 @@ impl Gate {
         !self.tokens.is_empty()
     }
 
-    /// Lets a caller in. A right token does not help while its address is shut out, or guessing would only be slowed down.
+    /// Lets a caller in. A right token does not help while its address is shut out, or guessing would only be slowed down. Whoever
+    /// names none has guessed nothing and is not counted: any site's page can have a browser ask that way, and could shut its
+    /// operator out.
     pub(super) fn admit(
         &self,
         peer: IpAddr,
         authorization: Option<&HeaderValue>,
         now: Instant,
     ) -> Result<Caller, Shut> {
-        self.admit_token(peer, authorization.and_then(bearer).unwrap_or_default(), now)
+        let given = authorization.and_then(bearer).filter(|token| !token.is_empty());
+        let Some(given) = given else {
+            let wait = self.failures.lock().shut_out(peer, now);
+            if wait.is_none() && self.nameless.lock().count(peer, now) <= FAILURES_MAX {
+                log::warn!(target: "mainstay::audit", peer:% = peer; "no token");
+            }
+            return Err(wait.map_or(Shut::Unauthorized, Shut::Limited));
+        };
+        self.admit_token(peer, given, now)
     }
 
     /// As [`Gate::admit`], of a token that came in a form.
@@ -73,7 +85,7 @@ impl Gate {
             return Ok(Caller { peer, token: fingerprint(given) });
         }
         let failures = self.failures.lock().count(peer, now);
-        log::warn!(target: "mainstay::audit", peer:% = peer, failures; "a wrong token, or none");
+        log::warn!(target: "mainstay::audit", peer:% = peer, failures; "a wrong token");
         Err(Shut::Unauthorized)
     }
 }
@@ -192,6 +204,19 @@ mod tests {
         assert!(gate.admit(other, Some(&HeaderValue::from_static("Bearer one")), later).is_ok(), "others are heard");
         assert!(admit(&gate, "Bearer one", now + WINDOW).is_ok());
         assert_eq!(admit(&gate, "Bearer two", now + WINDOW), Err(Shut::Unauthorized), "the count starts over");
+    }
+
+    #[test]
+    fn whoever_names_no_token_shuts_nobody_out() {
+        let (gate, now) = (Gate::new(&Secret::new("one")), Instant::now());
+        for header in ["", "Bearer ", "Basic two"].iter().cycle().take(30) {
+            assert_eq!(admit(&gate, header, now), Err(Shut::Unauthorized), "{header}");
+        }
+        assert!(admit(&gate, "Bearer one", now).is_ok());
+        for _ in 0..FAILURES_MAX {
+            assert_eq!(admit(&gate, "Bearer two", now), Err(Shut::Unauthorized));
+        }
+        assert_eq!(admit(&gate, "", now), Err(Shut::Limited(WINDOW)), "an address that guesses is not heard at all");
     }
 
     #[test]
