@@ -48,22 +48,44 @@ fn descend(key: String, value: Value, found: &mut Vec<(String, Value)>) {
     }
 }
 
-/// Without what stands before the `@` of an URL. Secrets hide themselves by their type; this is for who puts a password where none
-/// belongs.
+/// Without what an URL may hide. Secrets hide themselves by their type; this is for who puts a password where none belongs.
 fn masked(value: Value) -> Value {
     match value {
-        Value::String(text) => Value::String(text.split(',').map(masked_url).collect::<Vec<_>>().join(",")),
+        Value::String(text) => {
+            Value::String(urls(&text).iter().map(|url| masked_url(url)).collect::<Vec<_>>().join(","))
+        }
         Value::Array(items) => items.into_iter().map(masked).collect(),
+        Value::Object(members) => members.into_iter().map(|(name, value)| (name, masked(value))).collect(),
         other => other,
     }
 }
 
+/// The members of a comma list. A comma begins another one only where a scheme follows, since a password may have commas, too.
+fn urls(text: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        let scheme = part.trim_start().split_once("://").map(|(scheme, _)| scheme);
+        let is_url =
+            scheme.is_some_and(|scheme| scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)));
+        match urls.last_mut() {
+            Some(last) if !is_url => last.extend([",", part]),
+            _ => urls.push(part.to_owned()),
+        }
+    }
+    urls
+}
+
+/// Without what stands before the `@` of its host, and without its query, in which keys are sent. Where an `@` comes later, nobody
+/// can say whether a password with a `/` in it stands before it: nothing is shown then.
 fn masked_url(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    match authority.rfind('@') {
-        Some(at) => format!("{scheme}://***{}", rest.get(at..).unwrap_or_default()),
-        None => text.to_owned(),
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let shown = rest.split(['?', '#']).next().unwrap_or_default();
+    let query = if shown.len() < rest.len() { "?***" } else { "" };
+    match rest.rfind('@') {
+        Some(at) if at >= authority.len() => format!("{scheme}://***"),
+        Some(at) => format!("{scheme}://***{}{query}", shown.get(at..).unwrap_or_default()),
+        None => format!("{scheme}://{shown}{query}"),
     }
 }
 
@@ -74,12 +96,21 @@ mod tests {
     #[test]
     fn an_url_is_shown_without_its_credentials() {
         for (url, shown) in [
-            ("https://api.example.com/a@b", "https://api.example.com/a@b"),
+            ("https://api.example.com/a/b", "https://api.example.com/a/b"),
+            ("https://api.example.com/keys?api_key=secret", "https://api.example.com/keys?***"),
+            ("https://api.example.com?key=a@b", "https://***"),
+            ("https://api.example.com/#secret", "https://api.example.com/?***"),
+            ("http://user:sec,ret@collector:4318", "http://***@collector:4318"),
+            ("http://user:sec/ret@collector:4318", "http://***"),
+            ("http://u:s,e@one/x?y, http://two,http://u:p@three", "http://***@one/x?***, http://two,http://***@three"),
+            ("a,b", "a,b"),
             ("https://user:secret@api.example.com/x", "https://***@api.example.com/x"),
             ("http://u:p@ss@one,http://two", "http://***@one,http://two"),
             ("eu-west-1", "eu-west-1"),
         ] {
             assert_eq!(masked(Value::from(url)), Value::from(shown), "{url}");
+            let inside = |text: &str| serde_json::json!([{ "name": [text] }]);
+            assert_eq!(masked(inside(url)), inside(shown), "{url} in a list");
         }
     }
 

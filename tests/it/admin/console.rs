@@ -240,6 +240,10 @@ fn settings_are_shown_and_no_secret_is() {
     }
     let plan = plan.set("DATABASE_URL", &format!("postgres://somebody:{SECRET}@127.0.0.1:1/somewhere"));
     let plan = plan.set("REDIS_URL", &format!("redis://:{SECRET}@127.0.0.1:1/"));
+    // Where no secret belongs, and somebody puts one all the same.
+    let plan = plan.set("auth.jwks_url", &format!("http://127.0.0.1:1/keys?api_key={SECRET}"));
+    let plan = plan.set("auth.issuer", "https://somebody.test").set("auth.audience", "this");
+    let plan = plan.set("traces.endpoint", &format!("http://somebody:a,{SECRET}@127.0.0.1:1"));
     let instance = plan.set("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").set("limits.rows_max", "123").start();
     let settings = look(&instance, "/admin/settings");
     assert!(!settings.to_string().contains(SECRET) && !settings.to_string().contains(TOKEN), "{settings}");
@@ -248,6 +252,8 @@ fn settings_are_shown_and_no_secret_is() {
     assert_eq!(get("limits.rows_max"), json!({ "key": "limits.rows_max", "value": 123, "is_default": false }));
     assert_eq!(get("server.admin_token")["value"], "***");
     assert_eq!((&get("database.url")["value"], &get("redis.url")["value"]), (&json!("***"), &json!("***")));
+    assert_eq!(get("auth.jwks_url")["value"], "http://127.0.0.1:1/keys?***");
+    assert_eq!(get("traces.endpoint")["value"], "http://***@127.0.0.1:1");
     assert_eq!(get("database.direct_url"), json!({ "key": "database.direct_url", "value": "", "is_default": true }));
     assert_eq!(
         get("limits.request_timeout"),
