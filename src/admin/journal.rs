@@ -10,9 +10,11 @@ use serde::{Serialize, Serializer};
 use crate::cache::fence::Message;
 use crate::cache::tag::Tag;
 
-/// Events that are kept of operators and of this instance.
-const EVENTS_MAX: usize = 192;
-/// Events that are kept of the change feed, apart: a busy table must not push out who has purged what.
+/// Events that are kept of operators, and of when this instance began and read its manifest.
+const EVENTS_MAX: usize = 128;
+/// Events that are kept of how this instance was, apart: a node that comes and goes must not push out who has purged what.
+const TURNS_MAX: usize = 128;
+/// Events that are kept of the change feed, apart as well: no busy table may, either.
 const CHANGES_MAX: usize = 64;
 /// Changes so close together are one event.
 const CHANGES_TOGETHER: TimeDelta = TimeDelta::seconds(10);
@@ -94,6 +96,7 @@ struct Kept {
     written: u64,
     /// The newest last.
     events: VecDeque<Event>,
+    turns: VecDeque<Event>,
     changes: VecDeque<Changes>,
 }
 
@@ -116,7 +119,13 @@ impl Journal {
         {
             kept.events.remove(heard);
         }
-        push(&mut kept.events, EVENTS_MAX, Event { what: shortened(&event.what), ..event });
+        let event = Event { what: shortened(&event.what), ..event };
+        match event.kind {
+            Kind::Degraded | Kind::Recovered | Kind::Health => push(&mut kept.turns, TURNS_MAX, event),
+            Kind::Start | Kind::Purge | Kind::Flush | Kind::Warm | Kind::Log | Kind::Change | Kind::Reload => {
+                push(&mut kept.events, EVENTS_MAX, event);
+            }
+        }
     }
 
     /// Writes down what a message made fall.
@@ -168,7 +177,7 @@ impl Journal {
     pub fn events(&self) -> Vec<Event> {
         let kept = self.0.lock();
         let changes = kept.changes.iter().map(Changes::event);
-        let mut events: Vec<Event> = kept.events.iter().cloned().chain(changes).collect();
+        let mut events: Vec<Event> = kept.events.iter().chain(&kept.turns).cloned().chain(changes).collect();
         drop(kept);
         events.reverse();
         // Stable, so that what happened within the clock's step keeps its order.
@@ -263,6 +272,19 @@ mod tests {
         let last = &events[1];
         assert_eq!(last.result, "11 times purged");
         assert!(last.what.starts_with("tags rates rates:") && last.what.ends_with(" and 8 more"), "{}", last.what);
+    }
+
+    #[test]
+    fn a_node_that_comes_and_goes_pushes_nobody_out() {
+        let (journal, now) = (Journal::default(), Utc::now());
+        journal.note(event("tags a", Some("7"), now));
+        for second in 0..10_000 {
+            let kind = if second % 2 == 0 { Kind::Degraded } else { Kind::Recovered };
+            journal.note(Event { kind, ..event("replica-1", None, now + TimeDelta::seconds(second)) });
+        }
+        let events = journal.events();
+        assert_eq!((events.len(), events[0].kind), (TURNS_MAX + 1, Kind::Recovered));
+        assert_eq!(events.last().map(|event| event.kind), Some(Kind::Purge));
     }
 
     #[test]
