@@ -37,7 +37,7 @@ fn places(world: &World, region: &Region, is_alone: bool) {
     let base = region.origin.url();
     say!("  API      {base}");
     say!("  health   {base}/health/edge");
-    say!("  console  {}/ (the token is {ADMIN_TOKEN})", region.origin.admin_url());
+    say!("  console  {}/ (the token is {})", region.origin.admin_url(), token(world.has_own_token).0);
     say!("  metrics  {}/metrics", region.origin.admin_url());
     say!("  replica  {}", region.replica.url("postgres", DATABASE));
     if let Some(redis) = &region.redis {
@@ -70,8 +70,19 @@ fn things_to_try(world: &World, first: &Region, base: &str) {
     say!("  {}", told_by_the_sandbox(base));
     say!("\nA purge by hand, and what the server knows:\n");
     let admin = first.origin.admin_url();
-    say!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay purge --admin {admin} --path '/public/rates/*'");
-    say!("  ADMIN_TOKEN={ADMIN_TOKEN} mainstay status --admin {admin}");
+    let (_, before) = token(world.has_own_token);
+    say!("  {before}mainstay purge --admin {admin} --path '/public/rates/*'");
+    say!("  {before}mainstay status --admin {admin}");
+}
+
+/// What to sign in with, and what stands before a command that needs it. One that is set is found by the commands as well, and is
+/// a secret: it is not printed.
+fn token(is_own: bool) -> (&'static str, String) {
+    if is_own {
+        ("the first of ADMIN_TOKEN", String::new())
+    } else {
+        (ADMIN_TOKEN, format!("ADMIN_TOKEN={ADMIN_TOKEN} "))
+    }
 }
 
 /// A line that signs an event as the sandbox provider does, and delivers it.
@@ -106,4 +117,15 @@ fn things_to_break(world: &World, first: &Region, base: &str) {
         say!("  curl -i '{base}/public/rates?symbols=USD,GBP'   # X-Region says who answered");
     }
     say!("  kill -HUP {:<9} # all that ended starts again, and reads its manifest", std::process::id());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_that_is_named_is_the_one_in_force() {
+        assert_eq!(token(false), ("dev", "ADMIN_TOKEN=dev ".to_owned()));
+        assert_eq!(token(true), ("the first of ADMIN_TOKEN", String::new()));
+    }
 }

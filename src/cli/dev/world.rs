@@ -23,6 +23,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Everything.
 pub(super) struct World {
     pub edges: Vec<Nginx>,
+    /// Whether the folder or the environment has ADMIN_TOKEN; else it is the one of this program.
+    pub has_own_token: bool,
     pub failover: Origin,
     pub regions: Vec<Region>,
     pub primary: Postgres,
@@ -68,7 +70,8 @@ impl World {
         let failover = site.failover(&regions)?;
         let edges = if args.edge { regions.iter().enumerate() } else { [].iter().enumerate() };
         let edges = edges.map(|(index, region)| site.edge(region, &failover, index)).collect::<Result<_, _>>()?;
-        Ok(Self { edges, failover, regions, primary })
+        let has_own_token = !settings.server.admin_token.list().is_empty();
+        Ok(Self { edges, has_own_token, failover, regions, primary })
     }
 
     /// The servers that are processes of `mainstay`, with what they are called.
