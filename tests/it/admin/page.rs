@@ -1,12 +1,16 @@
 //! The console in a browser. What it looks like is put below `target/console`, for people to look at.
 
+use std::io::Read;
+
+use mainstay::local::wait_until;
 use serde_json::json;
 
 use super::{TOKEN, look};
 use crate::instance::browser::Browser;
+use crate::instance::client::{Connection, head};
 use crate::instance::probe::Probe;
 use crate::instance::{Instance, Plan};
-use crate::support::Cluster;
+use crate::support::{Cluster, PATIENCE};
 
 const ROUTES: &str = r#"
 [[route]]
@@ -217,6 +221,105 @@ fn a_keyboard_is_enough() {
     focus("entry-path");
 }
 
+/// Keeps the first answer to a preview until `release()`, which returns once the page has made of it what it makes.
+const LATE: &str = "
+const real = window.fetch;
+let is_first = true;
+window.fetch = (path, options) => {
+  if (!String(path).endsWith('preview') || !is_first) return real(path, options);
+  is_first = false;
+  return new Promise((answer) => real(path, options).then((early) => early.json()).then((found) => {
+    window.release = () => {
+      answer({ ok: true, status: 200, json: async () => found });
+      return new Promise((done) => setTimeout(done, 0));
+    };
+  }));
+};
+";
+
+#[test]
+fn a_preview_that_comes_late_orders_nothing() {
+    let instance = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).start();
+    assert_eq!(instance.get("/public/echo?q=a").status, 200);
+    let browser = Browser::start();
+    sign_in(&browser, &instance);
+    browser.run(LATE);
+    browser.click("#purge-what");
+    browser.type_in(&format!("echo:a{ENTER}"));
+    assert!(wait_until(PATIENCE, || browser.run("return Boolean(window.release)") == json!(true)));
+    browser.type_in(" echo:b");
+    let is_offered = "return release().then(() => !document.getElementById('purge-go').hidden)";
+    assert_eq!(browser.run(is_offered), json!(false), "the button would purge what the form does not say");
+    assert_eq!(browser.text("#purge-result"), "");
+    browser.type_in(ENTER);
+    browser.wait_for("#purge-result", "1 of 1 entries");
+    browser.click("#purge-go");
+    browser.wait_for("#purge-result", "Purged.");
+    assert_eq!(look(&instance, "/admin/journal")["events"][0]["what"], "tags echo:a echo:b");
+}
+
+#[test]
+fn more_tabs_than_a_browser_has_connections() {
+    let instance = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).start();
+    let browser = Browser::start();
+    sign_in(&browser, &instance);
+    for _ in 0..7 {
+        browser.tab();
+        browser.open(&console(&instance));
+        browser.wait_for("#link", "Live");
+    }
+    browser.click("#purge-what");
+    browser.type_in(&format!("echo{ENTER}"));
+    browser.wait_for("#purge-result", "0 of 0 entries");
+}
+
+/// A first stream that says nothing, as one whose other end is gone without a word; `later` makes it a while ago.
+const SILENT: &str = "
+const [Real, now] = [window.EventSource, Date.now];
+window.streams = 0;
+window.EventSource = function (path) {
+  streams += 1;
+  return streams > 1 ? new Real(path) : Object.assign(new EventTarget(), { readyState: Real.OPEN, close() {} });
+};
+window.EventSource.CLOSED = Real.CLOSED;
+window.later = () => (Date.now = () => now() + 20000);
+";
+
+#[test]
+fn a_stream_that_fell_silent_is_given_up() {
+    let instance = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).start();
+    let browser = Browser::start();
+    browser.open(&console(&instance));
+    browser.wait_for("#door h1", "Mainstay console");
+    browser.run(SILENT);
+    browser.type_in(&format!("{TOKEN}{ENTER}"));
+    assert!(wait_until(PATIENCE, || browser.run("return streams") == json!(1)));
+    browser.run("later()");
+    browser.wait_for("#link", "Live");
+}
+
+#[test]
+fn a_page_that_is_not_let_in_says_why() {
+    const PAGES_MAX: usize = 32;
+    let instance = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).start();
+    let others: Vec<_> = (0..PAGES_MAX)
+        .map(|_| {
+            let mut connection = Connection::open(instance.admin);
+            connection.send(head("GET", "/console/events", &[("Authorization", &format!("Bearer {TOKEN}"))]));
+            let mut first = [0; 1];
+            connection.stream.read_exact(&mut first).unwrap();
+            connection
+        })
+        .collect();
+    let browser = Browser::start();
+    browser.open(&console(&instance));
+    browser.wait_for("#door h1", "Mainstay console");
+    browser.type_in(&format!("{TOKEN}{ENTER}"));
+    browser.wait_for("#link", "Not connected: overloaded");
+    drop(others);
+    browser.wait_for("#link", "Live");
+}
+
 /// Whatever can be wrong is, there are many nodes, and everything has a long name; and who stands in for that has nothing.
 #[test]
 fn the_worst_can_be_read() {
@@ -228,7 +331,7 @@ fn the_worst_can_be_read() {
     let browser = Browser::start();
     sign_in(&browser, &broken);
     browser.wait_for("#sentence", "No database answers");
-    browser.wait_for("#degraded", "replica-14 does not answer.");
+    browser.wait_for("#degraded", "14 replicas do not answer: replica-1, replica-2, ");
     browser.wait_for("#under", "unhealthy");
     let long = "/public/a-rather-long-name-of-a-route/that-somebody/has-thought-of/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/b/c";
     assert_eq!(broken.get(long).status, 200);

@@ -95,6 +95,12 @@ impl Browser {
         self.order("url", &json!({ "url": url }));
     }
 
+    /// Opens another tab and goes there; the one before is hidden by it.
+    pub fn tab(&self) {
+        let opened = self.order("window/new", &json!({ "type": "tab" }));
+        self.order("window", &json!({ "handle": opened["handle"] }));
+    }
+
     /// Runs a script in the page, as the body of a function.
     pub fn run(&self, script: &str) -> Value {
         self.order("execute/sync", &json!({ "script": script, "args": [] }))

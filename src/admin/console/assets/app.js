@@ -1,12 +1,14 @@
 // The console: signs in, listens, and shows the newest picture.
 
 import { Chart } from "./charts.js";
-import { $, ask, bytes, cell, el, facts, fill, millis, none, number, percent, remember, span, text, time, whole } from "./dom.js";
+import { $, ask, bytes, cell, el, facts, fill, millis, none, number, percent, remember, span, text, time, whole, why } from "./dom.js";
 import { journal, look, prepare, reset, see } from "./forms.js";
 
 const POINTS_MAX = 180;
 const SILENCE_MS = 5000;
+const GIVEN_UP_MS = 15000;
 const RETRY_MS = 3000;
+const GLANCE_MS = 15000;
 
 const charts = [
   new Chart({ title: "Requests a second", format: number, series: () => [
@@ -19,14 +21,21 @@ const charts = [
   new Chart({ title: "Replica lag", format: millis, series: (points) => Object.keys(points.at(-1)?.lag_ms ?? {}).map((name) => ({ name, value: (point) => point.lag_ms[name] ?? null })) }),
 ];
 
+let isIn = false;
 let source = null;
 let points = [];
 let written = null;
 let heard = 0;
+let tried = 0;
 
-function door(why = "") {
+function hush() {
   source?.close();
   source = null;
+}
+
+function door(why = "") {
+  isIn = false;
+  hush();
   $("console").hidden = true;
   $("door").hidden = false;
   text($("sign-in-error"), why);
@@ -34,6 +43,8 @@ function door(why = "") {
 }
 
 async function enter(session) {
+  isIn = true;
+  heard = Date.now();
   remember(session.csrf);
   reset();
   written = null;
@@ -61,29 +72,53 @@ async function signOut() {
   door();
 }
 
-// A browser tries again by itself, but not where it was refused.
+// A browser tries again by itself, but not where it was refused. It has six connections to a host for all its pages, and each
+// stream holds one: a page that nobody sees has none.
 function listen() {
-  source?.close();
-  source = new EventSource("/console/events");
-  source.addEventListener("history", ({ data }) => { points = JSON.parse(data); draw(); });
-  source.addEventListener("picture", ({ data }) => show(JSON.parse(data)));
-  source.addEventListener("over", () => door("The session is over."));
-  source.addEventListener("error", () => {
+  hush();
+  if (document.hidden) return;
+  tried = Date.now();
+  const own = (source = new EventSource("/console/events"));
+  own.addEventListener("history", ({ data }) => { points = JSON.parse(data); draw(); });
+  own.addEventListener("picture", ({ data }) => show(JSON.parse(data)));
+  own.addEventListener("over", () => door("The session is over."));
+  own.addEventListener("error", () => {
+    if (own !== source) return;
     linked("lost", "Not connected");
-    if (source?.readyState === EventSource.CLOSED) setTimeout(resume, RETRY_MS);
+    if (own.readyState === EventSource.CLOSED) refused();
   });
 }
 
+// An EventSource does not tell why it was refused.
+async function refused() {
+  setTimeout(resume, RETRY_MS);
+  const reason = await why("/console/events");
+  if (reason && source?.readyState === EventSource.CLOSED) linked("lost", `Not connected: ${reason}`);
+}
+
 async function resume() {
-  if (!source) return;
+  if (!isIn || document.hidden) return;
   try {
     const session = await ask("GET", "/console/session");
+    if (!isIn) return;
     if (!session.signed_in) return door("The session is over.");
     remember(session.csrf);
     listen();
   } catch {
     setTimeout(resume, RETRY_MS);
   }
+}
+
+function turned() {
+  if (document.hidden) hush();
+  else resume();
+}
+
+// The title of a page that nobody sees says how it is all the same, and its session is in use.
+async function glance() {
+  if (!isIn || !document.hidden) return;
+  const status = await ask("GET", "/admin/status").catch(() => null);
+  if (status) title(status);
 }
 
 function linked(kind, words) {
@@ -124,16 +159,40 @@ function head(status) {
   text($("version"), `${status.version}, up ${span(status.uptime_s)}`);
 }
 
+function title({ summary, region }) {
+  const words = `${{ ok: "", warning: "⚠ ", critical: "✖ " }[summary.level]}${region} – Mainstay console`;
+  if (document.title !== words) document.title = words;
+}
+
+// One line for all of which the same is said. The first word of a sentence about a node is its name.
+function together(degraded) {
+  const groups = new Map();
+  for (const one of degraded) {
+    const [name, ...rest] = one.detail.split(" ");
+    const key = [one.level, one.reason, ...rest].join(" ");
+    const known = groups.get(key);
+    if (known) known.names.push(name);
+    else groups.set(key, { ...one, names: [name], rest: rest.join(" ").replace(/\.$/, "") });
+    const group = groups.get(key);
+    if (one.for_s > group.for_s) Object.assign(group, { for_s: one.for_s, since: one.since });
+  }
+  const plural = (rest) => rest.replace(/^does /, "do ").replace(/^is /, "are ").replace(/^follows /, "follow ").replace(/^answers, and receives or replays /, "answer, and receive or replay ");
+  return [...groups.values()].map((group) => {
+    const { names, rest, reason } = group;
+    const kind = reason.startsWith("repli") ? "replicas" : "nodes";
+    return names.length === 1 ? group : { ...group, detail: `${names.length} ${kind} ${plural(rest)}: ${names.join(", ")}.` };
+  });
+}
+
 function state(status) {
   const { summary, health, degraded } = status;
   $("state").className = `state ${summary.level}`;
   text($("sentence"), summary.sentence);
-  const title = `${{ ok: "", warning: "⚠ ", critical: "✖ " }[summary.level]}${status.region} – Mainstay console`;
-  if (document.title !== title) document.title = title;
+  title(status);
   const age = status.data_age_ms === null ? "" : `Data is at most ${millis(status.data_age_ms)} old. `;
   const health_ = `/health/edge says ${health.status}. `;
   text($("under"), `${age}${health_}${status.mode[0].toUpperCase()}${status.mode.slice(1)} since ${time(status.mode_since)} UTC.`);
-  fill($("degraded"), degraded.map(({ level, detail, since, for_s, advice, reason }) => el("li", { class: level },
+  fill($("degraded"), together(degraded).map(({ level, detail, since, for_s, advice, reason }) => el("li", { class: level },
     el("span", { class: "mark", "aria-hidden": "true" }, level === "critical" ? "✖" : "⚠"),
     el("span", {}, el("strong", {}, detail), " ", el("code", { class: "soft" }, reason)),
     el("span", { class: "soft" }, `For ${span(for_s)}, since ${time(since)} UTC`),
@@ -209,7 +268,10 @@ function figures({ cache, bus, audit, settings, routes }) {
 
 function watch() {
   const silent = Date.now() - heard;
-  if (source && heard && silent > SILENCE_MS) linked("lost", `No news for ${span(silent / 1000)}`);
+  if (!source || silent <= SILENCE_MS || source.readyState === EventSource.CLOSED) return;
+  linked("lost", `No news for ${span(silent / 1000)}`);
+  // A connection whose other end is gone without a word looks as if it were quiet.
+  if (silent > GIVEN_UP_MS && Date.now() - tried > GIVEN_UP_MS) listen();
 }
 
 $("charts").append(...charts.map((chart) => chart.figure));
@@ -222,5 +284,7 @@ $("hot").addEventListener("click", ({ target }) => {
   $("entry-path").focus();
 });
 prepare();
+document.addEventListener("visibilitychange", turned);
 setInterval(watch, 1000);
+setInterval(glance, GLANCE_MS);
 ask("GET", "/console/session").then((session) => (session.signed_in ? enter(session) : door()), (error) => door(error.message));

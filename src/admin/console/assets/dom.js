@@ -101,9 +101,24 @@ export async function ask(method, path, body) {
   } catch {
     throw Object.assign(new Error("The instance does not answer."), { status: 0 });
   }
-  const document = await answer.json().catch(() => null);
-  if (answer.ok) return document;
-  const wait = answer.headers.get("Retry-After");
-  const sentence = document?.detail ? `${document.code}: ${document.detail}` : `The instance answered ${answer.status}.`;
-  throw Object.assign(new Error(sentence), { status: answer.status, wait });
+  if (answer.ok) return answer.json().catch(() => null);
+  throw Object.assign(new Error(await sentence(answer)), { status: answer.status, wait: answer.headers.get("Retry-After") });
+}
+
+async function sentence(answer) {
+  const problem = await answer.json().catch(() => null);
+  return problem?.detail ? `${problem.code}: ${problem.detail}` : `The instance answered ${answer.status}.`;
+}
+
+// Why a stream is refused; nothing where it is not.
+export async function why(path) {
+  const end = new AbortController();
+  try {
+    const answer = await fetch(path, { signal: end.signal });
+    return answer.ok ? "" : await sentence(answer);
+  } catch {
+    return "";
+  } finally {
+    end.abort();
+  }
 }

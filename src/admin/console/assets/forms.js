@@ -10,7 +10,9 @@ const LABELS = {
 };
 
 let picture = null;
+// What the button orders, and how often the form was changed: an answer that comes after a change is of something else.
 let order = null;
+let changes = 0;
 
 export const see = (newest) => (picture = newest);
 
@@ -27,6 +29,7 @@ function wish() {
 
 function forget() {
   order = null;
+  changes += 1;
   $("purge-go").hidden = true;
   $("purge-result").replaceChildren();
 }
@@ -34,11 +37,12 @@ function forget() {
 async function preview(event) {
   event.preventDefault();
   forget();
-  const wanted = wish();
+  const [wanted, asked] = [wish(), changes];
   try {
     const found = wanted.all
       ? { entries: picture?.status.cache.entries ?? 0, of_entries: picture?.status.cache.entries ?? 0, bytes: picture?.status.cache.bytes ?? 0, tags: [], examples: [] }
       : await ask("POST", "/admin/cache/preview", wanted);
+    if (asked !== changes) return;
     order = wanted;
     const lines = [el("p", {}, el("b", {}, `${whole(found.entries)} of ${whole(found.of_entries)} entries`), ` of this instance fall (${bytes(found.bytes)}). Other instances and L2 follow.`)];
     if (found.tags.length) lines.push(el("p", { class: "soft" }, "By ", el("code", {}, found.tags.join(" "))));
@@ -48,12 +52,12 @@ async function preview(event) {
     text($("purge-go"), wanted.all ? `Purge everything, ${wanted.mode}` : `Purge, ${wanted.mode}`);
     $("purge-go").hidden = false;
   } catch (error) {
-    failed($("purge-result"), error);
+    if (asked === changes) failed($("purge-result"), error);
   }
 }
 
 async function purge() {
-  const { all, ...body } = order;
+  const [{ all, ...body }, asked] = [order, changes];
   $("purge-go").disabled = true;
   try {
     const done = all ? await ask("POST", `/admin/cache/flush?mode=${body.mode}`) : await ask("POST", "/admin/cache/purge", body);
@@ -71,6 +75,8 @@ async function purge() {
     );
     $("purge-preview").focus();
   } catch (error) {
+    // Another preview may have come meanwhile: no button stays that its words do not stand beside.
+    if (asked !== changes) forget();
     failed($("purge-result"), error);
   } finally {
     $("purge-go").disabled = false;
