@@ -1,5 +1,6 @@
 //! What is looked at when somebody asks for the metrics: what others count by themselves, and how things stand.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,9 @@ use prometheus::{GaugeVec, IntCounter};
 
 use super::Core;
 use crate::config::manifest::upstream::PRIMARY_ORIGIN;
-use crate::database::health::{Reason, Status, Verdict};
 use crate::database::pools::PoolUsage;
 use crate::database::status::{DatabaseStatus, NodeStatus};
+use crate::http::admission::KIND_OF_UPSTREAM;
 use crate::http::front::NO_ROUTE;
 use crate::http::pipeline::Pipeline;
 use crate::mode::Mode;
@@ -59,25 +60,17 @@ impl Core {
     /// reload to the next.
     pub(super) fn forget_series(&self) {
         self.look_at_statistics();
-        let Pipeline { metrics, upstreams, .. } = &*self.pipeline;
+        let Pipeline { admission, metrics, upstreams, .. } = &*self.pipeline;
         let surface = self.surface.load();
-        metrics.retain("route", |path| {
-            path == NO_ROUTE || surface.endpoints().any(|endpoint| endpoint.route.path == path)
-        });
+        let paths: HashSet<&str> = surface.endpoints().map(|endpoint| endpoint.route.path.as_str()).collect();
+        metrics.retain("route", |path| path == NO_ROUTE || paths.contains(path));
+        admission.retain(|name| upstreams.has(name));
+        metrics.retain("kind", |kind| kind.strip_prefix(KIND_OF_UPSTREAM).is_none_or(|name| upstreams.has(name)));
         // The primary's origin is none of the manifest's.
         metrics.retain("upstream", |name| name == PRIMARY_ORIGIN || upstreams.has(name));
         let endpoints = upstreams.nodes();
         // Of an endpoint the name has the upstream's before a slash; databases and Redis have none, and stay.
         metrics.retain("node", |name| !name.contains('/') || endpoints.iter().any(|node| *node.identity().id == *name));
-    }
-}
-
-/// How the instance is, and each reason for it.
-pub(super) fn set_health(metrics: &Metrics, verdict: &Verdict) {
-    metrics.degraded.set(i64::from(verdict.status != Status::Healthy));
-    for reason in Reason::ALL {
-        let gauge = metrics.degraded_reason.with_label_values(&[reason.as_str()]);
-        gauge.set(i64::from(verdict.reasons.contains(&reason)));
     }
 }
 

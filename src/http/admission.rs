@@ -79,6 +79,9 @@ pub struct Budget {
     max: usize,
 }
 
+/// What stands before an upstream's name in the `kind` label of its gate.
+pub const KIND_OF_UPSTREAM: &str = "upstream ";
+
 /// A share of a budget. Dropping it gives it back.
 pub struct Share {
     budget: Budget,
@@ -106,9 +109,14 @@ impl Admission {
         if let Some(gate) = upstreams.get(&upstream.name) {
             return gate.clone();
         }
-        let gate = Gate::new(&format!("upstream {}", upstream.name), &self.settings, metrics);
+        let gate = Gate::new(&format!("{KIND_OF_UPSTREAM}{}", upstream.name), &self.settings, metrics);
         upstreams.insert(upstream.name.clone(), gate.clone());
         gate
+    }
+
+    /// Forgets the gates of upstreams that nobody names any more. What runs behind one goes on.
+    pub fn retain(&self, is_named: impl Fn(&str) -> bool) {
+        self.upstreams.lock().retain(|name, _| is_named(name));
     }
 
     /// How long a source waits for its place; less where something stale could be served instead.

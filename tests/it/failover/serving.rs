@@ -73,6 +73,7 @@ fn what_a_fleet_has_stored_is_issued_anew_in_every_form() {
         let head = failover.request("HEAD", PAGE, &headers);
         assert_eq!((head.status, head.header("etag"), head.body.len()), (200, Some(etag.as_str()), 0));
     }
+    assert_eq!(failover.metric("mainstay_cache_hits_total{route=\"/public/page\"}"), 9.0, "from L2 or from L1");
     let preflight = [("Origin", "https://app.test"), ("Access-Control-Request-Method", "GET")];
     let (there, here) = (origin.request("OPTIONS", PAGE, &preflight), failover.request("OPTIONS", PAGE, &preflight));
     assert_eq!(here.status, there.status);

@@ -302,6 +302,10 @@ fn a_reload_keeps_what_has_not_changed() {
     assert!(instance.get("/a").is_hit());
     assert!(instance.reload(&format!("{upstream}retries = 9\n{CACHED}")).unwrap_err().contains("retries: at most 5"));
     assert!(instance.get("/a").is_hit());
+    assert!(instance.metrics().contains("kind=\"upstream old\""));
+    assert_eq!(instance.reload(""), Ok(0));
+    let metrics = instance.metrics();
+    assert!(!metrics.contains("upstream old") && !metrics.contains("upstream=\"old\""), "{metrics}");
 }
 
 /// What one instance of a fleet was answered all of them have, as it was; what is for one caller none has.
