@@ -1,19 +1,12 @@
-//! Everything that is configured and not in use, in words for whoever is on call. Derived from what others know; nothing is kept
-//! here but since when.
-
-use std::time::{Duration, Instant};
+//! Everything that is not as it should be, in words for whoever is on call. Derived from what others know: `/admin/status`, the console
+//! and the metrics all have it from here, so that none of them calls well what another calls degraded.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::journal::{Event, Journal, Kind, rfc_3339};
-use super::status::PeerStatus;
+use super::journal::rfc_3339;
 use crate::database::health::{self, Verdict};
-use crate::database::lag::Ineligible;
-use crate::database::read::Role;
-use crate::database::status::NodeStatus;
-use crate::database::steps::Step;
-use crate::nodes::breaker::BreakerState;
+use crate::telemetry::metrics::Metrics;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -27,6 +20,17 @@ pub(super) enum Level {
     Critical,
 }
 
+impl Level {
+    /// The word for it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// Why something is not as it should be. The worst come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
@@ -37,6 +41,11 @@ pub(super) enum Reason {
     PrimaryReadOnly,
     DatabaseDown,
     UpstreamOut,
+    AuditWrong,
+    ManyErrors,
+    Errors,
+    Overloaded,
+    PoolExhausted,
     ReadsOnPrimary,
     ReplicaDiverged,
     ReplicaDown,
@@ -56,7 +65,43 @@ pub(super) enum Reason {
     Draining,
 }
 
+/// The reason that the metrics have besides: a failover origin is one on purpose, which is nothing to tell people.
+const FAILOVER_MODE: &str = "failover_mode";
+
 impl Reason {
+    /// All reasons, the worst first.
+    const ALL: [Self; 29] = [
+        Self::NothingToServe,
+        Self::ReadsUnavailable,
+        Self::ReadsFromCache,
+        Self::PrimaryDown,
+        Self::PrimaryReadOnly,
+        Self::DatabaseDown,
+        Self::UpstreamOut,
+        Self::AuditWrong,
+        Self::ManyErrors,
+        Self::Errors,
+        Self::Overloaded,
+        Self::PoolExhausted,
+        Self::ReadsOnPrimary,
+        Self::ReplicaDiverged,
+        Self::ReplicaDown,
+        Self::ReplicationBroken,
+        Self::ReplicationLag,
+        Self::ReplicationLagUnknown,
+        Self::ReadsOnOtherReplica,
+        Self::BusSilent,
+        Self::WatchBroken,
+        Self::SharedCacheDown,
+        Self::BreakerOpen,
+        Self::PeerFailing,
+        Self::HardPurgesUnknown,
+        Self::SnapshotLoading,
+        Self::Starting,
+        Self::Recovering,
+        Self::Draining,
+    ];
+
     /// The stable code, how bad it is, and what to do.
     const fn info(self) -> (&'static str, Level, &'static str) {
         use Level::{Critical, Warning};
@@ -93,6 +138,31 @@ impl Reason {
                 "upstream_out",
                 Critical,
                 "Look at the service behind the upstream; answers that are cached are served stale until then.",
+            ),
+            Self::AuditWrong => (
+                "audit_wrong",
+                Critical,
+                "The log names the path. Purge the route hard; if it is wrong again, take the route's cache out of the manifest.",
+            ),
+            Self::ManyErrors => (
+                "errors",
+                Critical,
+                "The log has a line for each, with its route and why; what else is said here may be the cause.",
+            ),
+            Self::Errors => (
+                "errors",
+                Warning,
+                "The log has a line for each, with its route and why; what else is said here may be the cause.",
+            ),
+            Self::Overloaded => (
+                "overloaded",
+                Warning,
+                "Look whether the source has become slow, or more is asked than usual; hits are answered all the same.",
+            ),
+            Self::PoolExhausted => (
+                "pool_exhausted",
+                Warning,
+                "Look at pg_stat_activity for what holds the connections; raise the size of the pool if the server has time left.",
             ),
             Self::ReadsOnPrimary => (
                 "reads_on_primary",
@@ -163,8 +233,31 @@ impl Reason {
     }
 
     /// The stable code.
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         self.info().0
+    }
+
+    /// How bad it is.
+    pub(super) const fn level(self) -> Level {
+        self.info().1
+    }
+
+    /// What it says something about, where others say something of the same: of those, one takes the place of another.
+    const fn ladder(self) -> Option<&'static str> {
+        match self {
+            Self::ReadsUnavailable | Self::ReadsFromCache | Self::ReadsOnPrimary | Self::ReadsOnOtherReplica => {
+                Some("reads")
+            }
+            Self::PrimaryDown
+            | Self::PrimaryReadOnly
+            | Self::ReplicaDiverged
+            | Self::ReplicaDown
+            | Self::ReplicationBroken
+            | Self::ReplicationLag
+            | Self::ReplicationLagUnknown
+            | Self::BreakerOpen => Some("node"),
+            _ => None,
+        }
     }
 }
 
@@ -176,6 +269,25 @@ pub(super) struct Finding {
     pub(super) subject: String,
     /// A sentence that names it.
     pub(super) detail: String,
+}
+
+impl Finding {
+    /// Whether it is the same matter, be it as bad or not.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.reason.as_str() == other.reason.as_str() && self.subject == other.subject
+    }
+
+    /// Whether one of the two is said in place of the other.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        let ladder = self.reason.ladder();
+        ladder.is_some() && ladder == other.reason.ladder() && self.subject == other.subject
+    }
+
+    /// It, since when.
+    pub(super) fn degraded(self, since: DateTime<Utc>, for_s: u64) -> Degraded {
+        let (reason, level, advice) = self.reason.info();
+        Degraded { reason, level, detail: self.detail, since, for_s, advice }
+    }
 }
 
 /// It, and since when.
@@ -190,231 +302,32 @@ pub(super) struct Degraded {
     pub(super) advice: &'static str,
 }
 
-/// What is known of this instance, from wherever it is known.
-pub(super) struct Seen {
-    pub(super) verdict: Verdict,
-    pub(super) step: Option<Step>,
-    pub(super) is_draining: bool,
-    pub(super) nodes: Vec<NodeStatus>,
-    /// Names of endpoints of upstreams, and their breakers.
-    pub(super) endpoints: Vec<(String, BreakerState)>,
-    /// Whether nothing was heard of changes for too long.
-    pub(super) is_silent: bool,
-    /// Whether Redis is in use, where there is one.
-    pub(super) has_redis: Option<bool>,
-    pub(super) tables_unwatched: Vec<String>,
-    pub(super) upstreams_out: Vec<String>,
-    pub(super) peers: Vec<PeerStatus>,
-}
-
-/// All that is not as it should be, the worst first.
-pub(super) fn find(seen: &Seen) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut add = |reason, subject: &str, detail: String| {
-        found.push(Finding { reason, subject: subject.to_owned(), detail });
-    };
-    for reason in &seen.verdict.reasons {
-        if let Some((reason, detail)) = of_health(*reason) {
-            add(reason, "", detail.to_owned());
-        }
+/// Sets the metrics to what was found.
+pub(super) fn export(found: &[Degraded], verdict: &Verdict, metrics: &Metrics) {
+    let is_standing_in = verdict.reasons.contains(&health::Reason::FailoverMode);
+    metrics.degraded.set(i64::from(is_standing_in || !found.is_empty()));
+    for reason in Reason::ALL.map(Reason::as_str) {
+        let is_found = found.iter().any(|one| one.reason == reason);
+        metrics.degraded_reason.with_label_values(&[reason]).set(i64::from(is_found));
     }
-    if let Some((reason, detail)) = seen.step.and_then(of_step) {
-        add(reason, "", detail.to_owned());
-    }
-    let has_primary = seen.nodes.iter().any(|node| node.role == Role::Primary && node.writable);
-    for node in seen.nodes.iter().filter(|node| node.sampled) {
-        if let Some((reason, what)) = of_node(node, has_primary) {
-            add(reason, &node.name, format!("{} {what}.", node.name));
-        } else if node.breaker != BreakerState::Closed {
-            add(Reason::BreakerOpen, &node.name, format!("{} is let alone after failures.", node.name));
-        }
-    }
-    for (name, _) in seen.endpoints.iter().filter(|(_, breaker)| *breaker != BreakerState::Closed) {
-        add(Reason::BreakerOpen, name, format!("{name} is let alone after failures."));
-    }
-    for upstream in &seen.upstreams_out {
-        add(Reason::UpstreamOut, upstream, format!("No endpoint of the upstream {upstream} answers."));
-    }
-    if seen.is_silent {
-        add(
-            Reason::BusSilent,
-            "",
-            "Nothing is heard of changes, so nothing that is cached counts as fresh.".to_owned(),
-        );
-    }
-    let is_said = seen.verdict.reasons.contains(&health::Reason::SharedCacheDown);
-    if seen.has_redis == Some(false) && !is_said {
-        add(Reason::SharedCacheDown, "", "Redis does not answer, and is let alone.".to_owned());
-    }
-    for table in &seen.tables_unwatched {
-        add(Reason::WatchBroken, table, format!("Changes of the table {table} go unnoticed."));
-    }
-    for peer in seen.peers.iter().filter(|peer| peer.state == "failing") {
-        let why = peer.failure.as_deref().unwrap_or("it does not answer");
-        add(Reason::PeerFailing, &peer.peer, format!("The snapshot of {} cannot be pulled: {why}.", peer.peer));
-    }
-    if seen.is_draining {
-        add(Reason::Draining, "", "This instance is shutting down.".to_owned());
-    }
-    found.sort_by_key(|finding| finding.reason);
-    found
-}
-
-/// What only the health answer knows. The rest of its reasons are found node by node.
-const fn of_health(reason: health::Reason) -> Option<(Reason, &'static str)> {
-    Some(match reason {
-        health::Reason::NoDataYet => (Reason::Starting, "Not every database has been asked yet."),
-        health::Reason::Recovering => (Reason::Recovering, "All is well again, and has to stay so for a moment."),
-        health::Reason::SharedCacheDown => (Reason::SharedCacheDown, "Redis does not answer."),
-        health::Reason::DatabaseDown => (Reason::DatabaseDown, "No database of this failover origin answers."),
-        health::Reason::HardPurgesUnknown => {
-            (Reason::HardPurgesUnknown, "There may be hard purges that this failover origin does not know of.")
-        }
-        health::Reason::SnapshotLoading => (Reason::SnapshotLoading, "A snapshot is still being read."),
-        health::Reason::NothingToServe => (Reason::NothingToServe, "There is nothing to serve from."),
-        // A failover origin is one on purpose.
-        health::Reason::FailoverMode
-        | health::Reason::PrimaryDown
-        | health::Reason::PrimaryReadOnly
-        | health::Reason::ReplicaDown
-        | health::Reason::ReplicaDiverged
-        | health::Reason::ReplicationBroken
-        | health::Reason::ReplicationLag
-        | health::Reason::ReplicationLagUnknown => return None,
-    })
-}
-
-const fn of_step(step: Step) -> Option<(Reason, &'static str)> {
-    Some(match step {
-        Step::Preferred => return None,
-        Step::OtherReplica => (Reason::ReadsOnOtherReplica, "A replica is out, and others answer for it."),
-        Step::Primary => (Reason::ReadsOnPrimary, "No replica answers, and the primary reads in their place."),
-        Step::Stale => {
-            (Reason::ReadsFromCache, "No database answers: what is cached is served, and what is not is a 503.")
-        }
-        Step::Unavailable => (Reason::ReadsUnavailable, "No database answers and nothing is cached: reads are a 503."),
-    })
-}
-
-fn of_node(node: &NodeStatus, has_primary: bool) -> Option<(Reason, &'static str)> {
-    Some(match (node.role, node.ineligible) {
-        (Role::Primary, _) if !node.up => (Reason::PrimaryDown, "does not answer"),
-        (Role::Primary, _) if !node.writable => (Reason::PrimaryReadOnly, "answers and is not writable"),
-        (Role::Primary, _) => return None,
-        (Role::Replica, Some(Ineligible::Down)) => (Reason::ReplicaDown, "does not answer"),
-        (Role::Replica, Some(Ineligible::Promoted)) => (Reason::ReplicaDiverged, "is no standby any more"),
-        (Role::Replica, Some(Ineligible::OtherBranch)) => {
-            (Reason::ReplicaDiverged, "follows another timeline or cluster than the primary")
-        }
-        (Role::Replica, _) if !node.flowing && has_primary => {
-            (Reason::ReplicationBroken, "answers, and receives or replays nothing")
-        }
-        (Role::Replica, Some(Ineligible::Lagging)) => {
-            (Reason::ReplicationLag, "is further behind than replication.lag_max")
-        }
-        (Role::Replica, Some(Ineligible::LagUnknown | Ineligible::Unsampled)) => {
-            (Reason::ReplicationLagUnknown, "may be any time behind: nothing proves how far")
-        }
-        (Role::Replica, None) => return None,
-    })
-}
-
-/// Since when things are as they are.
-#[derive(Default)]
-pub(super) struct Memory(Vec<Known>);
-
-struct Known {
-    finding: Finding,
-    since: DateTime<Utc>,
-    began: Instant,
-}
-
-impl Memory {
-    /// Takes a look in: writes down what is new and what is over, and says since when the rest is so.
-    pub(super) fn look(
-        &mut self,
-        found: Vec<Finding>,
-        (now, at): (Instant, DateTime<Utc>),
-        journal: &Journal,
-    ) -> Vec<Degraded> {
-        let is_same = |one: &Finding, other: &Finding| one.reason == other.reason && one.subject == other.subject;
-        let event = |kind, finding: &Finding, result: String| Event {
-            at,
-            kind,
-            by: "this instance".to_owned(),
-            what: finding.detail.clone(),
-            result,
-            id: None,
-        };
-        // Every instance starts, which is its first event.
-        let note = |kind, finding: &Finding, result: String| {
-            if finding.reason != Reason::Starting {
-                journal.note(event(kind, finding, result));
-            }
-        };
-        self.0.retain(|known| {
-            let lasts = found.iter().any(|finding| is_same(finding, &known.finding));
-            if !lasts {
-                let lasted = humantime::format_duration(Duration::from_secs((now - known.began).as_secs()));
-                let result = format!("over after {lasted}");
-                note(Kind::Recovered, &known.finding, result);
-            }
-            lasts
-        });
-        let shown = found.into_iter().map(|finding| {
-            let (since, began) = match self.0.iter_mut().find(|known| is_same(&known.finding, &finding)) {
-                Some(known) => {
-                    known.finding.detail.clone_from(&finding.detail);
-                    (known.since, known.began)
-                }
-                None => {
-                    note(Kind::Degraded, &finding, finding.reason.as_str().to_owned());
-                    self.0.push(Known { finding: finding.clone(), since: at, began: now });
-                    (at, now)
-                }
-            };
-            let (reason, level, advice) = finding.reason.info();
-            let for_s = now.saturating_duration_since(began).as_secs();
-            Degraded { reason, level, detail: finding.detail, since, for_s, advice }
-        });
-        shown.collect()
-    }
+    metrics.degraded_reason.with_label_values(&[FAILOVER_MODE]).set(i64::from(is_standing_in));
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
+    use std::collections::BTreeSet;
 
     use super::*;
-
-    fn finding(reason: Reason, subject: &str) -> Finding {
-        Finding { reason, subject: subject.to_owned(), detail: format!("{subject} is out.") }
-    }
+    use crate::telemetry::metrics::labels::Values;
+    use crate::telemetry::metrics::table::SECTIONS;
 
     #[test]
-    fn what_lasts_keeps_its_beginning_and_what_is_over_is_written_down() {
-        let (mut memory, journal) = (Memory::default(), Journal::default());
-        let (now, at) = (Instant::now(), Utc::now());
-        let later =
-            |seconds| (now + Duration::from_secs(seconds), at + TimeDelta::seconds(i64::try_from(seconds).unwrap()));
-        let [one, two] = ["replica-1", "replica-2"].map(|name| finding(Reason::ReplicaDown, name));
-        memory.look(vec![one.clone()], later(0), &journal);
-        let degraded = memory.look(vec![one, two.clone()], later(90), &journal);
-        assert_eq!(degraded.iter().map(|one| (one.since, one.for_s)).collect::<Vec<_>>(), [(at, 90), (later(90).1, 0)]);
-        let degraded = memory.look(vec![two], later(100), &journal);
-        assert_eq!((degraded.len(), degraded[0].for_s), (1, 10));
-        assert!(memory.look(Vec::new(), later(100), &journal).is_empty());
-        let results: Vec<String> = journal.events().into_iter().rev().map(|event| event.result).collect();
-        let over = |time| format!("over after {time}");
-        assert_eq!(results, ["replica_down".to_owned(), "replica_down".to_owned(), over("1m 40s"), over("10s")]);
-    }
-
-    #[test]
-    fn a_look_within_the_same_moment_is_no_second_beginning() {
-        let (mut memory, journal, when) = (Memory::default(), Journal::default(), (Instant::now(), Utc::now()));
-        for _ in 0..3 {
-            memory.look(vec![finding(Reason::BusSilent, "")], when, &journal);
-        }
-        assert_eq!(journal.events().len(), 1);
+    fn every_reason_is_one_of_the_table_of_metrics() {
+        let declared = SECTIONS.iter().flat_map(|section| section.metrics);
+        let declared = declared.filter(|metric| metric.name == "mainstay_degraded_reason");
+        let Values::Listed(listed) = declared.flat_map(|metric| metric.labels).next().unwrap().values else { panic!() };
+        let reasons = Reason::ALL.map(Reason::as_str).into_iter().chain([FAILOVER_MODE]);
+        assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), reasons.collect());
+        assert!(Reason::ALL.is_sorted(), "the worst first");
     }
 }

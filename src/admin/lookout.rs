@@ -9,12 +9,15 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::Desk;
-use super::degraded::{Degraded, Level, Memory, Seen, find};
+use super::degraded::{Degraded, Level, export};
+use super::found::{Seen, find};
 use super::journal::{Event, Kind};
+use super::memory::Memory;
 use super::status::millis;
 use super::traffic::{Figures, Traffic, keep_point, rate, ratio};
 use crate::database::health::Verdict;
 use crate::database::read::Role;
+use crate::database::status::NodeStatus;
 use crate::nodes::node::Kind as NodeKind;
 use crate::telemetry::by_route::RouteTotals;
 use crate::telemetry::totals::Totals;
@@ -24,6 +27,9 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Counts by route that are kept: those of a minute.
 const ROUTE_SAMPLES_MAX: usize = 12;
+
+/// For so long somebody waits for a connection whenever it is looked at, before that is said: a crowd of a moment is none.
+const WAIT_MIN: Duration = Duration::from_secs(5);
 
 /// What the lookout remembers.
 pub(super) struct Lookout {
@@ -39,7 +45,24 @@ struct State {
     /// What was counted by route when each of the last points was made.
     routes: VecDeque<(Instant, BTreeMap<String, RouteTotals>)>,
     memory: Memory,
+    waits: Waits,
     health: Option<&'static str>,
+}
+
+/// Since when somebody has been waiting for a connection, by pool.
+#[derive(Default)]
+struct Waits(BTreeMap<String, Instant>);
+
+impl Waits {
+    /// Takes in which pools are waited for now, and says which of them have been for a while.
+    fn look(&mut self, waited_for: &[String], now: Instant) -> Vec<String> {
+        self.0.retain(|pool, _| waited_for.contains(pool));
+        for pool in waited_for {
+            self.0.entry(pool.clone()).or_insert(now);
+        }
+        let is_long = |since: &Instant| now.saturating_duration_since(*since) >= WAIT_MIN;
+        self.0.iter().filter(|(_, since)| is_long(since)).map(|(pool, _)| pool.clone()).collect()
+    }
 }
 
 /// A moment of the last quarter of an hour.
@@ -90,7 +113,6 @@ impl Desk {
     /// Takes a look: writes down what has changed, and how much was asked.
     pub(super) fn look(&self) {
         let (now, at) = (Instant::now(), Utc::now());
-        self.degraded();
         let totals = self.totals();
         let mut state = self.lookout.state.lock();
         let point = state.traffic.sample(now, totals);
@@ -104,15 +126,18 @@ impl Desk {
         if let Some(figures) = point {
             keep_point(&mut state.points, Point { at: at.timestamp(), figures, lag_ms: self.lags() });
         }
+        drop(state);
+        self.degraded();
     }
 
-    /// What is not as it should be, and since when.
+    /// What is not as it should be, and since when; what was answered counts as of the last look. The metrics are told the same.
     pub(super) fn degraded(&self) -> Vec<Degraded> {
-        let seen = self.seen();
-        let found = find(&seen);
         let mut state = self.lookout.state.lock();
+        let seen = self.seen(&mut state);
         self.note_health(&mut state, &seen.verdict);
-        state.memory.look(found, (Instant::now(), Utc::now()), &self.parts.journal)
+        let degraded = state.memory.look(find(&seen), (Instant::now(), Utc::now()), &self.parts.journal);
+        export(&degraded, &seen.verdict, &self.parts.pipeline.metrics);
+        degraded
     }
 
     /// The figures of the last minute.
@@ -148,19 +173,23 @@ impl Desk {
         self.parts.pipeline.metrics.totals()
     }
 
-    fn seen(&self) -> Seen {
+    fn seen(&self, state: &mut State) -> Seen {
         let (pipeline, health, now) = (&self.parts.pipeline, &self.parts.health, Instant::now());
         let upstreams = pipeline.nodes.reports().into_iter().filter_map(|report| {
             let identity = report.node.identity();
             let is_one = identity.kind == NodeKind::Upstream;
             is_one.then(|| (identity.id.to_string(), report.node.breaker_state(now)))
         });
+        let nodes = pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default();
         Seen {
+            pools_waited_for: state.waits.look(&waited_for(&nodes), now),
+            recent: state.traffic.recent(now),
+            audit_wrong: state.traffic.newest().map_or(0, |totals| totals.audit_wrong),
             verdict: health.verdict(),
             step: health.step(),
             is_draining: health.is_draining(),
             endpoints: upstreams.collect(),
-            nodes: pipeline.database.as_ref().map(|database| database.status().nodes).unwrap_or_default(),
+            nodes,
             is_silent: pipeline.cache.fences.silence(now).is_some(),
             has_redis: pipeline.cache.shared.as_ref().map(|shared| shared.commands().is_in_use()),
             tables_unwatched: pipeline.metrics.tables_unwatched(),
@@ -190,13 +219,20 @@ impl Desk {
     /// behind that is behind most of those that are read. Nothing where nobody can say. What only its `ttl` bounds is not in it.
     pub(super) fn data_age(&self) -> Option<Duration> {
         let pipeline = &self.parts.pipeline;
-        let heard_ago = pipeline.cache.fences.heard_ago(Instant::now());
+        let fences = &pipeline.cache.fences;
+        let (heard_ago, is_caught_up) = (fences.heard_ago(Instant::now()), fences.read(|ledger| ledger.is_caught_up()));
+        // Who has not heard all from before it began knows nothing of what it has missed, however lately it began.
+        let is_unknown = heard_ago.is_some() && !is_caught_up;
+        let heard_ago = heard_ago.filter(|_| is_caught_up);
         if !pipeline.capabilities.tells {
             let pulled_ago = || {
                 let ages = (self.parts.peers)().into_iter().filter_map(|peer| peer.complete_ago_ms);
                 ages.min().map(Duration::from_millis)
             };
             return heard_ago.or_else(pulled_ago);
+        }
+        if is_unknown {
+            return None;
         }
         let status = pipeline.database.as_ref()?.status();
         let lags = status.replicas().filter(|node| node.is_eligible()).filter_map(|node| node.lag);
@@ -218,5 +254,41 @@ impl Desk {
             [worst, others @ ..] => format!("{} And {} more.", worst.detail, others.len()),
         };
         Summary { level, sentence }
+    }
+}
+
+/// The pools for whose connections somebody waits.
+fn waited_for(nodes: &[NodeStatus]) -> Vec<String> {
+    let pools = nodes.iter().flat_map(|node| {
+        let writers = node.writers.as_ref().map(|pool| (node, "write", pool));
+        [(node, "read", &node.pool)].into_iter().chain(writers)
+    });
+    let waited_for = pools.filter(|(_, _, pool)| pool.waiting > 0);
+    waited_for.map(|(node, what, _)| format!("{} ({what})", node.name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::pools::PoolUsage;
+    use crate::database::status::testing::node;
+
+    #[test]
+    fn a_pool_is_exhausted_where_somebody_has_waited_at_each_look_for_a_while() {
+        let (mut waits, start) = (Waits::default(), Instant::now());
+        let crowded = PoolUsage { open: 4, idle: 0, waiting: 1, size_max: 4 };
+        let nodes = [NodeStatus { pool: crowded, writers: Some(PoolUsage::default()), ..node(Role::Primary) }];
+        let name = format!("{} (read)", nodes[0].name);
+        assert_eq!(waited_for(&nodes), [name.clone()]);
+        let mut look = |second, is_waited_for: bool| {
+            let waited_for = if is_waited_for { waited_for(&nodes) } else { Vec::new() };
+            waits.look(&waited_for, start + Duration::from_secs(second))
+        };
+        for second in 0..5 {
+            assert!(look(second, true).is_empty(), "{second}");
+        }
+        assert_eq!(look(5, true), [name]);
+        assert!(look(6, false).is_empty());
+        assert!(look(7, true).is_empty(), "it begins anew");
     }
 }

@@ -7,9 +7,11 @@ mod auth;
 mod console;
 mod degraded;
 mod entry;
+mod found;
 pub mod journal;
 mod log;
 mod lookout;
+mod memory;
 mod preview;
 pub mod purge;
 mod settings;
@@ -285,6 +287,8 @@ impl Desk {
         let path = request.path();
         if path == "/metrics" {
             only(&Method::GET, request)?;
+            // It sets what the metrics say of it, to what is so now.
+            self.degraded();
             return Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4").body((self.parts.metrics)()));
         }
         if !self.gate.has_tokens() {

@@ -49,6 +49,16 @@ pub(super) struct HitRatio {
     pub(super) l2: Option<f64>,
 }
 
+/// What was counted within the last minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recent {
+    pub(super) requests: u64,
+    /// Those of them that were answered with 500 or above.
+    pub(super) errors: u64,
+    /// Sources that were not run since too many ran.
+    pub(super) shed: u64,
+}
+
 /// The recent past.
 #[derive(Default)]
 pub(super) struct Traffic {
@@ -78,8 +88,28 @@ impl Traffic {
 
     /// The figures of the last minute, up to these totals.
     pub(super) fn figures(&self, now: Instant, totals: &Totals) -> Figures {
+        self.from(now).map(|from| between(from, now, totals)).unwrap_or_default()
+    }
+
+    /// What was counted within the last minute, up to the newest sample.
+    pub(super) fn recent(&self, now: Instant) -> Recent {
+        let Some(((_, from), (_, to))) = self.from(now).zip(self.samples.back()) else { return Recent::default() };
+        Recent {
+            requests: to.requests.saturating_sub(from.requests),
+            errors: to.errors.saturating_sub(from.errors),
+            shed: to.shed.saturating_sub(from.shed),
+        }
+    }
+
+    /// The newest totals.
+    pub(super) fn newest(&self) -> Option<&Totals> {
+        self.samples.back().map(|(_, totals)| totals)
+    }
+
+    /// The sample that the last minute begins at.
+    fn from(&self, now: Instant) -> Option<&(Instant, Totals)> {
         let is_inside = |(at, _): &&(Instant, Totals)| now.saturating_duration_since(*at) <= WINDOW;
-        self.samples.iter().find(is_inside).map(|from| between(from, now, totals)).unwrap_or_default()
+        self.samples.iter().find(is_inside)
     }
 }
 
@@ -194,6 +224,9 @@ mod tests {
         assert_eq!(figures.latency_ms.p50, Some(1.0));
         assert_eq!(figures.latency_ms.p95, Some(9.1));
         assert!(traffic.samples.len() <= SAMPLES_MAX);
+        let recent = traffic.recent(start + SECOND * 199);
+        assert_eq!(recent, Recent { requests: 6_000, errors: 600, shed: 0 });
+        assert_eq!(traffic.recent(start + SECOND * 1000), Recent::default(), "what is older is nobody's");
     }
 
     #[test]

@@ -488,7 +488,6 @@ impl Core {
                 );
                 last = Some((verdict.status, verdict.reasons.clone()));
             }
-            gauges::set_health(&self.pipeline.metrics, &verdict);
             self.health.publish(&verdict, outlook.look(&self.pipeline));
             if is_first_look {
                 actix_rt::time::sleep(TICK_MIN).await;

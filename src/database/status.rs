@@ -92,11 +92,11 @@ impl DatabaseStatus {
 }
 
 #[cfg(test)]
-pub(super) mod testing {
+pub(crate) mod testing {
     use super::*;
 
     /// A node that is well.
-    pub(in crate::database) fn node(role: Role) -> NodeStatus {
+    pub(crate) fn node(role: Role) -> NodeStatus {
         NodeStatus {
             name: "node".into(),
             role,

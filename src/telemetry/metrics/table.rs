@@ -13,9 +13,9 @@ use crate::telemetry::latency::LatencyVec;
 
 table! {
     "Requests" {
-        /// Answered requests.
+        /// Requests, by the status of their answer; 499 stands for none, since the client went away before it.
         requests: IntCounterVec = "mainstay_http_requests_total", "requests", [ROUTE, STATUS];
-        /// Time from the header of a request to that of its response.
+        /// Time from the header of a request to that of its response, or until its client went away.
         request_seconds: LatencyVec = "mainstay_http_request_duration_seconds", "seconds",
             [ROUTE, listed("outcome", Outcome::NAMES)];
         /// Requests that may write, by what became of them; of `outcome_unknown` nobody knows whether it was committed.
@@ -179,13 +179,15 @@ table! {
         log_buffer_bytes: IntGaugeVec = "mainstay_log_buffer_bytes", "bytes", [listed("sink", &["stdout", "amqp"])];
         /// 1 while RabbitMQ takes log lines; 0 where none is named, too.
         log_amqp_up: IntGauge = "mainstay_log_amqp_up", "0 or 1", [];
-        /// 1 while something that is configured is not in use.
+        /// 1 while something is not as it should be, as /admin/status says; always 1 of a failover origin, which is one on purpose.
         degraded: IntGauge = "mainstay_degraded", "0 or 1", [];
-        /// 1 for each reason why the instance is not healthy, as /health/edge gives them.
+        /// 1 for each reason why the instance is degraded, as /admin/status names them; failover_mode, which is no fault, here alone.
         degraded_reason: IntGaugeVec = "mainstay_degraded_reason", "0 or 1", [listed("reason", &[
-            "no_data_yet", "primary_down", "primary_read_only", "replica_down", "replica_diverged",
-            "replication_broken", "replication_lag", "replication_lag_unknown", "recovering", "failover_mode",
-            "shared_cache_down", "database_down", "hard_purges_unknown", "snapshot_loading", "nothing_to_serve",
+            "nothing_to_serve", "reads_unavailable", "reads_from_cache", "primary_down", "primary_read_only",
+            "database_down", "upstream_out", "audit_wrong", "errors", "overloaded", "pool_exhausted", "reads_on_primary",
+            "replica_diverged", "replica_down", "replication_broken", "replication_lag", "replication_lag_unknown",
+            "reads_on_other_replica", "bus_silent", "watch_broken", "shared_cache_down", "breaker_open", "peer_failing",
+            "hard_purges_unknown", "snapshot_loading", "no_data_yet", "recovering", "draining", "failover_mode",
         ])];
         /// How far eventual reads have stepped back: 0 preferred, 1 other_replica, 2 primary, 3 stale, 4 unavailable.
         degradation_step: IntGauge = "mainstay_degradation_step", "step", [];

@@ -1,6 +1,7 @@
 //! What is degraded and since when, what is asked, and what happened lately.
 
 use mainstay::local::wait_until;
+use mainstay::{Code, Error};
 use serde_json::{Value, json};
 
 use super::{TOKEN, ask, instance, look, order};
@@ -66,9 +67,11 @@ fn a_replica_that_goes_is_named_with_since_when_and_what_to_do() {
     let plan = Plan::probed(ROUTES, &Probe::default()).database(&cluster, &name).set("ADMIN_TOKEN", TOKEN);
     let instance = plan.start();
     instance.wait_healthy();
-    let status = look(&instance, "/admin/status");
-    assert_eq!(status["degraded"], json!([]), "{status}");
-    assert!(status["data_age_ms"].as_u64().is_some(), "{status}");
+    wait_for("the first changes", &instance, "/admin/status", |status| {
+        let is_known = status["bus"]["caught_up"] == true;
+        assert!(is_known || status["data_age_ms"].is_null(), "nobody knows yet: {status}");
+        is_known && status["data_age_ms"].is_u64() && status["degraded"] == json!([])
+    });
     cluster.replica.server.kill9();
     let has = |code: &'static str| {
         move |status: &Value| status["degraded"].as_array().unwrap().iter().any(|one| one["reason"] == code)
@@ -95,6 +98,28 @@ fn a_replica_that_goes_is_named_with_since_when_and_what_to_do() {
         assert!(kinds.contains(&kind), "{kind}: {events}");
     }
     assert_eq!(kinds.last(), Some(&"start"), "the newest comes first: {events}");
+}
+
+#[test]
+fn requests_that_fail_are_said_though_every_node_is_up() {
+    let probe = Probe::default();
+    let instance = instance(ROUTES, &probe);
+    wait_for("a sample", &instance, "/admin/status", |status| status["traffic"]["window_s"] != 0.0);
+    probe.answer(|_, _| Err(Error::new(Code::Internal, "it cannot")));
+    let mut connection = instance.connect();
+    for _ in 0..20 {
+        assert_eq!(connection.request("GET", "/public/echo", &[]).status, 500);
+    }
+    let status = wait_for("the errors", &instance, "/admin/status", |status| status["summary"]["level"] == "critical");
+    let sentence = "20 of the last minute's 20 answers were errors, with 500 or above.";
+    assert_eq!(
+        (&status["degraded"][0]["reason"], &status["summary"]["sentence"]),
+        (&json!("errors"), &json!(sentence))
+    );
+    assert_eq!(status["health"]["status"], "healthy", "another region would fail alike");
+    for sample in ["degraded", "degraded_reason{reason=\"errors\"}"] {
+        assert_eq!(instance.metric(&format!("mainstay_{sample}")), 1.0, "{sample}");
+    }
 }
 
 #[test]

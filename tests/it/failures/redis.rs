@@ -19,6 +19,8 @@ fn fails(name: &str, fail: impl FnOnce(&Site), reason: &str, mend: impl FnOnce(&
         fail(&site);
         assert!(wait_until(PATIENCE, || site.instance.metric(BREAKER) == OPEN), "it goes on asking");
         assert!(site.instance.metric(&failures) > 0.0, "{reason}");
+        assert!(site.wait_metric("mainstay_degraded_reason{reason=\"shared_cache_down\"}", 1.0));
+        assert!(site.wait_metric("mainstay_degraded", 1.0));
         let before = site.instance.metric(UNAVAILABLE);
         assert_eq!(at_once(|| site.wait_from("replica")).status, 200);
         assert!(site.instance.metric(UNAVAILABLE) > before);
