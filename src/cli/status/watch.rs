@@ -5,6 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use chrono::Utc;
+use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -89,10 +90,56 @@ impl Screen {
             lines.iter().for_each(|line| put(line));
             return put("");
         }
+        let lines = match tcgetwinsize(std::io::stdout()) {
+            Ok(size) => fitted(lines, usize::from(size.ws_col), usize::from(size.ws_row)),
+            Err(_) => lines.to_vec(),
+        };
         let clear = if std::mem::take(&mut self.is_first) { TO_END_OF_SCREEN } else { "" };
         let body: String = lines.iter().map(|line| format!("{line}{TO_END_OF_LINE}\n")).collect();
         let mut out = std::io::stdout().lock();
         // Whole at once, so that no half of it is seen.
         let _seen = write!(out, "{HOME}{clear}{body}{TO_END_OF_SCREEN}").and_then(|()| out.flush());
+    }
+}
+
+/// What of a page fits on a terminal: each line to its width, or it would take two; and as many from the top as there is room for, or
+/// what is wrong, which comes first, would be scrolled out of sight. A terminal that does not know its size is given all.
+fn fitted(lines: &[String], columns: usize, rows: usize) -> Vec<String> {
+    // The cursor stands below the last line.
+    let room = if rows == 0 { usize::MAX } else { rows.saturating_sub(1).max(1) };
+    let shown = if lines.len() > room { room.saturating_sub(1) } else { lines.len() };
+    let mut fitted: Vec<String> = lines.iter().take(shown).map(|line| cut(line, columns)).collect();
+    let left_out = lines.len().saturating_sub(shown);
+    if left_out > 0 {
+        fitted.push(cut(&format!("… {left_out} more lines"), columns));
+    }
+    fitted
+}
+
+fn cut(line: &str, columns: usize) -> String {
+    if columns == 0 || line.chars().count() <= columns {
+        return line.to_owned();
+    }
+    line.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_stays_in_sight_however_small_the_terminal_is() {
+        let lines: Vec<String> = (0..40).map(|number| format!("{number} {}", "é".repeat(150))).collect();
+        let small = fitted(&lines, 80, 24);
+        assert_eq!(small.len(), 23, "below the last line stands the cursor");
+        assert_eq!(small[0], format!("0 {}…", "é".repeat(77)));
+        assert_eq!(small[22], "… 18 more lines");
+        assert_eq!(fitted(&lines, 0, 0), lines, "what knows no size is given all");
+        assert_eq!(fitted(&lines, 200, 41), lines);
+        assert_eq!(fitted(&lines, 200, 40).len(), 39);
+        for (columns, rows) in [(1, 1), (2, 2), (3, 1)] {
+            let tiny = fitted(&lines, columns, rows);
+            assert!(tiny.len() <= rows && tiny.iter().all(|line| line.chars().count() <= columns), "{tiny:?}");
+        }
     }
 }
