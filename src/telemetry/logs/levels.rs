@@ -9,9 +9,10 @@ use log::{LevelFilter, Metadata};
 
 /// Bytes of a filter: whoever needs more wants another default.
 const FILTER_BYTES_MAX: usize = 1024;
-/// What these libraries say is not written at any level: the frames that they send, the password of the login among them, and each
-/// failure once more, which is said sparingly here.
-const UNHEARD: [&str; 5] = ["lapin", "amq_protocol", "amq_protocol_tcp", "tcp_stream", "tracing::span"];
+/// What these libraries say is not written at any level: the frames that they send, the password of the login among them, the values
+/// that statements are run with, and each failure once more, which is said sparingly here.
+const UNHEARD: [&str; 6] =
+    ["lapin", "amq_protocol", "amq_protocol_tcp", "tcp_stream", "tokio_postgres", "tracing::span"];
 
 /// A level for each module, as in `RUST_LOG`: `info,mainstay=debug,mainstay::cache=trace`. The longest name that fits decides;
 /// what no name fits, and no level without a name, is not written.
@@ -180,9 +181,16 @@ mod tests {
 
     #[test]
     fn libraries_that_say_what_they_send_are_not_heard() {
-        for target in ["lapin::channel", "amq_protocol::frame", "tracing::span", "tracing::span::active"] {
+        let targets = [
+            "lapin::channel",
+            "amq_protocol::frame",
+            "tokio_postgres::query",
+            "tracing::span",
+            "tracing::span::active",
+        ];
+        for target in targets {
             assert!(!allows("trace", target, Level::Error), "{target}");
-            assert!(!allows("trace,lapin=trace", target, Level::Trace), "{target}");
+            assert!(!allows("trace,lapin=trace,tokio_postgres=trace", target, Level::Trace), "{target}");
         }
     }
 
