@@ -19,7 +19,7 @@ use crate::config::traces::TraceSettings;
 use crate::telemetry::metrics::TraceDropped;
 
 /// Spans of one export.
-const BATCH_SPANS_MAX: usize = 2048;
+pub(super) const BATCH_SPANS_MAX: usize = 2048;
 /// The pause before the second try; it doubles from there.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// No pause is longer, whatever the collector asks for.
@@ -115,17 +115,22 @@ impl Exporter {
 
     /// Exports until [`Exporter::finish`], and then what is left.
     pub async fn run(&self) {
-        let mut is_well = true;
+        let (mut is_well, mut is_taken) = (true, true);
         loop {
             let more = async {
                 self.traces.queue.filled().await;
-                sleep(self.interval).await;
+                // Enough for an export waits for nothing more, so that batches go out one after another while there are more. A
+                // collector that did not take the last one is left in peace for a while.
+                tokio::select! {
+                    () = sleep(self.interval) => {}
+                    () = self.traces.queue.has_batch(), if is_taken => {}
+                }
             };
             tokio::select! {
                 () = self.ending() => break,
                 () = more => {}
             }
-            self.send(self.traces.queue.take(BATCH_SPANS_MAX), &mut is_well).await;
+            is_taken = self.send(self.traces.queue.take(BATCH_SPANS_MAX), &mut is_well).await;
         }
         // Nobody waits for a collector that is away.
         while !self.traces.queue.is_empty() && self.send(self.traces.queue.take(BATCH_SPANS_MAX), &mut is_well).await {}

@@ -52,7 +52,7 @@ impl Traces {
             b3: settings.b3,
             sampled: RateLimiter::direct(quota),
             notable: RateLimiter::direct(quota),
-            queue: Queue::new(settings.queue_spans_max),
+            queue: Queue::new(settings.queue_spans_max, export::BATCH_SPANS_MAX),
             metrics: Arc::clone(metrics),
         })
     }

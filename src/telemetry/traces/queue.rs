@@ -22,7 +22,10 @@ pub(super) struct Trace {
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     spans_max: usize,
+    /// So many spans are worth an export of their own.
+    batch_spans: usize,
     filled: Notify,
+    has_batch: Notify,
 }
 
 #[derive(Default)]
@@ -32,8 +35,11 @@ struct Waiting {
 }
 
 impl Queue {
-    pub(super) fn new(spans_max: usize) -> Self {
-        Self { waiting: Mutex::default(), spans_max, filled: Notify::new() }
+    /// A queue of at most so many spans, of which at most so many go into one export.
+    pub(super) fn new(spans_max: usize, batch_spans_max: usize) -> Self {
+        // Where few may wait there is a batch before there is no room.
+        let batch_spans = batch_spans_max.min(spans_max.div_ceil(2));
+        Self { waiting: Mutex::default(), spans_max, batch_spans, filled: Notify::new(), has_batch: Notify::new() }
     }
 
     /// Adds a trace. `false`: there was no room.
@@ -43,10 +49,14 @@ impl Queue {
         if spans > self.spans_max {
             return false;
         }
+        let is_batch_now = waiting.spans < self.batch_spans && spans >= self.batch_spans;
         waiting.spans = spans;
         waiting.traces.push_back(trace);
         drop(waiting);
         self.filled.notify_one();
+        if is_batch_now {
+            self.has_batch.notify_one();
+        }
         true
     }
 
@@ -77,6 +87,13 @@ impl Queue {
             self.filled.notified().await;
         }
     }
+
+    /// Waits until there is enough for an export. Cancelling loses nothing.
+    pub(super) async fn has_batch(&self) {
+        while self.waiting.lock().spans < self.batch_spans {
+            self.has_batch.notified().await;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +121,7 @@ mod tests {
 
     #[test]
     fn it_holds_as_many_spans_as_it_may_and_gives_the_oldest_first() {
-        let queue = Queue::new(10);
+        let queue = Queue::new(10, 100);
         assert!(queue.push(trace(1, 4)) && queue.push(trace(2, 4)));
         assert!(!queue.push(trace(3, 4)), "the bound is on spans");
         assert!(queue.push(trace(4, 2)));

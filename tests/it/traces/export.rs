@@ -73,6 +73,21 @@ fn a_collector_that_hangs_holds_nothing_up_and_what_waits_is_bounded() {
 }
 
 #[test]
+fn full_batches_go_out_one_after_another_without_a_pause() {
+    let (probe, receiver) = (Probe::default(), Receiver::new());
+    let instance =
+        probed(&probe, &receiver, "1").set("traces.export_interval", "1h").set("traces.queue_spans_max", "40").start();
+    let exported = || instance.metric("mainstay_traces_exported_total");
+    let mut connection = instance.connect();
+    // Many times what the queue holds.
+    let is_enough = mainstay::local::wait_until(PATIENCE, || {
+        (0..10).for_each(|_| assert_eq!(connection.request("GET", "/public/things/a", &[]).status, 200));
+        exported() >= 100.0
+    });
+    assert!(is_enough, "{}", exported());
+}
+
+#[test]
 fn what_a_collector_refuses_is_not_sent_again() {
     let collector = Service::status("401 Unauthorized");
     let probe = Probe::default();
