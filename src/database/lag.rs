@@ -140,9 +140,10 @@ impl Sampled {
         self.up && self.reading.is_some_and(|reading| !reading.in_recovery)
     }
 
-    /// How stale the replica is: as its last probe found it, or as of now where the next one is overdue.
+    /// How stale the replica is: as its last probe found it, or as of now where the next one is overdue. Of one that is down nobody
+    /// knows: it may have replayed all that there is.
     pub fn lag(&self, now: Instant, overdue: Duration) -> Option<Duration> {
-        let current_at = self.current_at?;
+        let current_at = self.current_at.filter(|_| self.up)?;
         let is_overdue = self.failures > 0 || now.saturating_duration_since(self.asked_at) > overdue;
         let until = if is_overdue { now } else { self.asked_at };
         Some(until.saturating_duration_since(current_at))
@@ -325,6 +326,9 @@ mod tests {
             assert_eq!(Sampled::answered(None, at(20), stuck, &history).lag(at(20), SECOND), None);
         }
         assert_eq!(well.lag(at(17), SECOND * 2), Some(SECOND * 7), "the probe is overdue");
+        let missed = Sampled::failed(Some(&well), at(17));
+        assert_eq!(missed.lag(at(17), SECOND * 2), Some(SECOND * 7), "once is not down");
+        assert_eq!(Sampled::failed(Some(&missed), at(18)).lag(at(18), SECOND * 2), None, "nobody can say");
     }
 
     #[test]
