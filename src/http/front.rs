@@ -5,6 +5,7 @@
 //! cannot answer goes on into the `App` with a [`Passage`], and what comes back gets the headers that every response carries.
 
 mod access;
+mod gone;
 mod service;
 mod trace;
 
@@ -88,7 +89,7 @@ enum Step {
     Answer(Response<Bytes>),
     Pass(Box<Passage>),
     /// It begins anew once this is answered.
-    Ask(Check),
+    Ask(Check, Arc<Endpoint>),
 }
 
 /// What L1 had for a request.
@@ -246,11 +247,18 @@ impl Front {
     }
 
     /// Leaves a request whose credential must be asked for. It counts against where it comes from: anyone can make credentials up.
-    fn ask(&self, way: &Way<'_>, endpoint: &Endpoint, mut check: Check, pending: &mut Pending) -> Result<Step, Error> {
+    fn ask(
+        &self,
+        way: &Way<'_>,
+        endpoint: &Arc<Endpoint>,
+        mut check: Check,
+        pending: &mut Pending,
+    ) -> Result<Step, Error> {
         let client = self.pipeline.rates.client(way.request, endpoint);
         self.pipeline.rates.count_client(endpoint, client, &mut check.rated);
         self.check_rates(&check.rated, endpoint, pending)?;
-        Ok(Step::Ask(check))
+        pending.line = self.kept_line(way);
+        Ok(Step::Ask(check, Arc::clone(endpoint)))
     }
 
     /// Lets in who is known: by the rates of the key, and with the scopes of the route.
@@ -520,7 +528,8 @@ impl Front {
                     .observe(took);
             }
         }
-        self.log_access(response, endpoint, took, || line(pending));
+        let known = pending.outcome;
+        self.log_access(response, endpoint, took, known, || line(pending));
         self.end_trace(status, response.headers(), pending);
     }
 

@@ -138,7 +138,7 @@ impl Surface {
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
                 limits: RouteLimits::new(route.rates, settings.rate_limit.clients_max),
                 said: Sparing::default(),
-                counters: Counters::new(metrics, &route.path),
+                counters: Counters::new(metrics, route),
                 route: Arc::clone(route),
             });
             surface.add(endpoint);
@@ -287,8 +287,14 @@ impl Pattern {
 }
 
 impl Counters {
-    fn new(metrics: &Metrics, route: &str) -> Self {
+    fn new(metrics: &Metrics, route: &Route) -> Self {
         let lookups = |result: LookupResult| metrics.lookups.with_label_values(&["L1", result.as_str()]);
+        let (is_cacheable, route) = (route.is_cacheable(), route.path.as_str());
+        if is_cacheable {
+            // There from the start: who looks for them finds a zero, and the first count of each is an increase.
+            let _counted_elsewhere = metrics.fills.with_label_values(&[route, "ok"]);
+            let _counted_elsewhere = [LookupResult::Expired, LookupResult::Miss].map(lookups);
+        }
         let times = |outcome: Outcome| {
             StripedLatency::new(metrics.request_seconds.with_label_values(&[route, outcome.as_str()]))
         };

@@ -1,12 +1,12 @@
 //! What the log says and never says, that whoever stops reading it holds nobody up, and that its levels change while it runs.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 
 use mainstay::config::settings::{Layers, Settings};
-use mainstay::local::{Signal, free_port, wait_until};
+use mainstay::local::{Proxy, Signal, free_port, wait_until};
 use mainstay::telemetry::logs::line::{EVERY, FIELDS, Kind};
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
@@ -26,7 +26,6 @@ fn access(output: &str) -> Vec<Value> {
 
 /// Sends bytes as they are, and says what came back.
 fn send(address: &str, bytes: &[u8]) -> String {
-    use std::io::Write;
     let mut stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(bytes).unwrap();
@@ -57,6 +56,12 @@ path = "/broken"
 sql = "SELECT 1 / $1 AS x"
 result = "row"
 params = [{ name = "n", in = "query", type = "integer", default = 0 }]
+
+[[route]]
+path = "/slow"
+sql = "SELECT pg_sleep($1)::text AS slept"
+result = "row"
+params = [{ name = "seconds", in = "query", type = "integer" }]
 "#;
 
 fn with_database(env: &[(&str, &str)]) -> Origin {
@@ -226,6 +231,12 @@ sql = "SELECT 1 / 0 AS x"
 result = "row"
 
 [[route]]
+path = "/bound"
+sql = "SELECT $1 AS bound"
+result = "row"
+params = [{ name = "value", in = "query", type = "text" }]
+
+[[route]]
 path = "/webhooks/{provider}"
 methods = ["POST"]
 handler = "ramp.webhooks.receive"
@@ -283,6 +294,7 @@ params = [{ name = "provider", in = "path", type = "text" }]
             }
         }
         ask("GET", "/nodes", &[("Authorization", &bearer("secret-of-nodes"))]);
+        assert_eq!(ask("GET", "/bound?value=secret-of-parameter", &[]), 200);
         request("GET", &format!("{}/broken", origin.base), &[("X-Origin-Verify", "secret-of-stranger")], None);
         ask("POST", "/webhooks/sandbox", &[("Webhook-Signature", "v1,secret-of-signature"), ("Webhook-Id", "a")]);
         ask("POST", "/webhooks/sandbox", &[]);
@@ -295,10 +307,31 @@ params = [{ name = "provider", in = "path", type = "text" }]
         assert!(lines(&output).len() > 50, "{output}");
         assert!(output.contains("log lines do not get to RabbitMQ"), "{output}");
         for secret in ["secret-of-", "4111-", KEY, "ZXhhbXBsZS1zZWNyZXQ", JWT, "c2lnbmF0dXJl", "eyJzdWIi"] {
-            let leaked = output.lines().find(|line| line.contains(secret));
-            assert_eq!(leaked, None, "{secret} is in the log at {level}");
+            let bytes: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
+            let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+            for written in [secret.to_owned(), bytes.join(", "), hex] {
+                let leaked = output.lines().find(|line| line.contains(&written));
+                assert_eq!(leaked, None, "{secret} is in the log at {level}");
+            }
         }
     }
+}
+
+#[test]
+fn a_request_whose_client_goes_away_gets_a_line() {
+    let origin = with_database(&[("MAINSTAY__LOG__ACCESS", "all")]);
+    let metrics = || request("GET", &format!("{}/metrics", origin.admin), &[], None).body;
+    let proxy = Proxy::start(origin.base.strip_prefix("http://").unwrap().parse().unwrap()).unwrap();
+    let mut client = TcpStream::connect(proxy.address()).unwrap();
+    client.write_all(b"GET /slow?seconds=8 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(wait_until(PATIENCE, || metrics().contains("mainstay_overload_running{kind=\"direct\"} 1\n")));
+    proxy.reset();
+    let gone = "mainstay_http_requests_total{route=\"/slow\",status=\"499\"} 1\n";
+    assert!(wait_until(PATIENCE, || metrics().contains(gone)), "{}", metrics());
+    let lines = access(&end(origin));
+    let line = lines.iter().find(|line| line["route"] == "/slow").unwrap();
+    assert_eq!((&line["status"], &line["outcome"]), (&499.into(), &"gone".into()), "{line}");
+    assert!(line["request_id"].is_string() && line["query"].is_null(), "{line}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::http::headers;
 use crate::http::per_second::PerSecond;
 use crate::http::respond;
 use crate::http::surface::Endpoint;
-use crate::telemetry::metrics::{LogDropped, Metrics};
+use crate::telemetry::metrics::{LogDropped, Metrics, Outcome};
 
 /// Which requests get a line.
 pub(super) struct Access {
@@ -31,6 +31,8 @@ pub(super) struct Access {
     slow: Duration,
     has_client: bool,
     per_second: PerSecond,
+    /// Of answers with 5xx there are as many again: what is asked for a thousand times a second must not crowd them out.
+    errors_per_second: PerSecond,
     /// Lines that there were too many of since the last one.
     left_out: AtomicU64,
     over_rate: IntCounter,
@@ -53,6 +55,7 @@ impl Access {
             slow: settings.access_slow.0,
             has_client: settings.access_client,
             per_second: PerSecond::new(settings.access_per_second_max),
+            errors_per_second: PerSecond::new(settings.access_per_second_max),
             left_out: AtomicU64::new(0),
             over_rate: metrics.log_lines_dropped.with_label_values(&["access", LogDropped::OverRate.as_str()]),
         }
@@ -76,8 +79,9 @@ impl Access {
     }
 
     /// Whether there is room for a line in this second, and then how many were left out before it.
-    fn admit(&self) -> Option<Option<u64>> {
-        if self.per_second.takes(Instant::now()) {
+    fn admit(&self, status: StatusCode) -> Option<Option<u64>> {
+        let per_second = if status.is_server_error() { &self.errors_per_second } else { &self.per_second };
+        if per_second.takes(Instant::now()) {
             return Some(Some(self.left_out.swap(0, Ordering::Relaxed)).filter(|left_out| *left_out > 0));
         }
         self.left_out.fetch_add(1, Ordering::Relaxed);
@@ -108,19 +112,21 @@ impl Front {
         self.pipeline.rates.address(request)
     }
 
-    /// Writes the line of a request, where it gets one. What it says is asked for only then.
+    /// Writes the line of a request, where it gets one. What it says is asked for only then; what became of it, where that is not
+    /// known yet, the response says.
     pub(super) fn log_access<B: MessageBody>(
         &self,
         response: &Response<B>,
         endpoint: Option<&Arc<Endpoint>>,
         took: Duration,
+        outcome: Option<Outcome>,
         line: impl FnOnce() -> Option<Line>,
     ) {
         let status = response.status();
         if !self.access.wants(status, endpoint.is_some(), took) {
             return;
         }
-        let Some(left_out) = self.access.admit() else { return };
+        let Some(left_out) = self.access.admit(status) else { return };
         let Some(Line { method, path, query, client, key_id }) = line() else { return };
         let cache_status = text(response.headers(), &headers::CACHE_STATUS);
         let bytes = match response.body().size() {
@@ -137,7 +143,7 @@ impl Front {
             status = status.as_u16(),
             bytes,
             duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            outcome = respond::outcome(status, response.headers()).as_str(),
+            outcome = outcome.unwrap_or_else(|| respond::outcome(status, response.headers())).as_str(),
             cache_detail = cache_status.and_then(|status| member(status, "detail=")),
             cache_status,
             request_id = text(response.headers(), &headers::X_REQUEST_ID),
@@ -182,6 +188,7 @@ mod tests {
             slow: Duration::from_secs(1),
             has_client: false,
             per_second: PerSecond::new(per_second_max),
+            errors_per_second: PerSecond::new(per_second_max),
             left_out: AtomicU64::new(0),
             over_rate: Metrics::new()
                 .unwrap()
@@ -213,10 +220,22 @@ mod tests {
     #[test]
     fn what_is_left_out_is_counted_and_said_with_the_next_line() {
         let none = access(AccessLog::All, 1.0, 0);
-        (0..7).for_each(|_| assert_eq!(none.admit(), None));
+        (0..7).for_each(|_| assert_eq!(none.admit(StatusCode::OK), None));
         assert_eq!((none.over_rate.get(), none.left_out.load(Ordering::Relaxed)), (7, 7));
         let some = Access { left_out: none.left_out, ..access(AccessLog::All, 1.0, 1000) };
-        assert_eq!((some.admit(), some.admit()), (Some(Some(7)), Some(None)));
+        assert_eq!((some.admit(StatusCode::OK), some.admit(StatusCode::OK)), (Some(Some(7)), Some(None)));
+    }
+
+    #[test]
+    fn a_flood_of_other_lines_leaves_room_for_errors() {
+        let mut access = access(AccessLog::All, 1.0, 10);
+        // The first second of both lasts as long as the test does.
+        let later = Instant::now() + Duration::from_secs(3600);
+        (access.per_second.started, access.errors_per_second.started) = (later, later);
+        let written = |status| (0..1000).filter(|_| access.admit(status).is_some()).count();
+        assert_eq!((written(StatusCode::OK), written(StatusCode::UNAUTHORIZED)), (10, 0));
+        assert_eq!((written(StatusCode::SERVICE_UNAVAILABLE), written(StatusCode::SERVICE_UNAVAILABLE)), (10, 0));
+        assert_eq!(access.over_rate.get(), 990 + 1000 + 990 + 1000);
     }
 
     #[test]

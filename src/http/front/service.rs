@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 
+use super::gone::Waiting;
 use super::{BACKSTOP, Front, Pending, Step, refuse};
 use crate::error::{Code, Error};
 use crate::http::connections::Connection;
@@ -93,9 +94,9 @@ where
                 let passed = pass(Arc::clone(&self.front), &*self.app, request, passage, pending);
                 Either::Right(async move { Ok(passed.await) }.boxed_local())
             }
-            Step::Ask(check) => {
+            Step::Ask(check, endpoint) => {
                 let (front, app, surface) = (Arc::clone(&self.front), Rc::clone(&self.app), Arc::clone(surface));
-                let asked = async move { Ok(ask(front, &*app, &surface, request, check, pending).await) };
+                let asked = async move { Ok(ask(front, &*app, &surface, request, (check, endpoint), pending).await) };
                 Either::Right(asked.boxed_local())
             }
         }
@@ -144,7 +145,7 @@ async fn ask<S>(
     app: &S,
     surface: &Surface,
     mut request: Request,
-    check: Check,
+    (check, endpoint): (Check, Arc<Endpoint>),
     mut pending: Pending,
 ) -> Answered
 where
@@ -153,18 +154,23 @@ where
 {
     let has_payload = !matches!(request.payload(), Payload::None);
     let working = request.conn_data::<Arc<Connection>>().map(Connection::work);
-    front.record(&request, None, &mut pending);
-    let asking = async {
-        let span = traces::span("auth check", SpanKind::Internal);
-        span.around(front.pipeline.check(check, pending.began)).await
+    front.record(&request, Some(&endpoint), &mut pending);
+    let (checked, trace) = {
+        let (here, began) = (pending.trace.here(), pending.began);
+        let mut waiting = Waiting::new(&front, &endpoint, pending);
+        let asking = async {
+            let span = traces::span("auth check", SpanKind::Internal);
+            let checked = span.around(front.pipeline.check(check, began)).await;
+            (checked, std::mem::take(&mut waiting.over().trace))
+        };
+        traces::scope(here, asking).await
     };
-    let checked = traces::scope(pending.trace.here(), asking).await;
     drop(working);
-    let (step, pending) = front.answer(surface, &request, has_payload, Some(&checked), Some(pending.trace));
+    let (step, pending) = front.answer(surface, &request, has_payload, Some(&checked), Some(trace));
     match step {
         Step::Answer(response) => answered(response, &request, has_payload, &pending),
         Step::Pass(passage) => pass(front, app, request, passage, pending).await,
-        Step::Ask(_) => {
+        Step::Ask(..) => {
             log::error!("a credential that was checked is still unknown");
             let error = Error::new(Code::Internal, "the request failed; the log says why");
             answered(refuse(&error, None, &pending), &request, has_payload, &pending)
@@ -174,17 +180,19 @@ where
 
 impl Front {
     /// Waits for the application. A panic in it, or work without an end, is answered like other errors.
-    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, mut pending: Pending) -> Answered
+    async fn wait<F>(&self, work: F, endpoint: &Arc<Endpoint>, pending: Pending) -> Answered
     where
         F: Future<Output = Result<ServiceResponse<BoxBody>, actix_web::Error>>,
     {
+        let mut waiting = Waiting::new(self, endpoint, pending);
         let limits = &self.settings.limits;
         let longest = limits.request_timeout.0 + limits.body_timeout.0 + BACKSTOP;
         let failed = |log_line: &str, code: Code| {
             if let Some(kept_back) = endpoint.said.may_say(Instant::now(), code) {
                 log::error!(kept_back; "{}: {log_line}", endpoint.route.path);
             }
-            let response = refuse(&Error::new(code, "the request failed; the log says why"), Some(endpoint), &pending);
+            let error = Error::new(code, "the request failed; the log says why");
+            let response = refuse(&error, Some(endpoint), waiting.pending());
             response.map_body(|_, body| EitherBody::left(body))
         };
         let work = AssertUnwindSafe(work).catch_unwind();
@@ -195,7 +203,7 @@ impl Front {
             Err(_) => failed("a request ran past all deadlines", Code::SourceTimeout),
         };
         let answered_by = primary_origin::answered_by(&mut response);
-        self.finish(&mut response, Some(endpoint), &mut pending, |pending| pending.line.take().map(|line| *line));
+        self.finish(&mut response, Some(endpoint), waiting.over(), |pending| pending.line.take().map(|line| *line));
         if let Some(region) = answered_by {
             response.headers_mut().insert(headers::X_REGION, region);
         }

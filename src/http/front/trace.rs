@@ -18,6 +18,8 @@ pub(super) struct Traced {
     root: Span,
     /// What its caller said, for a span that begins later.
     said: Option<Box<Said>>,
+    /// Whether the first span says where the request belongs. A request whose credentials are asked for comes there twice.
+    is_placed: bool,
 }
 
 impl Traced {
@@ -28,7 +30,7 @@ impl Traced {
 
     /// Says where a request belongs, once that is known.
     pub(super) fn at(&mut self, endpoint: &Endpoint) {
-        if self.root.is_some() {
+        if self.root.is_some() && !std::mem::replace(&mut self.is_placed, true) {
             self.root.rename(|method| format!("{method} {}", endpoint.route.path));
             self.root.set("http.route", endpoint.route.path.clone());
         }
@@ -51,10 +53,10 @@ impl Front {
         if traces.samples(said.as_ref()) {
             return Traced {
                 root: traces.root(name(request.method()), SpanKind::Server, said.as_ref(), true, began),
-                said: None,
+                ..Traced::default()
             };
         }
-        Traced { root: Span::default(), said: said.map(Box::new) }
+        Traced { said: said.map(Box::new), ..Traced::default() }
     }
 
     /// Records a request from here on, whose end decides whether that is kept.

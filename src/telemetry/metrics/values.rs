@@ -53,6 +53,8 @@ named! {
         Refused = "refused",
         /// Not answered, though nothing is wrong with the request: 5xx.
         Error = "error",
+        /// Not answered: the client went away before there was an answer. Its status is 499.
+        Gone = "gone",
     }
 
     /// Why a trace that was to be kept is lost.

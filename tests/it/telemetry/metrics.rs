@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use mainstay::local::wait_until;
+use mainstay::local::{Proxy, wait_until};
 use mainstay::telemetry::metrics::Metrics;
 use mainstay::telemetry::metrics::declare::Metric;
 use mainstay::telemetry::metrics::labels::{Label, Values};
@@ -15,6 +15,7 @@ use mainstay::{Code, Error};
 
 use crate::admin;
 use crate::coherence::fleet::{Fleet, Member};
+use crate::instance::client::{Connection, head};
 use crate::instance::probe::Probe;
 use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE};
@@ -184,6 +185,42 @@ fn each_request_is_timed_once_by_what_became_of_it() {
     assert_eq!(instance.metric("mainstay_cache_hits_total{route=\"/public/echo\"}"), 4.0);
     assert_eq!(instance.metric("mainstay_writes_total{outcome=\"ok\",route=\"/things/{id}\"}"), 1.0);
     assert_eq!(instance.metric("mainstay_fill_duration_seconds_count{route=\"/public/echo\"}"), 1.0);
+}
+
+#[test]
+fn a_request_whose_client_goes_away_is_counted_as_gone() {
+    let probe = Probe::default();
+    let instance = Instance::probed(ROUTES, &probe);
+    let proxy = Proxy::start(instance.public).unwrap();
+    probe.close();
+    for (number, (route, target)) in
+        [("/things/{id}", "/things/1"), ("/public/echo", "/public/echo")].iter().enumerate()
+    {
+        let mut connection = Connection::open(proxy.address());
+        connection.send(head("GET", target, &[]));
+        probe.wait_calls(number + 1);
+        proxy.reset();
+        let status = format!("mainstay_http_requests_total{{route=\"{route}\",status=\"499\"}}");
+        let counted = || (instance.metric(&status), timed(&instance, route, "gone"));
+        assert!(wait_until(PATIENCE, || counted() == (1.0, 1.0)), "{route}: {:?}", counted());
+    }
+    probe.open();
+    instance.wait_for("an answer", "/public/echo", |reply| reply.status == 200);
+    assert_eq!(timed(&instance, "/public/echo", "gone"), 1.0, "who is answered is not gone");
+}
+
+#[test]
+fn what_outside_checks_look_for_is_there_before_it_is_counted() {
+    let text = Instance::probed(ROUTES, &Probe::default()).metrics();
+    for sample in [
+        "http_requests_total{route=\"/things/{id}\",status=\"200\"}",
+        "fills_total{outcome=\"ok\",route=\"/public/echo\"}",
+        "cache_lookups_total{layer=\"L1\",result=\"miss\"}",
+        "cache_lookups_total{layer=\"L1\",result=\"expired\"}",
+    ] {
+        assert!(text.contains(&format!("\nmainstay_{sample} 0\n")), "{sample}: {text}");
+    }
+    assert!(!text.contains("mainstay_fills_total{outcome=\"ok\",route=\"/things/{id}\"}"), "nothing is filled there");
 }
 
 #[test]

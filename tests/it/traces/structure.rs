@@ -7,6 +7,7 @@ use mainstay::{Code, Error};
 
 use super::receiver::Receiver;
 use super::{CALLER, CALLERS_SPAN, CALLERS_TRACE, probed, traced};
+use crate::auth::people::Issuer;
 use crate::instance::Plan;
 use crate::instance::client::Reply;
 use crate::instance::probe::Probe;
@@ -150,6 +151,24 @@ fn a_fill_belongs_to_the_trace_of_a_client_that_has_gone() {
     let trace = receiver.trace(|span| span.name == "handler");
     assert_eq!(trace.parent_of("handler"), "fill");
     assert_eq!(trace.parent_of("fill"), "GET /public/things/{name}");
+}
+
+#[test]
+fn a_request_whose_credential_is_asked_for_is_named_once() {
+    let (issuer, probe, receiver) = (Issuer::new(), Probe::default(), Receiver::new());
+    let routes = "[[route]]\npath = \"/bought/{id}\"\nhandler = \"probe\"\nauth = \"jwt\"\n\
+        params = [{ name = \"id\", in = \"path\", type = \"text\" }]\n";
+    for (ratio, id) in [("1", "sampled"), ("0", "failed")] {
+        let instance = traced(issuer.believed(Plan::probed(routes, &probe)), &receiver, ratio).start();
+        if ratio == "0" {
+            probe.answer(|_, _| Err(Error::new(Code::DatabaseUnavailable, "gone")));
+        }
+        instance.get_with("/bought/1", &[("Authorization", &issuer.bearer("ada", "")), ("X-Request-Id", id)]);
+        let trace = receiver.trace(|span| span.attribute("mainstay.request_id") == id);
+        let root = trace.only("GET /bought/{id}");
+        assert_eq!((&*root.parent, root.attribute("http.route")), ("", "/bought/{id}"));
+        assert_eq!(trace.parent_of("auth check"), "GET /bought/{id}");
+    }
 }
 
 #[test]
