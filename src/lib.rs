@@ -18,15 +18,16 @@
 //! | `mode` | nothing |
 //! | `position` | nothing |
 //! | `identity` | `config` |
+//! | `outgoing` | nothing |
 //! | `config` | `error`, `mode` |
-//! | `telemetry` | `config`, `error`, `mode` |
+//! | `telemetry` | `config`, `error`, `mode`, `outgoing` |
 //! | `local` | nothing |
 //! | `nodes` | `config`, `error`, `telemetry` |
 //! | `cache` | `config`, `error`, `mode`, `nodes`, `position`, `telemetry` |
 //! | `database` | `config`, `error`, `nodes`, `position`, `telemetry` |
-//! | `auth` | `cache`, `config`, `database`, `error`, `identity`, `position`, `telemetry` |
-//! | `edge` | `cache`, `config`, `database` |
-//! | `source` | `config`, `database`, `error`, `identity`, `nodes`, `position`, `telemetry` |
+//! | `auth` | `cache`, `config`, `database`, `error`, `identity`, `outgoing`, `position`, `telemetry` |
+//! | `edge` | `cache`, `config`, `database`, `outgoing` |
+//! | `source` | `config`, `database`, `error`, `identity`, `nodes`, `outgoing`, `position`, `telemetry` |
 //! | `ramp` | `config`, `database`, `error`, `identity`, `source`, `telemetry` |
 //! | `http` | `auth`, `cache`, `config`, `database`, `error`, `identity`, `mode`, `nodes`, `position`, `source`, `telemetry` |
 //! | `admin` | `cache`, `config`, `database`, `error`, `http`, `mode`, `nodes`, `position`, `telemetry` |
@@ -54,6 +55,7 @@ pub mod identity;
 pub mod local;
 pub mod mode;
 pub mod nodes;
+pub mod outgoing;
 pub mod position;
 pub mod ramp;
 pub mod source;

@@ -3,13 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use reqwest::redirect::Policy;
-use reqwest::{Client, retry};
-
 use crate::config::ConfigError;
 use crate::config::settings::Settings;
 use crate::database::target::TlsMode;
 use crate::database::tls;
+use crate::outgoing;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::{Exporter, Resource, Traces};
 
@@ -27,13 +25,8 @@ pub(super) fn exporter(
     let has_tls = own.endpoint.starts_with("https://");
     let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots) } else { tls::no_roots() };
     let tls = tls.map_err(|why| ConfigError::new(format!("traces.tls_ca_file: {why}")))?;
-    let client = Client::builder()
-        .tls_backend_preconfigured(tls)
+    let client = outgoing::client(tls)
         .pool_max_idle_per_host(1)
-        .redirect(Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .no_proxy()
         .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")))
         .build();
     let client = client.map_err(|error| ConfigError::new(format!("traces.endpoint: {}", error.without_url())))?;

@@ -9,6 +9,7 @@ use super::{Failure, FolderArgs};
 use crate::config::settings::ServerSettings;
 use crate::database::target::TlsMode;
 use crate::database::tls;
+use crate::outgoing::reason;
 
 pub(super) const HELP: &str = "\
 Asks /health/live of BIND_ADDR, or what is named, with the same settings as the server. It needs no token.
@@ -70,14 +71,4 @@ async fn status(url: &str) -> Result<StatusCode, String> {
     let client = Client::builder().tls_backend_preconfigured(tls).timeout(TIMEOUT).no_proxy().build();
     let answer = client.map_err(reason)?.get(url).send().await.map_err(reason)?;
     Ok(answer.status())
-}
-
-/// What went wrong; the innermost cause says it best.
-fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

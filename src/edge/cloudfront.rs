@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use reqwest::redirect::Policy;
-use reqwest::{Client, RequestBuilder, retry};
+use reqwest::{Client, RequestBuilder};
 use tokio::time::timeout;
 
 use super::credentials::Source;
@@ -14,6 +13,7 @@ use crate::config::ConfigError;
 use crate::config::edge::EdgeSettings;
 use crate::database::target::TlsMode;
 use crate::database::tls;
+use crate::outgoing::{self, reason};
 
 /// Paths of one call. CloudFront works on 15 with a `*` at a time, and refuses a call with more for good.
 pub const PATHS_MAX: usize = 15;
@@ -65,12 +65,8 @@ impl CloudFront {
         let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, None) } else { tls::no_roots() };
         let tls = tls.map_err(|why| ConfigError::new(format!("edge.endpoint: {why}")))?;
         // A call every few seconds at most: a connection that stays open for it is more trouble than a new one.
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
+        let client = outgoing::client(tls)
             .pool_max_idle_per_host(0)
-            .redirect(Policy::none())
-            .retry(retry::never())
-            .no_proxy()
             .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self {
@@ -170,16 +166,6 @@ fn document(reference: &str, paths: &[String]) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-/// What went wrong in the end; what it was wrapped in says less.
-fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut last: &dyn std::error::Error = &error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
 }
 
 #[cfg(test)]

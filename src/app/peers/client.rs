@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::redirect::Policy;
-use reqwest::{StatusCode, Url, retry};
+use reqwest::{StatusCode, Url};
 use tokio::time::timeout;
 
 use crate::cache::page::PAGE_BYTES_MAX;
@@ -13,6 +12,7 @@ use crate::config::ConfigError;
 use crate::config::failover::FailoverSettings;
 use crate::database::target::TlsMode;
 use crate::database::tls;
+use crate::outgoing::{self, reason};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -97,14 +97,7 @@ impl Client {
         // To read the system's roots takes its time, and a failover origin has none to spare when it starts.
         let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots) } else { tls::no_roots() };
         let tls = tls.map_err(|why| ConfigError::new(format!("failover.peer_ca_file: {why}")))?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
-            .build();
+        let http = outgoing::client(tls).connect_timeout(CONNECT_TIMEOUT).build();
         let http = http.map_err(|error| ConfigError::new(format!("failover.peers: {}", reason(error))))?;
         Ok(Self { http, authorization, timeout: settings.peer_timeout.0 })
     }
@@ -149,16 +142,6 @@ impl Client {
         }
         Ok(page)
     }
-}
-
-/// What went wrong in the end; what it was wrapped in says less.
-fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut last: &dyn std::error::Error = &error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use reqwest::redirect::Policy;
-use reqwest::{Client, StatusCode, Url, header, retry};
+use reqwest::{Client, StatusCode, Url, header};
 use tokio::time::{sleep, timeout};
 
 use crate::config::ConfigError;
 use crate::config::auth::AuthSettings;
 use crate::database::target::TlsMode;
 use crate::database::tls;
+use crate::outgoing::{self, reason};
 
 /// How long a key set may be, in bytes.
 const BYTES_MAX: usize = 1024 * 1024;
@@ -178,13 +178,8 @@ impl Remote {
         let tls = if has_tls { tls::client_config(TlsMode::VerifyFull, roots) } else { tls::no_roots() };
         let tls = tls.map_err(|why| ConfigError::new(format!("auth.jwks_ca_file: {why}")))?;
         // A connection that stays open for minutes until it is needed again is more trouble than a new one.
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
+        let client = outgoing::client(tls)
             .pool_max_idle_per_host(0)
-            .redirect(Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
             .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")))
             .build();
         let client = client.map_err(|error| ConfigError::new(format!("auth.jwks_url: {}", reason(error))))?;
@@ -212,14 +207,4 @@ impl Remote {
         }
         Ok(bytes)
     }
-}
-
-/// What went wrong in the end; what it was wrapped in says less.
-fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut last: &dyn std::error::Error = &error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
 }

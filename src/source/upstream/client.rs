@@ -4,17 +4,16 @@
 //! one client for all of them would cut off requests of those that still work. So each thread has its own.
 
 use std::cell::RefCell;
-use std::error::Error as _;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use reqwest::redirect::Policy;
-use reqwest::{Client, retry};
+use reqwest::Client;
 use rustls::ClientConfig;
 
 use crate::config::manifest::upstream::Upstream;
 use crate::database::target::TlsMode;
 use crate::database::tls;
+use crate::outgoing::{self, reason};
 
 /// Idle connections to one endpoint that a worker keeps.
 const IDLE_MAX: usize = 64;
@@ -62,27 +61,10 @@ impl Shape {
     }
 
     fn build(&self) -> reqwest::Result<Client> {
-        Client::builder()
-            .tls_backend_preconfigured(self.tls.clone())
+        outgoing::client(self.tls.clone())
             .connect_timeout(self.connect_timeout)
             .pool_idle_timeout(self.keep_alive)
             .pool_max_idle_per_host(IDLE_MAX)
-            .redirect(Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
             .build()
     }
-}
-
-/// What went wrong, for the log: without the URL, whose query is nobody's business there.
-pub(super) fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

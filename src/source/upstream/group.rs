@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::body::Body;
 use super::budget::Budget;
-use super::client::{Shape, reason};
+use super::client::Shape;
 use super::headers::VIA_NAME;
 use super::role::Role;
 use crate::config::ConfigError;
@@ -22,6 +22,7 @@ use crate::error::{Code, Error};
 use crate::nodes::minutes::Calendar;
 use crate::nodes::node::{Identity, Kind, Node};
 use crate::nodes::select::{Candidate, Pick, least_bad_first};
+use crate::outgoing::reason;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces;
 use crate::telemetry::traces::{Here, Span, SpanKind};

@@ -24,6 +24,7 @@ use super::handler::Call;
 use crate::config::param::Params;
 use crate::config::settings::LimitSettings;
 use crate::error::{Code, Error};
+use crate::outgoing::reason;
 use body::Body;
 use group::{Ask, Group, Reply};
 
@@ -125,7 +126,7 @@ impl UpstreamSource {
                 Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
                 Ok(Ok(None)) => break,
                 Ok(Err(error)) => {
-                    node.lost_connection(Instant::now(), &client::reason(error));
+                    node.lost_connection(Instant::now(), &reason(error));
                     return Err(Error::new(Code::UpstreamUnavailable, "the upstream's answer broke off"));
                 }
                 Err(_) => {

@@ -2,7 +2,6 @@
 //!
 //! Nothing waits for it. While the collector is away the queue fills, and then what is new is dropped and counted.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::queue::Trace;
 use super::{Traces, otlp};
 use crate::config::ConfigError;
 use crate::config::traces::TraceSettings;
+use crate::outgoing::reason;
 use crate::telemetry::metrics::TraceDropped;
 
 /// Spans of one export.
@@ -225,16 +225,4 @@ impl Exporter {
 /// A number of seconds, where the collector asks for them.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// What went wrong, without the URL, which may hold a secret.
-fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
