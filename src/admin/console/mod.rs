@@ -101,8 +101,12 @@ pub(super) fn check_site(request_headers: &HeaderMap) -> Result<(), Error> {
 #[derive(Serialize)]
 struct State<'a> {
     signed_in: bool,
+    /// What must come with whatever changes something. It is told once, to who has just shown a token: a cookie goes to every port of
+    /// its host, and whoever listens at another one must not get more out of it than what can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     csrf: Option<&'a str>,
+    /// Whether that came with this request.
+    may_change: bool,
     /// Who signed in: `token` and its fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<String>,
@@ -111,11 +115,11 @@ struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    const OUT: Self = Self { signed_in: false, csrf: None, by: None, left_s: None };
+    const OUT: Self = Self { signed_in: false, csrf: None, may_change: false, by: None, left_s: None };
 
-    fn of(session: &'a Shown) -> Self {
+    fn of(session: &'a Shown, may_change: bool) -> Self {
         let by = Some(format!("token {}", session.token));
-        Self { signed_in: true, csrf: Some(&session.csrf), by, left_s: Some(session.left.as_secs()) }
+        Self { signed_in: true, csrf: None, may_change, by, left_s: Some(session.left.as_secs()) }
     }
 }
 
@@ -135,14 +139,17 @@ pub(super) async fn session(
     let (now, own) = (Instant::now(), desk.sessions.of(request.headers(), Instant::now()));
     match *request.method() {
         // Whoever is not signed in has done nothing wrong: only tokens are counted.
-        Method::GET => answer(&own.as_ref().map_or(State::OUT, State::of), None),
+        Method::GET => {
+            let state = |session| State::of(session, session.has_sent(request.headers()));
+            answer(&own.as_ref().map_or(State::OUT, state), None)
+        }
         Method::POST => {
             let body = desk.body(request, payload).await?;
             let SignIn { token } = read_body(&body)?;
             let caller = desk.gate.admit_token(peer, token.trim().as_bytes(), now)?;
             let (session, cookie) = desk.sessions.begin(caller.token(), is_tls(request), now)?;
             caller.audit("sign_in", "-", "-", Ok("-"));
-            answer(&State::of(&session), Some(cookie))
+            answer(&State { csrf: Some(&session.csrf), ..State::of(&session, true) }, Some(cookie))
         }
         Method::DELETE => {
             let Some(session) = own else { return answer(&State::OUT, None) };

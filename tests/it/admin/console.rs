@@ -112,14 +112,21 @@ fn ask_nobody(instance: &Instance, target: &str, headers: &[(&str, &str)]) -> Re
 fn who_signs_in_does_what_a_token_may_until_he_signs_out() {
     let instance = instance(ROUTES, &Probe::default());
     assert_eq!(sign_in(&instance, "wrong", &[]).problem(), "unauthorized");
-    assert_eq!(ask_nobody(&instance, "/console/session", &[]).json(), json!({ "signed_in": false }));
+    assert_eq!(
+        ask_nobody(&instance, "/console/session", &[]).json(),
+        json!({ "signed_in": false, "may_change": false })
+    );
     let reply = sign_in(&instance, TOKEN, &[("X-Forwarded-Proto", "https")]);
     let cookie = reply.said("set-cookie");
     assert!(cookie.contains("; HttpOnly; SameSite=Strict; Secure") && cookie.contains("; Path=/; "), "{cookie}");
     assert!(!sign_in(&instance, TOKEN, &[]).said("set-cookie").contains("Secure"), "plain http would lose it");
     let browser = Browser::new(&instance);
-    let session = browser.ask("GET", "/console/session", &[], "").json();
-    assert_eq!((&session["signed_in"], &session["csrf"]), (&json!(true), &json!(browser.csrf)));
+    let session = browser.ask("GET", "/console/session", &[("X-CSRF-Token", &browser.csrf)], "").json();
+    assert_eq!((&session["signed_in"], &session["may_change"]), (&json!(true), &json!(true)));
+    // A browser sends a cookie to every port of its host: whoever has it alone may look, and learns nothing that he could change things with.
+    let by_cookie = browser.ask("GET", "/console/session", &[], "");
+    assert_eq!(by_cookie.json()["may_change"], json!(false));
+    assert!(!by_cookie.text().contains(&browser.csrf), "{by_cookie:?}");
     assert_eq!(browser.ask("GET", "/admin/status", &[], "").status, 200);
     assert_eq!(browser.order("/admin/cache/purge", "{\"tags\":[\"echo\"]}").status, 200);
     let event = look(&instance, "/admin/journal")["events"][0].clone();

@@ -42,10 +42,9 @@ function door(why = "") {
   $("token").focus();
 }
 
-async function enter(session) {
+function enter() {
   isIn = true;
   heard = Date.now();
-  remember(session.csrf);
   reset();
   written = null;
   $("door").hidden = true;
@@ -60,7 +59,8 @@ async function signIn(event) {
   try {
     const session = await ask("POST", "/console/session", { token });
     $("token").value = "";
-    await enter(session);
+    remember(session.csrf);
+    enter();
   } catch (error) {
     const why = { 401: "This is none of ADMIN_TOKEN.", 429: `Too many wrong tokens came from this address. Try again in ${error.wait} s.` };
     door(why[error.status] ?? error.message);
@@ -69,6 +69,7 @@ async function signIn(event) {
 
 async function signOut() {
   await ask("DELETE", "/console/session").catch(() => null);
+  remember("");
   door();
 }
 
@@ -101,8 +102,7 @@ async function resume() {
   try {
     const session = await ask("GET", "/console/session");
     if (!isIn) return;
-    if (!session.signed_in) return door("The session is over.");
-    remember(session.csrf);
+    if (!session.may_change) return door("The session is over.");
     listen();
   } catch {
     setTimeout(resume, RETRY_MS);
@@ -189,7 +189,8 @@ function state(status) {
   $("state").className = `state ${summary.level}`;
   text($("sentence"), summary.sentence);
   title(status);
-  const age = status.data_age_ms === null ? "" : `Data is at most ${millis(status.data_age_ms)} old. `;
+  const unknown = status.nodes.length > 0 ? "How old the data is, is not known. " : "";
+  const age = status.data_age_ms === null ? unknown : `Data is at most ${millis(status.data_age_ms)} old. `;
   const health_ = `/health/edge says ${health.status}. `;
   text($("under"), `${age}${health_}${status.mode[0].toUpperCase()}${status.mode.slice(1)} since ${time(status.mode_since)} UTC.`);
   fill($("degraded"), together(degraded).map(({ level, detail, since, for_s, advice, reason }) => el("li", { class: level },
@@ -287,4 +288,4 @@ prepare();
 document.addEventListener("visibilitychange", turned);
 setInterval(watch, 1000);
 setInterval(glance, GLANCE_MS);
-ask("GET", "/console/session").then((session) => (session.signed_in ? enter(session) : door()), (error) => door(error.message));
+ask("GET", "/console/session").then((session) => (session.may_change ? enter() : door()), (error) => door(error.message));

@@ -90,11 +90,21 @@ export function time(iso) {
 }
 
 // Asks the listener; a problem document becomes an error that carries its sentence.
+// The token of the page is told once. It is kept where all tabs of this address find it, and those of other ports do not.
+const STORED = "csrf";
 let csrf = "";
-export const remember = (value) => (csrf = value ?? "");
+
+export function remember(value) {
+  csrf = value;
+  try { localStorage.setItem(STORED, csrf); } catch { /* This tab knows it. */ }
+}
+
+function proof() {
+  try { return localStorage.getItem(STORED) ?? csrf; } catch { return csrf; }
+}
 
 export async function ask(method, path, body) {
-  const headers = method === "GET" ? {} : { "X-CSRF-Token": csrf, "Content-Type": "application/json" };
+  const headers = { "X-CSRF-Token": proof(), ...(method === "GET" ? {} : { "Content-Type": "application/json" }) };
   let answer;
   try {
     answer = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(30000) });
