@@ -167,7 +167,7 @@ impl Reason {
             Self::ReadsOnPrimary => (
                 "reads_on_primary",
                 Warning,
-                "Bring a replica back: the primary takes only a few reads at a time in their place.",
+                "Bring a replica back: the primary takes only a few reads at a time, and where /health/edge is a 503 viewers are sent elsewhere.",
             ),
             Self::ReplicaDiverged => (
                 "replica_diverged",
@@ -204,9 +204,11 @@ impl Reason {
                 Warning,
                 "Look at the primary and at Redis; what is cached is served as stale and renewed until changes are heard again.",
             ),
-            Self::WatchBroken => {
-                ("watch_broken", Warning, "Run `mainstay migrate`: it installs the triggers that are missing.")
-            }
+            Self::WatchBroken => (
+                "watch_broken",
+                Warning,
+                "Run `mainstay migrate` as the owner of the tables (DATABASE_DIRECT_URL), then purge TABLE:any for what has changed meanwhile.",
+            ),
             Self::SharedCacheDown => (
                 "shared_cache_down",
                 Warning,

@@ -221,18 +221,12 @@ impl Desk {
         let pipeline = &self.parts.pipeline;
         let fences = &pipeline.cache.fences;
         let (heard_ago, is_caught_up) = (fences.heard_ago(Instant::now()), fences.read(|ledger| ledger.is_caught_up()));
-        // Who has not heard all from before it began knows nothing of what it has missed, however lately it began.
-        let is_unknown = heard_ago.is_some() && !is_caught_up;
-        let heard_ago = heard_ago.filter(|_| is_caught_up);
         if !pipeline.capabilities.tells {
             let pulled_ago = || {
                 let ages = (self.parts.peers)().into_iter().filter_map(|peer| peer.complete_ago_ms);
                 ages.min().map(Duration::from_millis)
             };
-            return heard_ago.or_else(pulled_ago);
-        }
-        if is_unknown {
-            return None;
+            return heard_ago.filter(|_| is_caught_up).or_else(pulled_ago);
         }
         let status = pipeline.database.as_ref()?.status();
         let lags = status.replicas().filter(|node| node.is_eligible()).filter_map(|node| node.lag);
@@ -240,7 +234,7 @@ impl Desk {
             Some(_) => lags.max(),
             None => status.primary().filter(|primary| primary.writable).map(|_| Duration::ZERO),
         };
-        heard_ago.into_iter().chain(lag).max()
+        age(heard_ago, is_caught_up, lag)
     }
 
     /// The sentence.
@@ -255,6 +249,12 @@ impl Desk {
         };
         Summary { level, sentence }
     }
+}
+
+/// The older of the two. Who has not heard all from before it began knows nothing of what it has missed, however lately it began.
+fn age(heard_ago: Option<Duration>, is_caught_up: bool, lag: Option<Duration>) -> Option<Duration> {
+    let is_known = heard_ago.is_none() || is_caught_up;
+    heard_ago.into_iter().chain(lag).max().filter(|_| is_known)
 }
 
 /// The pools for whose connections somebody waits.
@@ -272,6 +272,14 @@ mod tests {
     use super::*;
     use crate::database::pools::PoolUsage;
     use crate::database::status::testing::node;
+
+    #[test]
+    fn how_old_data_is_that_nobody_has_told_of_is_not_known() {
+        let [short, long] = [1, 58].map(|seconds| Some(Duration::from_secs(seconds)));
+        assert_eq!(age(long, false, short), None, "it is the time since the start");
+        assert_eq!((age(long, true, short), age(short, true, long)), (long, long));
+        assert_eq!((age(None, false, short), age(None, false, None)), (short, None), "nobody is to tell");
+    }
 
     #[test]
     fn a_pool_is_exhausted_where_somebody_has_waited_at_each_look_for_a_while() {

@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(figures.latency_ms.p50, Some(1.0));
         assert_eq!(figures.latency_ms.p95, Some(9.1));
         assert!(traffic.samples.len() <= SAMPLES_MAX);
-        let recent = traffic.recent(start + SECOND * 199);
-        assert_eq!(recent, Recent { requests: 6_000, errors: 600, shed: 0 });
+        let recent = traffic.recent(start + SECOND * 200);
+        assert_eq!(recent, Recent { requests: 5_900, errors: 590, shed: 0 });
         assert_eq!(traffic.recent(start + SECOND * 1000), Recent::default(), "what is older is nobody's");
     }
 

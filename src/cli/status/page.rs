@@ -66,13 +66,17 @@ fn figures(status: &Value) -> Vec<String> {
     let entries = status.pointer("/cache/entries").and_then(Value::as_u64);
     let mut lines = vec![
         format!(
-            "data       {}; told of changes through {}, heard {} ago{}",
+            "data       {}; {}{}",
             match millis(status, "/data_age_ms").as_str() {
                 "-" => "of unknown age".to_owned(),
                 age => format!("at worst {age} old"),
             },
-            get("/bus/through"),
-            millis(status, "/bus/heard_ago_ms"),
+            match get("/bus/through").as_str() {
+                // What it says of the time is since its start, then.
+                "-" => "told of no changes".to_owned(),
+                through =>
+                    format!("told of changes through {through}, heard {} ago", millis(status, "/bus/heard_ago_ms")),
+            },
             if is(status, "/bus/silent") { ", SILENT" } else { "" },
         ),
         format!(
@@ -227,6 +231,13 @@ mod tests {
         at("1203.0/s, 0.10 errors/s, 0.00 shed/s; p50 0.2 ms, p95 1.0 ms, p99 -");
         at("97.1 % hits (L1 96.0 %, L2 -)");
         assert!(at("DOWN") < at("NOT READ: lagging"));
+    }
+
+    #[test]
+    fn where_nothing_was_ever_told_no_age_is_made_up() {
+        let status = json!({ "data_age_ms": null, "bus": { "through": null, "heard_ago_ms": 58_000, "silent": true } });
+        let lines = lines(&status);
+        assert!(lines.contains(&"data       of unknown age; told of no changes, SILENT".to_owned()), "{lines:#?}");
     }
 
     #[test]
