@@ -1,6 +1,8 @@
 //! Log lines in RabbitMQ: all of them come, and whatever RabbitMQ does slows no request.
 
 use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions, QueuePurgeOptions};
@@ -139,6 +141,23 @@ fn told(messages: &[Message], name: &str) -> BTreeSet<String> {
 }
 
 /// All that one server can do to us, one thing after another: it takes two seconds to start.
+/// Whoever accepts and says nothing is left alone in time, and nothing of the attempt stays.
+#[test]
+fn attempts_that_come_to_nothing_are_closed() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://logs:word@{}", silent.local_addr().unwrap());
+    let env = [("LOG_AMQP_URL", url.as_str()), ("MAINSTAY__LOG__AMQP__CONNECT_TIMEOUT", "200ms")];
+    let _origin = Origin::start(Folder::new(ONE).path(), &env);
+    for attempt in 1..=3 {
+        let (mut accepted, _) = silent.accept().unwrap();
+        accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut said = Vec::new();
+        // It reads on until the other side closes.
+        accepted.read_to_end(&mut said).unwrap_or_else(|error| panic!("attempt {attempt} stays open: {error}"));
+        assert!(said.starts_with(b"AMQP"), "{said:?}");
+    }
+}
+
 #[test]
 fn lines_get_to_rabbitmq_whatever_it_does_and_no_request_waits() {
     let mut broker = Broker::start("amqp", None);

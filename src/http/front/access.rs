@@ -31,8 +31,9 @@ pub(super) struct Access {
     slow: Duration,
     has_client: bool,
     per_second: PerSecond,
-    /// Of answers with 5xx there are as many again: what is asked for a thousand times a second must not crowd them out.
-    errors_per_second: PerSecond,
+    /// Of answers with 5xx and of slow ones there are as many again: what is asked for a thousand times a second must not crowd them
+    /// out.
+    notable_per_second: PerSecond,
     /// Lines that there were too many of since the last one.
     left_out: AtomicU64,
     over_rate: IntCounter,
@@ -55,7 +56,7 @@ impl Access {
             slow: settings.access_slow.0,
             has_client: settings.access_client,
             per_second: PerSecond::new(settings.access_per_second_max),
-            errors_per_second: PerSecond::new(settings.access_per_second_max),
+            notable_per_second: PerSecond::new(settings.access_per_second_max),
             left_out: AtomicU64::new(0),
             over_rate: metrics.log_lines_dropped.with_label_values(&["access", LogDropped::OverRate.as_str()]),
         }
@@ -66,21 +67,23 @@ impl Access {
         self.requests != AccessLog::Off
     }
 
+    /// Whether a request failed, or took long: of those each is worth a line.
+    fn is_notable(&self, status: StatusCode, took: Duration) -> bool {
+        status.is_server_error() || (!self.slow.is_zero() && took >= self.slow)
+    }
+
     fn wants(&self, status: StatusCode, has_route: bool, took: Duration) -> bool {
-        let is_slow = || !self.slow.is_zero() && took >= self.slow;
         match self.requests {
             AccessLog::Off => false,
             // A 503 of the health pages is asked for every few seconds from many places; the log says its reasons once.
-            AccessLog::Errors => has_route && (status.is_server_error() || is_slow()),
-            AccessLog::All => {
-                self.sample >= 1.0 || status.is_server_error() || is_slow() || fastrand::f64() < self.sample
-            }
+            AccessLog::Errors => has_route && self.is_notable(status, took),
+            AccessLog::All => self.sample >= 1.0 || self.is_notable(status, took) || fastrand::f64() < self.sample,
         }
     }
 
     /// Whether there is room for a line in this second, and then how many were left out before it.
-    fn admit(&self, status: StatusCode) -> Option<Option<u64>> {
-        let per_second = if status.is_server_error() { &self.errors_per_second } else { &self.per_second };
+    fn admit(&self, is_notable: bool) -> Option<Option<u64>> {
+        let per_second = if is_notable { &self.notable_per_second } else { &self.per_second };
         if per_second.takes(Instant::now()) {
             return Some(Some(self.left_out.swap(0, Ordering::Relaxed)).filter(|left_out| *left_out > 0));
         }
@@ -126,7 +129,7 @@ impl Front {
         if !self.access.wants(status, endpoint.is_some(), took) {
             return;
         }
-        let Some(left_out) = self.access.admit(status) else { return };
+        let Some(left_out) = self.access.admit(self.access.is_notable(status, took)) else { return };
         let Some(Line { method, path, query, client, key_id }) = line() else { return };
         let cache_status = text(response.headers(), &headers::CACHE_STATUS);
         let bytes = match response.body().size() {
@@ -188,7 +191,7 @@ mod tests {
             slow: Duration::from_secs(1),
             has_client: false,
             per_second: PerSecond::new(per_second_max),
-            errors_per_second: PerSecond::new(per_second_max),
+            notable_per_second: PerSecond::new(per_second_max),
             left_out: AtomicU64::new(0),
             over_rate: Metrics::new()
                 .unwrap()
@@ -220,21 +223,25 @@ mod tests {
     #[test]
     fn what_is_left_out_is_counted_and_said_with_the_next_line() {
         let none = access(AccessLog::All, 1.0, 0);
-        (0..7).for_each(|_| assert_eq!(none.admit(StatusCode::OK), None));
+        (0..7).for_each(|_| assert_eq!(none.admit(false), None));
         assert_eq!((none.over_rate.get(), none.left_out.load(Ordering::Relaxed)), (7, 7));
         let some = Access { left_out: none.left_out, ..access(AccessLog::All, 1.0, 1000) };
-        assert_eq!((some.admit(StatusCode::OK), some.admit(StatusCode::OK)), (Some(Some(7)), Some(None)));
+        assert_eq!((some.admit(false), some.admit(false)), (Some(Some(7)), Some(None)));
     }
 
     #[test]
-    fn a_flood_of_other_lines_leaves_room_for_errors() {
+    fn a_flood_of_other_lines_leaves_room_for_errors_and_slow_ones() {
         let mut access = access(AccessLog::All, 1.0, 10);
         // The first second of both lasts as long as the test does.
         let later = Instant::now() + Duration::from_secs(3600);
-        (access.per_second.started, access.errors_per_second.started) = (later, later);
-        let written = |status| (0..1000).filter(|_| access.admit(status).is_some()).count();
-        assert_eq!((written(StatusCode::OK), written(StatusCode::UNAUTHORIZED)), (10, 0));
-        assert_eq!((written(StatusCode::SERVICE_UNAVAILABLE), written(StatusCode::SERVICE_UNAVAILABLE)), (10, 0));
+        (access.per_second.started, access.notable_per_second.started) = (later, later);
+        let written = |status, took| {
+            let is_notable = access.is_notable(status, took);
+            (0..1000).filter(|_| access.admit(is_notable).is_some()).count()
+        };
+        let (quick, slow) = (Duration::ZERO, Duration::from_secs(1));
+        assert_eq!((written(StatusCode::OK, quick), written(StatusCode::UNAUTHORIZED, quick)), (10, 0));
+        assert_eq!((written(StatusCode::SERVICE_UNAVAILABLE, quick), written(StatusCode::OK, slow)), (10, 0));
         assert_eq!(access.over_rate.get(), 990 + 1000 + 990 + 1000);
     }
 

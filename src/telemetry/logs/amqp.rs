@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, DefaultConnectionBuilder};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::queue::Queue;
 use crate::config::ConfigError;
@@ -59,9 +60,8 @@ pub(super) fn start(settings: &AmqpSettings, instance: &str) -> Result<Arc<Sink>
     sink.uri().map_err(|error| ConfigError::new(format!("log.amqp.url: {error}")))?;
     sink.tls().map_err(|error| ConfigError::new(format!("log.amqp.tls_ca_file: {error}")))?;
     let no_thread = |error: std::io::Error| ConfigError::new(format!("log.amqp: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
     let sender = Arc::clone(&sink);
-    let send = move || match runtime.block_on(sender.keep_sending()) {};
+    let send = move || match sender.keep_sending() {};
     std::thread::Builder::new().name("log-amqp".to_owned()).spawn(send).map_err(no_thread)?;
     Ok(sink)
 }
@@ -96,17 +96,30 @@ impl Sink {
     }
 
     /// One connection after another, with rests that grow while none of them gets a line through.
-    async fn keep_sending(self: Arc<Self>) -> Infallible {
+    fn keep_sending(self: Arc<Self>) -> Infallible {
         let mut rest = REST;
         loop {
-            let Err(reason) = self.send_on_connection(&mut rest).await;
+            let reason = self.send_until_it_fails(&mut rest);
             self.is_up.store(false, Ordering::Relaxed);
             if let Some(kept_back) = self.said.may_say(Instant::now(), ()) {
                 log::warn!(kept_back; "log lines do not get to RabbitMQ: {reason}");
             }
-            sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
+            sleep(rest.mul_f64(0.75 + 0.5 * fastrand::f64()));
             rest = (rest * 2).min(REST_MAX);
         }
+    }
+
+    /// Says why a connection came to its end. Each has a runtime of its own, since `lapin` reads and writes in a thread of its own,
+    /// which outlives whoever gave up waiting: where the other side says nothing, only the end of the runtime ends it, and closes
+    /// its socket.
+    fn send_until_it_fails(self: &Arc<Self>, rest: &mut Duration) -> String {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return error.to_string(),
+        };
+        let Err(reason) = runtime.block_on(self.send_on_connection(rest));
+        runtime.shutdown_background();
+        reason
     }
 
     /// Sends what is queued, until the connection is of no use any more.

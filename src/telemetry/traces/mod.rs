@@ -34,9 +34,11 @@ pub struct Traces {
     sample_ratio: f64,
     slow: Duration,
     b3: B3,
-    /// What may be kept because it was sampled.
+    /// What may be kept because chance has sampled it.
     sampled: DefaultDirectRateLimiter,
-    /// What may be kept because it failed or took long: neither kind crowds the other out.
+    /// What may be kept because its caller has said so: anyone can, and must not take the others' share.
+    asked: DefaultDirectRateLimiter,
+    /// What may be kept because it failed or took long: no kind crowds another one out.
     notable: DefaultDirectRateLimiter,
     queue: Queue,
     metrics: Arc<Metrics>,
@@ -51,19 +53,20 @@ impl Traces {
             slow: settings.slow.0,
             b3: settings.b3,
             sampled: RateLimiter::direct(quota),
+            asked: RateLimiter::direct(quota),
             notable: RateLimiter::direct(quota),
             queue: Queue::new(settings.queue_spans_max, export::BATCH_SPANS_MAX),
             metrics: Arc::clone(metrics),
         })
     }
 
-    /// Whether a request is sampled at its start: as its caller has decided, or by chance. No caller gets more than its share.
+    /// Whether a request is sampled at its start: as its caller has decided, or by chance. Callers who decide share a bound of their
+    /// own.
     pub fn samples(&self, said: Option<&Said>) -> bool {
-        let wanted = match said.and_then(|said| said.sampled) {
-            Some(decided) => decided,
-            None => fastrand::f64() < self.sample_ratio,
-        };
-        wanted && self.is_within(&self.sampled)
+        match said.and_then(|said| said.sampled) {
+            Some(decided) => decided && self.is_within(&self.asked),
+            None => fastrand::f64() < self.sample_ratio && self.is_within(&self.sampled),
+        }
     }
 
     /// The first span of what this instance has to do with a trace, which goes on from its caller's where there is one.
@@ -100,5 +103,29 @@ impl Traces {
             return;
         }
         self.metrics.traces_dropped.with_label_values(&[reason.as_str()]).inc_by(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_that_ask_for_traces_do_not_take_the_share_of_chance() {
+        let one = || RateLimiter::direct(Quota::per_hour(NonZeroU32::MIN));
+        let traces = Traces {
+            sample_ratio: 1.0,
+            slow: Duration::MAX,
+            b3: B3::Off,
+            sampled: one(),
+            asked: one(),
+            notable: one(),
+            queue: Queue::new(1, 1),
+            metrics: Arc::new(Metrics::new().unwrap()),
+        };
+        let asks = Said { ids: None, sampled: Some(true) };
+        assert!(traces.samples(Some(&asks)));
+        assert!(!traces.samples(Some(&asks)), "they have a bound");
+        assert!(traces.samples(None), "which is not that of the others");
     }
 }
