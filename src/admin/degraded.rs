@@ -172,7 +172,7 @@ impl Reason {
             Self::ReplicaDiverged => (
                 "replica_diverged",
                 Warning,
-                "Rebuild the replica from the primary, or take it out of DATABASE_READ_REPLICA_URL.",
+                "If it was promoted it is the primary now: take it out of DATABASE_READ_REPLICA_URL. Else rebuild it from the primary.",
             ),
             Self::ReplicaDown => (
                 "replica_down",

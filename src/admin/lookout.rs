@@ -287,7 +287,7 @@ mod tests {
         let crowded = PoolUsage { open: 4, idle: 0, waiting: 1, size_max: 4 };
         let nodes = [NodeStatus { pool: crowded, writers: Some(PoolUsage::default()), ..node(Role::Primary) }];
         let name = format!("{} (read)", nodes[0].name);
-        assert_eq!(waited_for(&nodes), [name.clone()]);
+        assert_eq!(waited_for(&nodes), std::slice::from_ref(&name));
         let mut look = |second, is_waited_for: bool| {
             let waited_for = if is_waited_for { waited_for(&nodes) } else { Vec::new() };
             waits.look(&waited_for, start + Duration::from_secs(second))

@@ -145,7 +145,8 @@ impl Client {
             }
             _ => "",
         };
-        Failure::new(format!("{}: {code}: {detail}{hint}", self.base))
+        let sentence = format!("{}: {code}: {detail}{hint}", self.base);
+        if status == 401 { Failure::Unauthorized(sentence) } else { Failure::Failed(sentence) }
     }
 }
 

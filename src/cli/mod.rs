@@ -145,6 +145,8 @@ enum Failure {
     Config(ConfigError),
     /// Exit code 1, with a sentence.
     Failed(String),
+    /// Exit code 1, with a sentence: an instance does not know the token. To ask again shuts the address out.
+    Unauthorized(String),
     /// Exit code 2, with a sentence: arguments that are wrong in a way that only their command knows.
     Arguments(String),
     /// Exit code 3, with a sentence: an instance is degraded.
@@ -166,7 +168,7 @@ impl Failure {
 
     const fn exit_code(&self) -> u8 {
         match self {
-            Self::Failed(_) => 1,
+            Self::Failed(_) | Self::Unauthorized(_) => 1,
             Self::Arguments(_) => 2,
             Self::Degraded(_) => 3,
             Self::Critical(_) => 4,
@@ -178,6 +180,7 @@ impl Failure {
         match self {
             Self::Config(ConfigError(sentence))
             | Self::Failed(sentence)
+            | Self::Unauthorized(sentence)
             | Self::Arguments(sentence)
             | Self::Degraded(sentence)
             | Self::Critical(sentence) => sentence,

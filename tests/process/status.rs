@@ -33,6 +33,11 @@ fn the_exit_code_says_how_it_is_and_the_page_what_to_do() {
     let well = ask(&folder, &address, &[]);
     assert_eq!(well.code, Some(0), "{well:?}");
     assert!(well.stdout.contains("\nok") && well.stdout.contains("1 entries"), "{}", well.stdout);
+    let wrong = mainstay(
+        &["status", "--watch", "--interval", "100ms", "--config", folder.text()],
+        &[("ADMIN_ADDR", &address), ("ADMIN_TOKEN", "wrong")],
+    );
+    assert_eq!(wrong.code, Some(1), "it would shut everybody of this address out: {wrong:?}");
     let mut watched = watch(&folder, &address, &[]);
     watched.expect_text("\nok");
 

@@ -27,7 +27,7 @@ enum Event {
 /// Looks until a signal comes.
 ///
 /// # Errors
-/// Where no thread or signal can be had. An instance that does not answer is shown as that.
+/// Where no thread or signal can be had, or the token is wrong. An instance that does not answer is shown as that.
 pub(super) fn run(client: Client, interval: Duration, as_json: bool) -> Result<(), Failure> {
     let (send, events) = channel();
     let ended = send.clone();
@@ -43,6 +43,8 @@ pub(super) fn run(client: Client, interval: Duration, as_json: bool) -> Result<(
     for event in events {
         match event {
             Event::End => break,
+            // Each further look would count as a wrong token, until nothing of this address is heard, with a right one either.
+            Event::Seen(seen) if matches!(*seen, Err(Failure::Unauthorized(_))) => return seen.map(drop),
             Event::Seen(seen) if as_json => match *seen {
                 Ok(status) => put(&status.to_string()),
                 Err(failure) => eprintln!("mainstay: {}", failure.sentence()),
