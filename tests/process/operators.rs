@@ -156,7 +156,7 @@ fn errors_say_what_to_do_next() {
         assert_eq!(outcome.code, Some(2), "{args:?}: {outcome:?}");
     }
     for _ in 0..10 {
-        operated.run_with(&["status"], &[addr]);
+        operated.run_with(&["status"], &[addr, ("ADMIN_TOKEN", "wrong")]);
     }
     fails(&["status"], &[addr, token], &["rate_limited", "wait a minute"]);
 
