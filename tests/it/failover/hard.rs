@@ -47,6 +47,13 @@ fn lose_kept(fleet: &Fleet) {
     fleet.redis.command(&["EVAL", remove, "0"]).unwrap();
 }
 
+/// Ends an origin and waits until all that it has sent to Redis is done: it may be keeping a list as it leaves.
+fn end(origin: Instance, fleet: &Fleet) {
+    super::end(origin, &fleet.redis);
+    let clients = || fleet.redis.command(&["CLIENT", "LIST"]).unwrap().lines().count();
+    assert!(wait_until(PATIENCE, || clients() == 1), "it stays connected");
+}
+
 /// Waits until a list is kept that ends later than the one there is.
 fn wait_kept_anew(fleet: &Fleet) {
     let before = kept(fleet);
@@ -64,7 +71,7 @@ fn what_was_purged_before_it_came_is_not_served_though_nobody_is_left_to_ask() {
     // Where the list is lost it is written anew; the stream forgets the purge.
     wait_kept_anew(&fleet);
     let stream = fleet.stream();
-    super::end(origin, &fleet.redis);
+    end(origin, &fleet);
     fleet.redis.command(&["XTRIM", &stream, "MAXLEN", "1"]).unwrap();
     let failover = failover(&fleet).start();
     let reply = failover.get(ONE);
@@ -109,7 +116,7 @@ fn where_purges_cannot_be_known_the_setting_decides() {
     wait_told(1.0);
     hard(&origin, "items:1");
     wait_told(2.0);
-    super::end(origin, &fleet.redis);
+    end(origin, &fleet);
     // All before the purge is gone from the stream, and the list with it.
     let (stream, find) = (
         fleet.stream(),
