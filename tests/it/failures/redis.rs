@@ -27,7 +27,8 @@ fn fails(name: &str, fail: impl FnOnce(&Site), reason: &str, mend: impl FnOnce(&
         assert_eq!(site.instance.get(NEW).cache(), "fwd=miss; stored; detail=replica");
         assert_eq!(at_once(|| site.order()).status, 200);
         change(1);
-        assert_eq!(site.instance.get("/health/edge").status, 200);
+        // A machine that is too busy to sample the databases in time is out of rotation for that, and comes back while Redis is away.
+        site.instance.wait_for("a region in rotation", "/health/edge", |reply| reply.status == 200);
         mend(&site);
         site.wait_well();
         change(2);
