@@ -245,7 +245,7 @@ fn many_routes(count: usize) -> String {
 }
 
 #[test]
-#[ignore = "figures of docs/metrics.md"]
+#[ignore = "figures of docs/scale.md"]
 fn what_metrics_of_many_routes_weigh() {
     const ROUTES: usize = 2000;
     let probe = Probe::answering(|_, _| Answer::json(&serde_json::json!({ "ok": true })));

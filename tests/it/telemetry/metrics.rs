@@ -266,8 +266,7 @@ fn a_route_has_the_series_that_it_can_have_and_no_others() {
 #[test]
 fn each_failure_that_an_error_is_answered_with_is_counted_from_zero_on() {
     const UPSTREAM: &str = r#"
-[[upstream]]
-name = "legacy"
+[upstream.legacy]
 endpoints = ["http://127.0.0.1:1"]
 
 [[route]]
