@@ -44,7 +44,6 @@ pub(super) fn show() -> Result<Vec<u8>, Error> {
 pub(super) fn change(desk: &Desk, caller: &Caller, body: &[u8]) -> Result<Vec<u8>, Error> {
     let wish = read_body::<Wish>(body).and_then(|wish| Ok((wish.filter()?, wish)));
     let (filter, wish) = wish.inspect_err(|error| desk.audit(caller, Kind::Log, "-", "-", Err(error)))?;
-    // Before the change, which may silence it.
     let mode = wish.time.map_or("-".to_owned(), |time| format!("for {}", humantime::format_duration(time.0)));
     desk.audit(caller, Kind::Log, &mode, filter.text(), Ok("-"));
     let until = wish.time.map(|time| SystemTime::now() + time.0);

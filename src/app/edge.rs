@@ -15,6 +15,7 @@ use crate::config::edge::OverBudget;
 use crate::config::manifest::Route;
 use crate::edge::cloudfront::PATHS_MAX;
 use crate::edge::{Outlet, paths, tags};
+use crate::telemetry::traces;
 
 /// How long the first repetition of a call waits, and the last.
 const REST_TIME: Duration = Duration::from_secs(1);
@@ -133,7 +134,16 @@ impl Ear {
         let reference = format!("{}-{:016x}", self.settings.cache.namespace, fastrand::u64(..));
         let mut rest = REST_TIME;
         for attempt in 1..=self.settings.edge.attempts_max {
-            match outlet.cloudfront.invalidate(&reference, batch).await {
+            let mut span = traces::call(self.pipeline.traces.as_ref(), "edge call");
+            span.set("mainstay.paths", batch.len());
+            span.set("http.request.resend_count", i64::from(attempt) - 1);
+            let outcome = outlet.cloudfront.invalidate(&reference, batch).await;
+            if let Err(refused) = &outcome {
+                span.fail(if refused.is_passing { "refused_for_now" } else { "refused" });
+                span.keep();
+            }
+            drop(span);
+            match outcome {
                 Ok(()) => {
                     log::info!("the edge forgets {}", batch.join(" "));
                     self.count_call("sent");

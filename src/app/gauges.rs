@@ -16,8 +16,8 @@ use crate::http::pipeline::Pipeline;
 use crate::mode::Mode;
 use crate::nodes::node::{Node, Totals};
 use crate::telemetry::logs;
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::metrics::declare::Labelled;
+use crate::telemetry::metrics::{Metrics, Outcome};
 
 impl Core {
     /// All metrics as they are now, in the text format of Prometheus.
@@ -54,6 +54,8 @@ impl Core {
             metrics.mode.with_label_values(&[mode.as_str()]).set(i64::from(mode == settings.mode));
         }
         metrics.cache_bytes_max.set(signed(settings.cache.memory_bytes_max));
+        // Those of routes are there once there is something in them. Who looks for the metric finds it from the start.
+        let _empty = metrics.request_seconds.with_label_values(&[NO_ROUTE, Outcome::Own.as_str()]);
     }
 
     /// Forgets the series of routes, upstreams and their endpoints that the manifest has no more, or they would pile up from one

@@ -319,7 +319,10 @@ impl Server {
             keep_running(exporter, "the export of traces", |exporter| async move { exporter.run().await });
         }
         if let Some(tokens) = &core.pipeline.auth.tokens {
-            keep_running(tokens.keyring(), "the keeper of the key set", Keyring::keep);
+            let traces = core.pipeline.traces.clone();
+            keep_running(tokens.keyring(), "the keeper of the key set", move |keyring: Arc<Keyring>| {
+                keyring.keep(traces.clone())
+            });
         }
         core.complete_documents();
         if core.pipeline.database.is_some() && capabilities.tells {

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use diesel::QueryResult;
-use diesel_async::AsyncPgConnection;
-use tokio::time::{sleep, timeout_at};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::classify::Meaning;
 use super::connect::Link;
@@ -140,6 +140,27 @@ impl Shared {
         self.settle(node, began, &outcome);
         tell(&mut span, &outcome);
         outcome
+    }
+
+    /// Tries out a node that was let alone, and that nobody asks since: as a read would, on a new connection. The one of its sampler may
+    /// be well while no other can be had, so that an answer to a probe is no proof. It counts as no read, unless it fails.
+    pub(super) async fn try_out(&self, node: &Node) {
+        let now = Instant::now();
+        if !node.measured.is_unasked(now) || !node.measured.admit(now) {
+            return;
+        }
+        let query = async |connection: &mut AsyncPgConnection| connection.batch_execute("SELECT 1").await;
+        let work = async { self.once(node, node.pool.fresh().await, None, &query).await };
+        let patience = self.replication.probe_timeout.0;
+        match timeout(patience, work).await {
+            Ok(Ok(_) | Err(Failure::Final(_))) => node.measured.answered(Instant::now()),
+            Ok(Err(Failure::Elsewhere(_, reason))) => node.measured.failed(Instant::now(), &reason),
+            Ok(Err(Failure::Late)) | Err(_) => {
+                node.measured.failed(Instant::now(), &"no answer within replication.probe_timeout");
+            }
+            // There is no connection to be had for a trial, which says nothing of the node.
+            Ok(Err(Failure::Busy | Failure::Behind)) => {}
+        }
     }
 
     /// Tells the node what an attempt on it has come to.

@@ -49,6 +49,7 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
                     node.new_epoch();
                     link = Link::None;
                 }
+                shared.try_out(node).await;
             }
             Err(reason) => {
                 lose(node, asked_at, &reason);

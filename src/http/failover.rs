@@ -149,7 +149,7 @@ impl Pipeline {
         match outcome {
             Ok((entry, status)) => {
                 if matches!(status, CacheStatus::Reissued { .. }) {
-                    endpoint.counters.answered.inc();
+                    endpoint.counters.answered();
                 }
                 let (asked, age) = (Asked::read(request.headers()), entry.age(Instant::now()));
                 respond::from_entry(&entry, endpoint, &asked, request_id, status, age)

@@ -266,7 +266,8 @@ impl Pipeline {
                     Err(useless) => seen = useless,
                 },
                 Turn::Wait(waiting) => {
-                    let span = traces::span("fleet wait", SpanKind::Internal);
+                    let mut span = traces::span("fleet wait", SpanKind::Internal);
+                    span.refer(waiting.leader());
                     waiting.done(fill.began + self.settings.limits.request_timeout.0).await;
                     drop(span);
                 }

@@ -509,17 +509,18 @@ impl Front {
         if endpoint.is_some_and(|endpoint| endpoint.cors) {
             self.cors.apply(pending.origin.as_ref(), head);
         }
-        match (endpoint, status) {
-            (Some(endpoint), StatusCode::OK) => endpoint.counters.ok.inc(),
-            (Some(endpoint), StatusCode::NOT_MODIFIED) => endpoint.counters.not_modified.inc(),
-            (endpoint, status) => {
+        let cached = endpoint.and_then(|endpoint| endpoint.counters.cached.as_deref());
+        match (endpoint, cached, status) {
+            (Some(endpoint), _, StatusCode::OK) => endpoint.counters.ok.inc(),
+            (_, Some(cached), StatusCode::NOT_MODIFIED) => cached.not_modified.inc(),
+            (endpoint, _, status) => {
                 self.metrics.requests.with_label_values(&[route_label(endpoint), status.as_str()]).inc();
             }
         }
         let took = pending.began.elapsed();
-        match (pending.outcome, endpoint) {
-            (Some(Outcome::Hit), Some(endpoint)) => endpoint.counters.hit.observe(took),
-            (Some(Outcome::Stale), Some(endpoint)) => endpoint.counters.stale.observe(took),
+        match (pending.outcome, cached) {
+            (Some(Outcome::Hit), Some(cached)) => cached.hit.observe(took),
+            (Some(Outcome::Stale), Some(cached)) => cached.stale.observe(took),
             _ => {
                 let outcome = respond::outcome(status, head);
                 self.metrics

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod client;
 pub mod connections;
 pub mod cors;
+pub mod counters;
 pub mod failover;
 mod fill;
 pub mod forward;

@@ -284,7 +284,7 @@ impl Pipeline {
             }
         };
         if matches!(status, CacheStatus::SharedHit { .. } | CacheStatus::StaleIfError { .. }) {
-            endpoint.counters.answered.inc();
+            endpoint.counters.answered();
         }
         respond::add_timing(&mut response, took, started.elapsed());
         Ok(response)

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use actix_http::header::{HeaderName, HeaderValue};
-use prometheus::IntCounter;
 
+use super::counters::Counters;
 use super::headers;
 use super::middleware::{Middleware, Middlewares};
 use super::openapi::Documents;
@@ -22,10 +22,8 @@ use crate::source::handler::Registry;
 use crate::source::sql::SqlSource;
 use crate::source::upstream::UpstreamSource;
 use crate::source::upstream::group::Upstreams;
-use crate::telemetry::latency::StripedLatency;
-use crate::telemetry::metrics::{LookupResult, Metrics, Outcome};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::sparing::Sparing;
-use crate::telemetry::striped::Striped;
 
 /// All routes of an instance, ready to serve.
 pub struct Surface {
@@ -72,22 +70,6 @@ pub struct Endpoint {
     pub said: Sparing<Code>,
     /// Counters of the hit path, resolved beforehand so that a hit looks nothing up.
     pub counters: Counters,
-}
-
-/// Counters of a route's hits.
-pub struct Counters {
-    /// Answers with 200.
-    pub ok: Striped,
-    /// Answers with 304.
-    pub not_modified: Striped,
-    /// Fresh answers from L1, and how long they took.
-    pub hit: StripedLatency,
-    /// Stale answers from L1, and how long they took.
-    pub stale: StripedLatency,
-    hit_lookups: IntCounter,
-    stale_lookups: IntCounter,
-    /// Answers out of L2, and those of the two above that were exported.
-    pub answered: IntCounter,
 }
 
 /// A pattern that matched, with what its `{names}` stand for.
@@ -283,47 +265,5 @@ impl Pattern {
             methods.push("OPTIONS");
         }
         self.allow = headers::value(methods.join(", "));
-    }
-}
-
-impl Counters {
-    fn new(metrics: &Metrics, route: &Route) -> Self {
-        let lookups = |result: LookupResult| metrics.lookups.with_label_values(&["L1", result.as_str()]);
-        let (is_cacheable, route) = (route.is_cacheable(), route.path.as_str());
-        if is_cacheable {
-            // There from the start: who looks for them finds a zero, and the first count of each is an increase.
-            let _counted_elsewhere = metrics.fills.with_label_values(&[route, "ok"]);
-            let _counted_elsewhere = [LookupResult::Expired, LookupResult::Miss].map(lookups);
-        }
-        let times = |outcome: Outcome| {
-            StripedLatency::new(metrics.request_seconds.with_label_values(&[route, outcome.as_str()]))
-        };
-        let answers = |status| Striped::new(metrics.requests.with_label_values(&[route, status]));
-        Self {
-            ok: answers("200"),
-            not_modified: answers("304"),
-            hit: times(Outcome::Hit),
-            stale: times(Outcome::Stale),
-            hit_lookups: lookups(LookupResult::Hit),
-            stale_lookups: lookups(LookupResult::Stale),
-            answered: metrics.cache_hits.with_label_values(&[route]),
-        }
-    }
-
-    /// Moves what was counted into the exported metrics.
-    pub fn export(&self) {
-        self.ok.export();
-        self.not_modified.export();
-        let (hits, stale) = (self.hit.export(), self.stale.export());
-        self.hit_lookups.inc_by(hits);
-        self.stale_lookups.inc_by(stale);
-        self.answered.inc_by(hits + stale);
-    }
-}
-
-impl Drop for Counters {
-    /// Each counter does the same by itself when it is dropped, but knows nothing of the one that two of them share.
-    fn drop(&mut self) {
-        self.export();
     }
 }

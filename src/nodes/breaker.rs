@@ -97,6 +97,15 @@ impl Breaker {
         }
     }
 
+    /// Whether no request has come to try, for as long as the rest was before. Those that come tell most about a node, so that they
+    /// are waited for first; where there are none, nobody would ever know that it is well.
+    pub fn is_unasked(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed { .. } => false,
+            State::Open { rest, until } | State::Trial { rest, until } => now >= until + rest,
+        }
+    }
+
     /// Whether a request may pass. In the half-open state it is the trial, and the next ones are turned away until its
     /// outcome is known.
     pub fn admit(&mut self, now: Instant) -> bool {
@@ -200,6 +209,24 @@ mod tests {
         breaker.hasten(now);
         assert!(breaker.admit(now));
         assert!(!breaker.admit(now), "by one request");
+    }
+
+    #[test]
+    fn a_node_that_nobody_asks_is_known_after_another_rest() {
+        let (mut breaker, mut now) = (breaker(), Instant::now());
+        let second = Duration::from_secs(1);
+        assert!(!breaker.is_unasked(now + 1000 * second), "it is not let alone at all");
+        (0..3).for_each(|_| breaker.failed(now, 0.5));
+        now += 4 * second;
+        assert!(!breaker.is_unasked(now - Duration::from_millis(1)));
+        assert!(breaker.is_unasked(now));
+        assert!(breaker.admit(now));
+        assert!(!breaker.is_unasked(now + 3 * second), "one tries");
+        breaker.failed(now, 0.5);
+        assert!(!breaker.is_unasked(now + 7 * second), "the rest has doubled");
+        assert!(breaker.is_unasked(now + 8 * second));
+        breaker.succeeded();
+        assert!(!breaker.is_unasked(now + 8 * second));
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Node {
         self.state.lock().breaker.admit(now)
     }
 
+    /// Whether the breaker has waited for a use to try it for so long that none seems to come.
+    pub fn is_unasked(&self, now: Instant) -> bool {
+        self.state.lock().breaker.is_unasked(now)
+    }
+
     /// The breaker's state.
     pub fn breaker_state(&self, now: Instant) -> BreakerState {
         self.state.lock().breaker.state(now)

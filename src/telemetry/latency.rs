@@ -1,14 +1,15 @@
 //! Histograms of times that cost a cache hit next to nothing: a bucket is found among integers, and each thread counts in cells of
 //! its own, as in [`striped`](super::striped).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::core::{Desc, Describer, Metric, MetricVec, MetricVecBuilder};
 use prometheus::proto;
 use prometheus::{Error, Opts};
 
+use super::metrics::declare::Labelled;
 use super::striped::Stripes;
 
 /// Upper bounds of the buckets, in nanoseconds: hits in the first ones, deadlines in the last. With the times above all of them and the
@@ -61,6 +62,10 @@ impl Counts {
         moved
     }
 
+    fn count(&self) -> u64 {
+        self.all().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
     fn all(&self) -> impl Iterator<Item = &AtomicU64> {
         self.within.iter().chain([&self.above])
     }
@@ -81,7 +86,7 @@ impl Latency {
 
     /// How many times were counted.
     pub fn count(&self) -> u64 {
-        self.counts.all().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+        self.counts.count()
     }
 }
 
@@ -127,16 +132,20 @@ impl MetricVecBuilder for Builder {
     }
 }
 
-/// A histogram for the hit path, in front of the one that is exported.
+/// A histogram for the hit path, in front of the one that is exported, which is made once there is something in it: it has more
+/// lines in `/metrics` than all else of a route.
 pub struct StripedLatency {
     stripes: Stripes<Counts>,
-    exported: Latency,
+    exported: OnceLock<Latency>,
+    make: Box<dyn Fn() -> Latency + Send + Sync>,
 }
 
 impl StripedLatency {
-    /// A histogram that is exported as this one.
-    pub fn new(exported: Latency) -> Self {
-        Self { stripes: Stripes::default(), exported }
+    /// A histogram that is exported as that of these labels.
+    pub fn new<const N: usize>(family: &Labelled<LatencyVec, N>, labels: [&str; N]) -> Self {
+        let (family, labels) = (family.clone(), labels.map(str::to_owned));
+        let make = move || family.with_label_values(&labels.each_ref().map(String::as_str));
+        Self { stripes: Stripes::default(), exported: OnceLock::new(), make: Box::new(make) }
     }
 
     /// Counts a time.
@@ -148,7 +157,11 @@ impl StripedLatency {
 
     /// Moves what was counted into the exported histogram, and says how many times that were.
     pub fn export(&self) -> u64 {
-        self.stripes.all().map(|stripe| stripe.drain_into(&self.exported.counts)).sum()
+        if self.stripes.all().all(|stripe| stripe.count() == 0) {
+            return 0;
+        }
+        let exported = self.exported.get_or_init(&self.make);
+        self.stripes.all().map(|stripe| stripe.drain_into(&exported.counts)).sum()
     }
 }
 
@@ -166,6 +179,7 @@ mod tests {
     use prometheus::{Encoder, TextEncoder};
 
     use super::*;
+    use crate::telemetry::metrics::Metrics;
 
     fn family() -> LatencyVec {
         let opts = Opts::new("times", "help").variable_labels(vec!["route".to_owned(), "outcome".to_owned()]);
@@ -196,8 +210,10 @@ mod tests {
 
     #[test]
     fn threads_count_together_and_nothing_is_lost() {
-        let exported = family().with_label_values(&["/a", "hit"]);
-        let striped = StripedLatency::new(exported.clone());
+        let metrics = Metrics::new().unwrap();
+        let striped = StripedLatency::new(&metrics.request_seconds, ["/a", "hit"]);
+        assert_eq!(striped.export(), 0);
+        assert!(metrics.request_seconds.collect()[0].get_metric().is_empty(), "there is nothing to show");
         std::thread::scope(|scope| {
             for thread in 0..40 {
                 let striped = &striped;
@@ -205,6 +221,7 @@ mod tests {
             }
         });
         assert_eq!(striped.export(), 40_000);
+        let exported = metrics.request_seconds.with_label_values(&["/a", "hit"]);
         assert_eq!((striped.export(), exported.count()), (0, 40_000));
         striped.observe(Duration::MAX);
         drop(striped);

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use fastrand::Rng;
 use mainstay::Answer;
@@ -15,8 +16,8 @@ use mainstay::cache::tag::Tag;
 use mainstay::local::{Redis, RedisOptions, Scratch};
 use mainstay::position::{Lsn, Position, SystemId, Timeline};
 
-use crate::instance::Plan;
 use crate::instance::probe::Probe;
+use crate::instance::{Instance, Plan};
 
 /// As in config/default.toml.
 const POLL_US: u64 = 40_000;
@@ -232,4 +233,45 @@ params = [{ name = "id", in = "path", type = "integer" }]
         let each = (info(&redis, "memory", "used_memory") - before) / f64::from(entries);
         println!("{body_bytes} B of body: {each:.0} B of Redis' memory an entry, {:.2} GB a million", each / 1000.0);
     }
+}
+
+/// Routes of which every other one has a cache policy.
+fn many_routes(count: usize) -> String {
+    let route = |number: usize| {
+        let cache = if number % 2 == 0 { "  [route.cache]\n  ttl = \"1h\"\n" } else { "" };
+        format!("[[route]]\npath = \"/v1/things-of-kind-{number:04}\"\nhandler = \"probe\"\n{cache}")
+    };
+    (0..count).map(route).collect()
+}
+
+#[test]
+#[ignore = "figures of docs/scale.md"]
+fn what_metrics_of_many_routes_weigh() {
+    const ROUTES: usize = 2000;
+    let probe = Probe::answering(|_, _| Answer::json(&serde_json::json!({ "ok": true })));
+    let instance = Instance::probed(&many_routes(ROUTES), &probe);
+    let measure = |when: &str| {
+        let mut took: Vec<_> = (0..5)
+            .map(|_| {
+                let begin = Instant::now();
+                let bytes = instance.metrics().len();
+                (begin.elapsed(), bytes)
+            })
+            .collect();
+        took.sort();
+        let (took, bytes) = took[2];
+        println!("{when}: {bytes} B, {} ms", took.as_millis());
+    };
+    measure("nobody has asked");
+    let ask = |routes: usize| {
+        let mut connection = instance.connect();
+        for route in (0..routes).flat_map(|number| [number; 2]) {
+            let path = format!("/v1/things-of-kind-{route:04}");
+            assert_eq!(connection.request("GET", &path, &[]).status, 200);
+        }
+    };
+    ask(ROUTES / 10);
+    measure("every tenth route was asked twice");
+    ask(ROUTES);
+    measure("each was");
 }

@@ -468,6 +468,28 @@ fn a_panic_is_a_line_that_gets_out_though_the_process_ends() {
 
 /// The levels change for a while, by hand and by command, and each change is written down.
 #[test]
+fn no_level_silences_what_operators_did() {
+    let folder = Folder::new(ONE);
+    let origin = Origin::start(folder.path(), &[("LOG_FORMAT", "json"), ("ADMIN_TOKEN", TOKEN)]);
+    let ask = |method: &str, path: &str, token: &str, body: &str| {
+        let token = format!("Bearer {token}");
+        request(method, &format!("{}{path}", origin.admin), &[("Authorization", token.as_str())], Some(body)).status
+    };
+    assert_eq!(ask("PUT", "/admin/log", TOKEN, "{\"level\":\"off,mainstay::audit=off\"}"), 200);
+    assert_eq!(ask("POST", "/admin/cache/purge", TOKEN, "{\"tags\":[\"one\"]}"), 200);
+    assert_eq!(ask("POST", "/admin/cache/flush", "wrong", ""), 401);
+    assert_eq!(ask("DELETE", "/admin/log", TOKEN, ""), 200);
+    let lines = lines(&end(origin));
+    let message = |line: &Value| line["message"].as_str().unwrap().to_owned();
+    let is_first = |line: &&Value| message(line) != "log - off,mainstay::audit=off: done";
+    let meanwhile: Vec<&Value> = lines.iter().skip_while(is_first).take(4).collect();
+    assert!(meanwhile.iter().all(|line| line["target"] == "mainstay::audit"), "{meanwhile:#?}");
+    let said: Vec<String> = meanwhile.into_iter().map(message).collect();
+    assert_eq!(said[1..3], ["purge soft tags one: done", "a wrong token"]);
+    assert!(said[3].starts_with("log reset "), "{said:?}");
+}
+
+#[test]
 fn levels_change_while_it_runs() {
     let folder = Folder::new(ONE);
     let env = [("LOG_FORMAT", "json"), ("ADMIN_TOKEN", TOKEN), ("MAINSTAY__LOG__LEVEL", "info")];

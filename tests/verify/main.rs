@@ -10,6 +10,7 @@
 )]
 
 mod edge;
+mod prometheus;
 #[allow(dead_code, reason = "shared with the tests of single processes, which need more of it")]
 #[path = "../process/support.rs"]
 mod support;

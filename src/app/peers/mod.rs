@@ -20,6 +20,7 @@ use crate::config::ConfigError;
 use crate::config::settings::PastHardPurgeSilence;
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
+use crate::telemetry::traces;
 
 /// Bytes of a page. One that breaks off or takes too long is asked for again with half as many, down to the least.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -165,7 +166,17 @@ impl Peers {
         while left > 0 {
             let (asked, cursor) = (Instant::now(), peer.state.lock().cursor.clone());
             let keep_bytes_max = settings.cache.memory_bytes_max;
+            let mut span = traces::call(self.pipeline.traces.as_ref(), "peer page");
+            span.set("mainstay.peer", peer.address.name.clone());
             let page = self.client.page(&peer.address, cursor.as_deref(), *page_bytes, keep_bytes_max).await;
+            match &page {
+                Ok(page) => span.set("mainstay.bytes", page.len()),
+                Err(failure) => {
+                    span.fail(failure.as_str());
+                    span.keep();
+                }
+            }
+            drop(span);
             if matches!(page, Err(Failure::Unreachable(_) | Failure::Late)) {
                 *page_bytes = (*page_bytes / 2).max(PAGE_BYTES_MIN);
             }

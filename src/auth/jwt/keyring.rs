@@ -19,6 +19,7 @@ use crate::config::ConfigError;
 use crate::config::auth::AuthSettings;
 use crate::error::{Code, Error};
 use crate::telemetry::metrics::declare::Labelled;
+use crate::telemetry::traces::{self, Traces};
 
 /// How often keys that nobody knows make the set be read again, all requests together: anybody can name one.
 const UNKNOWN_KID_INTERVAL: Duration = Duration::from_secs(30);
@@ -162,13 +163,19 @@ impl Keyring {
         self.wanted.notify_one();
     }
 
-    /// Keeps the set up to date. Runs until it is dropped.
-    pub async fn keep(self: Arc<Self>) {
+    /// Keeps the set up to date, and each reading of it is a trace of its own. Runs until it is dropped.
+    pub async fn keep(self: Arc<Self>, traces: Option<Arc<Traces>>) {
         let mut trouble = Trouble::default();
         loop {
             self.rounds.send_modify(|rounds| rounds.begun += 1);
+            let mut span = traces::call(traces.as_ref(), "key set");
             let outcome = self.read().await;
             let result = outcome.as_ref().map_or_else(Failure::as_str, |()| "ok");
+            if outcome.is_err() {
+                span.fail(result);
+                span.keep();
+            }
+            drop(span);
             self.fetches.with_label_values(&[result]).inc();
             let rest = trouble.note(&self.source, outcome, self.refresh);
             let is_failed = trouble.failures > 0;

@@ -26,7 +26,7 @@ use crate::config::ConfigError;
 use crate::config::settings::{CacheSettings, RedisSettings};
 use crate::telemetry::metrics::{LookupResult, Metrics};
 use crate::telemetry::traces;
-use crate::telemetry::traces::SpanKind;
+use crate::telemetry::traces::{Link, SpanKind};
 
 /// Longer values are packed and unpacked on threads for blocking work, so that no other request waits for it.
 const BLOCKING_BYTES: usize = 32 * 1024;
@@ -226,7 +226,7 @@ impl Shared {
         let asked = Instant::now();
         // Before Redis is asked: whoever is done after that wakes this one.
         let waiting = self.waiters.register(key);
-        let lease = Lease { key, token: format!("{:032x}", fastrand::u128(..)) };
+        let lease = Lease { key, token: token() };
         let lease_ms = millis(self.lease_timeout);
         let args: [&[u8]; 3] = [&seen.0, lease.token.as_bytes(), lease_ms.as_bytes()];
         let answer: Result<(u8, i64, Vec<u8>), _> = self.eval(scripts::LEAD, key, &args).await;
@@ -240,7 +240,9 @@ impl Shared {
                     Ok(_) | Err(NotOurs) => Turn::Lead(lease),
                 }
             }
-            Ok((2, left_ms, _)) => Turn::Wait(waiting.at_most(span(left_ms).min(self.lease_timeout))),
+            Ok((2, left_ms, token)) => {
+                Turn::Wait(waiting.at_most(span(left_ms).min(self.lease_timeout)).behind(leader(&token)))
+            }
             // Where Redis took too long it may have given the lease all the same: then this is its token.
             Ok(_) | Err(Unavailable) => Turn::Lead(lease),
         }
@@ -327,6 +329,22 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.listener.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// The token of a lease: chance, and then the fill that takes it, where that is traced. To Redis and to instances of another version
+/// it is a text like any other.
+fn token() -> String {
+    let chance = fastrand::u128(..);
+    match traces::current() {
+        Some(here) => format!("{chance:032x}-{}", here.link().text()),
+        None => format!("{chance:032x}"),
+    }
+}
+
+/// The fill of whose lease this is the token, where it says so.
+fn leader(token: &[u8]) -> Option<Link> {
+    let (_, fill) = std::str::from_utf8(token).ok()?.split_once('-')?;
+    Link::read(fill)
 }
 
 fn name(key: Key) -> String {

@@ -46,7 +46,7 @@ pub const REMOVE: Script = Script {
 /// that lost its end to whoever meddles with keys.
 ///
 /// `ARGV`: the head that was seen, the token, milliseconds. Returns 0: it is yours; 1: an entry, as
-/// [`LOOK`] does; 2: it is taken for so many milliseconds.
+/// [`LOOK`] does; 2: it is taken for so many milliseconds, by whom the beginning of this token says.
 pub const LEAD: Script = Script {
     keys: 2,
     text: "local head = redis.call('GETRANGE', KEYS[1], 0, 40)
@@ -56,7 +56,7 @@ end
 if redis.call('SET', KEYS[2], '0' .. ARGV[2], 'NX', 'PX', ARGV[3]) then return {0, 0, ''} end
 redis.call('SETRANGE', KEYS[2], 0, '1')
 if redis.call('PTTL', KEYS[2]) < 0 then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
-return {2, redis.call('PTTL', KEYS[2]), ''}",
+return {2, redis.call('PTTL', KEYS[2]), redis.call('GETRANGE', KEYS[2], 1, 128)}",
 };
 
 /// Stores an entry, unless the one that is there was told more, and ends the lease. Bytes are compared one by one: the order

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 
 use super::target::Target;
 use crate::cache::key::Key;
+use crate::telemetry::traces::Link;
 
 /// How often the subscription is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -37,6 +38,8 @@ pub struct Waiting {
     waiters: Arc<Waiters>,
     woken: Option<watch::Receiver<()>>,
     ends: Instant,
+    /// The fill that is waited for, where it is traced.
+    leader: Option<Link>,
 }
 
 impl Waiters {
@@ -44,7 +47,7 @@ impl Waiters {
     pub fn register(self: &Arc<Self>, key: Key) -> Waiting {
         let mut places = self.places.lock();
         let woken = places.entry(key).or_insert_with(|| watch::channel(()).0).subscribe();
-        Waiting { key, waiters: Arc::clone(self), woken: Some(woken), ends: Instant::now() }
+        Waiting { key, waiters: Arc::clone(self), woken: Some(woken), ends: Instant::now(), leader: None }
     }
 
     fn wake(&self, key: Key) {
@@ -101,6 +104,17 @@ impl Waiting {
         let limit = if is_listening { lease_left } else { lease_left.min(DEAF_TIME) };
         self.ends = Instant::now() + limit;
         self
+    }
+
+    /// The holder's fill, where it is traced, is this.
+    pub(super) fn behind(mut self, leader: Option<Link>) -> Self {
+        self.leader = leader;
+        self
+    }
+
+    /// The holder's fill, where it is traced.
+    pub const fn leader(&self) -> Option<&Link> {
+        self.leader.as_ref()
     }
 
     /// Waits for the holder to be done, but no longer than its lease, and no longer than `until`.

@@ -14,8 +14,14 @@ const FILTER_BYTES_MAX: usize = 1024;
 const UNHEARD: [&str; 6] =
     ["lapin", "amq_protocol", "amq_protocol_tcp", "tcp_stream", "tokio_postgres", "tracing::span"];
 
+/// What operators did, and who tried to be one. Whoever covers up what he did, or is only tired of the log, must not be able to switch
+/// that off: it is written whatever a filter says.
+const AUDIT: &str = "mainstay::audit";
+/// The least urgent level at which it is.
+const AUDIT_LEVEL: LevelFilter = LevelFilter::Info;
+
 /// A level for each module, as in `RUST_LOG`: `info,mainstay=debug,mainstay::cache=trace`. The longest name that fits decides;
-/// what no name fits, and no level without a name, is not written.
+/// what no name fits, and no level without a name, is not written. [`AUDIT`] alone is above that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     text: String,
@@ -67,14 +73,17 @@ impl Filter {
 
     fn allows(&self, metadata: &Metadata<'_>) -> bool {
         let (target, level) = (metadata.target(), metadata.level());
+        if target == AUDIT && level <= AUDIT_LEVEL {
+            return true;
+        }
         let rule = self.rules.iter().find(|(name, _)| is_below(target, name));
         rule.is_some_and(|(_, allowed)| level <= *allowed) && !UNHEARD.iter().any(|name| is_below(target, name))
     }
 
-    /// The most verbose level that is let through. Lines below it then cost one comparison where they are written: libraries
+    /// The most verbose level that is let through, at least the audit log's. Lines below it then cost one comparison where they are written: libraries
     /// trace on every request, and asking the filter each time took a twelfth of a cache hit.
     fn most_verbose(&self) -> LevelFilter {
-        self.rules.iter().map(|(_, level)| *level).max().unwrap_or(LevelFilter::Off)
+        self.rules.iter().map(|(_, level)| *level).fold(AUDIT_LEVEL, std::cmp::max)
     }
 }
 
@@ -180,6 +189,19 @@ mod tests {
     }
 
     #[test]
+    fn no_filter_silences_the_audit_log() {
+        for filter in ["off", "error", "mainstay=off", "mainstay::audit=off", "info,mainstay::audit=error"] {
+            for level in [Level::Error, Level::Warn, Level::Info] {
+                assert!(allows(filter, AUDIT, level), "{filter} {level}");
+            }
+            assert!(!allows(filter, "mainstay::auditor", Level::Info), "{filter}");
+            let most_verbose = filter.parse::<Filter>().unwrap().most_verbose();
+            assert!(most_verbose >= LevelFilter::Info, "{filter}: lines are dropped where they are written");
+        }
+        assert!(!allows("info", AUDIT, Level::Debug) && allows("debug", AUDIT, Level::Debug));
+    }
+
+    #[test]
     fn libraries_that_say_what_they_send_are_not_heard() {
         let targets = [
             "lapin::channel",
@@ -200,7 +222,7 @@ mod tests {
             ("info", LevelFilter::Info),
             ("info,mainstay=debug", LevelFilter::Debug),
             ("warn, mainstay = trace", LevelFilter::Trace),
-            ("off", LevelFilter::Off),
+            ("off", LevelFilter::Info),
             ("OFF,mainstay=INFO", LevelFilter::Info),
         ];
         for (filter, expected) in cases {

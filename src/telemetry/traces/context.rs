@@ -106,6 +106,17 @@ fn ids(trace: u128, span: u128) -> Option<(u128, u64)> {
     (trace != 0 && span != 0).then_some((trace, span))
 }
 
+/// A span of another trace, as instances write it to each other.
+pub(super) fn link_text(trace: u128, span: u64) -> String {
+    format!("{trace:032x}-{span:016x}")
+}
+
+/// Reads it.
+pub(super) fn link(text: &str) -> Option<(u128, u64)> {
+    let (trace, span) = text.split_once('-')?;
+    ids(digits(trace, 32)?, digits(span, 16)?)
+}
+
 /// Says in the headers of a request that it belongs to this span. What they said before is the caller's, and names another one;
 /// its `tracestate` goes on with its trace, unchanged, where it is there.
 pub(super) fn write(headers: &mut HeaderMap, here: &Here, b3: B3) {
@@ -227,6 +238,8 @@ mod tests {
             prop_assert_eq!(read(&[("traceparent", &text)]), expected);
             let text = format!("{trace:032x}-{span:016x}-{}", u8::from(sampled));
             prop_assert_eq!(read(&[("b3", &text)]), expected);
+            prop_assert_eq!(link(&link_text(trace, span)), Some((trace, span)));
+            prop_assert_eq!(link(&text), None);
         }
     }
 }

@@ -106,6 +106,13 @@ impl Traces {
     }
 }
 
+/// The span of a call that no request waits for, which is a trace of its own; none where nothing is traced. Like others it is kept
+/// where chance has sampled it, where it took long, and where [`Span::keep`] says so.
+pub fn call(traces: Option<&Arc<Traces>>, name: &'static str) -> Span {
+    let root = |traces: &Arc<Traces>| traces.root(name, SpanKind::Client, None, traces.samples(None), Instant::now());
+    traces.map(root).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -195,6 +195,18 @@ pub struct Link {
     record: Weak<Record>,
 }
 
+impl Link {
+    /// As another instance reads it.
+    pub fn text(&self) -> String {
+        context::link_text(self.trace, self.span)
+    }
+
+    /// What another instance has written. To refer to it keeps nothing there.
+    pub fn read(text: &str) -> Option<Self> {
+        context::link(text).map(|(trace, span)| Self { trace, span, record: Weak::new() })
+    }
+}
+
 /// A part of a request that takes time, until it is dropped. Where nothing is traced it is none, and all that is done to it
 /// nothing.
 #[derive(Default)]

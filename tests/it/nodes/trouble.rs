@@ -85,6 +85,34 @@ fn where_every_breaker_is_open_the_least_bad_is_tried() {
     assert!(mainstay::local::wait_until(PATIENCE, || all_open() == 0.0));
 }
 
+/// Its breaker has opened, and then nobody asks at all. It is tried out all the same, as a read would find it: that probes are
+/// answered, on the connection that they have, does not close it.
+#[test]
+fn a_node_that_nobody_asks_is_tried_out() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let (proxy, replica) = behind_proxy(&cluster.replica.server);
+    let replica = format!("{}/{database}", replica.strip_suffix("/postgres").unwrap());
+    let plan = plan(&cluster.primary.url("postgres", &database), &replica).set("openapi.enabled", "false");
+    let instance = plan.set("nodes.open_time", "100ms").set("nodes.open_time_max", "100ms").start();
+    instance.wait_healthy();
+    let breaker = || instance.metric("mainstay_node_breaker_state{node=\"replica-1\"}");
+    let failed = || instance.metric("mainstay_node_reads_total{node=\"replica-1\",outcome=\"failed\"}");
+    proxy.set_mode(ProxyMode::Refuse);
+    let is_let_alone = || {
+        assert_eq!(instance.get("/now").status, 200);
+        breaker() != 0.0
+    };
+    assert!(mainstay::local::wait_until(PATIENCE, is_let_alone));
+    let before = failed();
+    assert!(mainstay::local::wait_until(PATIENCE, || failed() >= before + 2.0), "{} failures", failed());
+    assert_eq!(instance.metric("mainstay_node_up{node=\"replica-1\"}"), 1.0, "its probes are answered");
+    assert_ne!(breaker(), 0.0, "and it is of no use");
+    proxy.set_mode(ProxyMode::Pass);
+    assert!(mainstay::local::wait_until(PATIENCE, || breaker() == 0.0));
+    assert_eq!(sum(&instance, "replica-1", "ops"), sum(&instance, "replica-1", "errors"), "no trial counts as a read");
+}
+
 /// All readers of a region find their replica gone at once. The primary sees no more of them at a time than it may.
 #[test]
 fn when_replicas_leave_there_is_no_stampede_to_the_primary() {

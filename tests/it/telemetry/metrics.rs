@@ -220,7 +220,73 @@ fn what_outside_checks_look_for_is_there_before_it_is_counted() {
     ] {
         assert!(text.contains(&format!("\nmainstay_{sample} 0\n")), "{sample}: {text}");
     }
-    assert!(!text.contains("mainstay_fills_total{outcome=\"ok\",route=\"/things/{id}\"}"), "nothing is filled there");
+    assert!(text.contains("\nmainstay_http_request_duration_seconds_count{"), "{text}");
+}
+
+/// The series of a route that begin with such a name.
+fn series_of(text: &str, route: &str, name: &str) -> BTreeSet<String> {
+    let (label, name) = (format!("route=\"{route}\""), format!("mainstay_{name}"));
+    series(text).into_iter().filter(|series| series.contains(&label) && series.starts_with(&name)).collect()
+}
+
+/// With thousands of routes it matters what each one has. Of what it cannot have there is nothing, and of what has many lines not
+/// before it is counted.
+#[test]
+fn a_route_has_the_series_that_it_can_have_and_no_others() {
+    let instance = Instance::probed(ROUTES, &Probe::default());
+    let (cached, other) = ("/public/echo", "/things/{id}");
+    let requests = |route: &str, statuses: &[&str]| -> BTreeSet<String> {
+        let series = |status| format!("mainstay_http_requests_total{{route=\"{route}\",status=\"{status}\"}}");
+        statuses.iter().map(series).collect()
+    };
+    let before = instance.metrics();
+    assert_eq!(series_of(&before, other, ""), requests(other, &["200", "500", "503"]));
+    let mut of_cached = requests(cached, &["200", "304", "500", "503"]);
+    of_cached.insert(format!("mainstay_cache_hits_total{{route=\"{cached}\"}}"));
+    of_cached.insert(format!("mainstay_fills_total{{outcome=\"ok\",route=\"{cached}\"}}"));
+    assert_eq!(series_of(&before, cached, ""), of_cached);
+    for _ in 0..2 {
+        instance.get("/public/echo");
+        instance.get("/things/1");
+    }
+    let after = instance.metrics();
+    for name in ["cache", "fill"] {
+        assert_eq!(series_of(&after, other, name), BTreeSet::new(), "{name}");
+    }
+    let outcomes = |route| -> BTreeSet<String> {
+        let counts = series_of(&after, route, "http_request_duration_seconds_count");
+        let outcome = |series: String| series.split('"').nth(1).unwrap().to_owned();
+        counts.into_iter().map(outcome).collect()
+    };
+    assert_eq!(outcomes(other), BTreeSet::from(["bypass".to_owned()]));
+    assert_eq!(outcomes(cached), BTreeSet::from(["hit".to_owned(), "miss".to_owned()]), "nothing was stale");
+}
+
+/// A counter that appears with its first count has no rate: the first failures of a route would ring nowhere.
+#[test]
+fn each_failure_that_an_error_is_answered_with_is_counted_from_zero_on() {
+    const UPSTREAM: &str = r#"
+[upstream.legacy]
+endpoints = ["http://127.0.0.1:1"]
+
+[[route]]
+path = "/things/{id}"
+upstream = "legacy"
+params = [{ name = "id", in = "path", type = "text" }]
+"#;
+    let text = Plan::new(UPSTREAM).start().metrics();
+    let errors = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md")).unwrap();
+    let statuses: BTreeSet<&str> = errors
+        .split('|')
+        .map(str::trim)
+        .filter(|cell| cell.len() == 3 && cell.starts_with('5') && cell.bytes().all(|byte| byte.is_ascii_digit()))
+        .collect();
+    assert!(statuses.contains("500") && statuses.contains("503"), "{statuses:?}");
+    // And those that an upstream's gateways say.
+    for status in statuses.into_iter().chain(["502", "504"]) {
+        let sample = format!("\nmainstay_http_requests_total{{route=\"/things/{{id}}\",status=\"{status}\"}} 0\n");
+        assert!(text.contains(&sample), "{status}: {text}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Traces, from requests to a receiver of OTLP.
 
+mod calls;
 mod export;
 mod propagation;
 mod receiver;

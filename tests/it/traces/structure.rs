@@ -8,9 +8,9 @@ use mainstay::{Code, Error};
 use super::receiver::Receiver;
 use super::{CALLER, CALLERS_SPAN, CALLERS_TRACE, probed, traced};
 use crate::auth::people::Issuer;
-use crate::instance::Plan;
 use crate::instance::client::Reply;
 use crate::instance::probe::Probe;
+use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE};
 
 /// What no exported byte may show.
@@ -121,6 +121,44 @@ fn who_waits_for_anothers_fill_refers_to_it() {
     assert_eq!((&*wait.trace, &*fill.trace), (CALLERS_TRACE, "11111111111111111111111111111111"));
     assert_eq!(wait.links, [(fill.trace.clone(), fill.id.clone())]);
     assert_eq!(receiver.spans().iter().filter(|span| span.name == "fill").count(), 1);
+}
+
+/// Another instance's fill is known by the lease that it has taken. Each exports its own part.
+#[test]
+fn who_waits_for_another_instances_fill_refers_to_it() {
+    let scratch = Scratch::new("traces-lease").unwrap();
+    let redis = Redis::start(&RedisOptions::new(scratch.join("redis"))).unwrap().expect("redis-server is installed");
+    let (probe, receiver) = (Probe::default(), Receiver::new());
+    probe.close();
+    let instance = || {
+        let plan = probed(&probe, &receiver, "0").set("REDIS_URL", &redis.url());
+        ["redis.timeout", "redis.connect_timeout", "redis.lease_timeout"]
+            .into_iter()
+            .fold(plan, |plan, limit| plan.set(limit, "10s"))
+            .start()
+    };
+    let (leads, waits) = (instance(), instance());
+    let ask = |instance: &Instance, traceparent: &'static str| {
+        let public = instance.public;
+        thread::spawn(move || {
+            let mut connection = crate::instance::client::Connection::open(public);
+            connection.request("GET", "/public/things/a", &[("traceparent", traceparent)])
+        })
+    };
+    let leader = ask(&leads, "00-11111111111111111111111111111111-0000000000000001-01");
+    probe.wait_calls(1);
+    let follower = ask(&waits, CALLER);
+    let script = "local lease = redis.call('KEYS', '*:lease:*')[1] return lease and redis.call('GET', lease) or ''";
+    let lease = || redis.command(&["EVAL", script, "0"]).unwrap();
+    // The mark that somebody waits for it.
+    assert!(mainstay::local::wait_until(PATIENCE, || lease().starts_with('1')), "{}", lease());
+    probe.open();
+    assert_eq!((leader.join().unwrap().status, follower.join().unwrap().status), (200, 200));
+    let fill = receiver.wait_for("the fill", |span| span.name == "fill" && span.trace != CALLERS_TRACE);
+    let wait = receiver.wait_for("the wait", |span| span.name == "fleet wait");
+    assert_eq!(wait.trace, CALLERS_TRACE);
+    assert_eq!(wait.links, [(fill.trace.clone(), fill.id.clone())]);
+    assert_eq!(probe.calls(), 1);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn publishes(signers: &[&Signer]) -> impl Fn(&Seen, &mut TcpStream) + Send + Syn
 /// Tokens of the issuer behind a URL, whose keys are kept up to date.
 fn kept(url: &str, more: &[(&str, &str)]) -> (Arc<Tokens>, Arc<Metrics>) {
     let (tokens, metrics) = tokens(&[&[("jwks_url", url)], more].concat());
-    actix_rt::spawn(Arc::clone(tokens.keyring()).keep());
+    actix_rt::spawn(Arc::clone(tokens.keyring()).keep(None));
     (Arc::new(tokens), metrics)
 }
 
@@ -230,7 +230,7 @@ async fn a_file_is_read_again_when_it_changes() {
     let (tokens, metrics) = tokens(&[("jwks_file", path.to_str().unwrap())]);
     let of_old = old.token(&claims(json!({})));
     ask(&tokens, &of_old).await.unwrap();
-    actix_rt::spawn(Arc::clone(tokens.keyring()).keep());
+    actix_rt::spawn(Arc::clone(tokens.keyring()).keep(None));
     wait_for("the keeper", || failures(&metrics, "ok") == 1).await;
     let next = set(&[new.public()]);
     std::fs::write(&path, &next[..next.len() / 2]).unwrap();

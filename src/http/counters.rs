@@ -1,0 +1,101 @@
+//! What is counted of a route on the way of a hit, and what `/metrics` says of it before anything was.
+
+use prometheus::IntCounter;
+
+use crate::config::manifest::{Route, Source};
+use crate::telemetry::latency::StripedLatency;
+use crate::telemetry::metrics::{LookupResult, Metrics, Outcome};
+use crate::telemetry::striped::Striped;
+
+/// Statuses of failures that a route answers with. They are counted from zero on: Prometheus sees no increase in a counter that
+/// appears with its first count, so that a burst between two scrapes would ring nowhere.
+const FAILURES: [&str; 2] = ["500", "503"];
+/// Those that an upstream's route answers with as well.
+const FAILURES_OF_UPSTREAMS: [&str; 3] = ["502", "504", "508"];
+
+/// Counters of a route, resolved beforehand.
+pub struct Counters {
+    /// Answers with 200.
+    pub ok: Striped,
+    /// Those of answers out of a cache, where the route has any.
+    pub cached: Option<Box<Cached>>,
+}
+
+/// Counters of a route's answers out of a cache.
+pub struct Cached {
+    /// Answers with 304.
+    pub not_modified: Striped,
+    /// Fresh answers from L1, and how long they took.
+    pub hit: StripedLatency,
+    /// Stale answers from L1, and how long they took.
+    pub stale: StripedLatency,
+    hit_lookups: IntCounter,
+    stale_lookups: IntCounter,
+    /// Answers out of L2, and those of the two above that were exported.
+    answered: IntCounter,
+}
+
+impl Counters {
+    /// Those of a route, with the series that rules and alerts read.
+    pub fn new(metrics: &Metrics, route: &Route) -> Self {
+        let path = route.path.as_str();
+        let of_upstreams =
+            if matches!(route.source, Source::Upstream { .. }) { &FAILURES_OF_UPSTREAMS[..] } else { &[] };
+        for status in FAILURES.iter().chain(of_upstreams) {
+            let _counted_elsewhere = metrics.requests.with_label_values(&[path, status]);
+        }
+        Self {
+            ok: Striped::new(metrics.requests.with_label_values(&[path, "200"])),
+            cached: route.is_cacheable().then(|| Box::new(Cached::new(metrics, path))),
+        }
+    }
+
+    /// Counts an answer out of L2, or one that stands in for a failure.
+    pub fn answered(&self) {
+        if let Some(cached) = &self.cached {
+            cached.answered.inc();
+        }
+    }
+
+    /// Moves what was counted into the exported metrics.
+    pub fn export(&self) {
+        self.ok.export();
+        if let Some(cached) = &self.cached {
+            cached.export();
+        }
+    }
+}
+
+impl Cached {
+    fn new(metrics: &Metrics, path: &str) -> Self {
+        let lookups = |result: LookupResult| metrics.lookups.with_label_values(&["L1", result.as_str()]);
+        // There from the start: who looks for them finds a zero, and the first count of each is an increase.
+        let _counted_elsewhere = metrics.fills.with_label_values(&[path, "ok"]);
+        let _counted_elsewhere = [LookupResult::Expired, LookupResult::Miss].map(lookups);
+        // No rule reads these, and each has as many lines as buckets: they are there once there is something in them.
+        let times = |outcome: Outcome| StripedLatency::new(&metrics.request_seconds, [path, outcome.as_str()]);
+        Self {
+            not_modified: Striped::new(metrics.requests.with_label_values(&[path, "304"])),
+            hit: times(Outcome::Hit),
+            stale: times(Outcome::Stale),
+            hit_lookups: lookups(LookupResult::Hit),
+            stale_lookups: lookups(LookupResult::Stale),
+            answered: metrics.cache_hits.with_label_values(&[path]),
+        }
+    }
+
+    fn export(&self) {
+        self.not_modified.export();
+        let (hits, stale) = (self.hit.export(), self.stale.export());
+        self.hit_lookups.inc_by(hits);
+        self.stale_lookups.inc_by(stale);
+        self.answered.inc_by(hits + stale);
+    }
+}
+
+impl Drop for Cached {
+    /// Each counter does the same by itself when it is dropped, but knows nothing of the one that two of them share.
+    fn drop(&mut self) {
+        self.export();
+    }
+}
