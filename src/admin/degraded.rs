@@ -1,6 +1,8 @@
 //! Everything that is not as it should be, in words for whoever is on call. Derived from what others know: `/admin/status`, the console
 //! and the metrics all have it from here, so that none of them calls well what another calls degraded.
 
+use std::cmp::Reverse;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -34,12 +36,14 @@ impl Level {
 /// Why something is not as it should be. The worst come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
+    OutOfRotation,
     NothingToServe,
     ReadsUnavailable,
     ReadsFromCache,
     PrimaryDown,
     PrimaryReadOnly,
     DatabaseDown,
+    DatabaseMissing,
     UpstreamOut,
     AuditWrong,
     ManyErrors,
@@ -70,13 +74,15 @@ const FAILOVER_MODE: &str = "failover_mode";
 
 impl Reason {
     /// All reasons, the worst first.
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 31] = [
+        Self::OutOfRotation,
         Self::NothingToServe,
         Self::ReadsUnavailable,
         Self::ReadsFromCache,
         Self::PrimaryDown,
         Self::PrimaryReadOnly,
         Self::DatabaseDown,
+        Self::DatabaseMissing,
         Self::UpstreamOut,
         Self::AuditWrong,
         Self::ManyErrors,
@@ -106,6 +112,11 @@ impl Reason {
     const fn info(self) -> (&'static str, Level, &'static str) {
         use Level::{Critical, Warning};
         match self {
+            Self::OutOfRotation => (
+                "out_of_rotation",
+                Critical,
+                "Mend what is said below: DNS sends viewers here again by itself. See that another region is in; where none is, DNS asks all of them.",
+            ),
             Self::NothingToServe => (
                 "nothing_to_serve",
                 Critical,
@@ -134,6 +145,11 @@ impl Reason {
                 Warning,
                 "Bring a database of this failover origin back; it serves from caches alone until then.",
             ),
+            Self::DatabaseMissing => (
+                "database_missing",
+                Critical,
+                "Set DATABASE_URL, or DATABASE_URL_FILE, and start it again; or take the routes out of routes.toml.",
+            ),
             Self::UpstreamOut => (
                 "upstream_out",
                 Critical,
@@ -142,7 +158,7 @@ impl Reason {
             Self::AuditWrong => (
                 "audit_wrong",
                 Critical,
-                "The log names the path. Purge the route hard; if it is wrong again, take the route's cache out of the manifest.",
+                "The log names the path. Purge the route hard; if it is wrong again, take the route's cache out of the manifest. Once it is understood, acknowledge it: `mainstay audit --acknowledge`.",
             ),
             Self::ManyErrors => (
                 "errors",
@@ -244,6 +260,12 @@ impl Reason {
         self.info().1
     }
 
+    /// Whether its coming and going is worth a word: what only says that something is under way has no other life, and what somebody
+    /// acknowledges is over by that.
+    pub(super) const fn can_flap(self) -> bool {
+        !matches!(self, Self::AuditWrong | Self::SnapshotLoading | Self::Starting | Self::Recovering | Self::Draining)
+    }
+
     /// What it says something about, where others say something of the same: of those, one takes the place of another.
     const fn ladder(self) -> Option<&'static str> {
         match self {
@@ -285,10 +307,15 @@ impl Finding {
         ladder.is_some() && ladder == other.reason.ladder() && self.subject == other.subject
     }
 
+    /// By what the worst comes first.
+    pub(super) const fn rank(&self) -> (Reverse<Level>, Reason) {
+        (Reverse(self.reason.level()), self.reason)
+    }
+
     /// It, since when.
     pub(super) fn degraded(self, since: DateTime<Utc>, for_s: u64) -> Degraded {
         let (reason, level, advice) = self.reason.info();
-        Degraded { reason, level, detail: self.detail, since, for_s, advice }
+        Degraded { reason, level, detail: self.detail, since, for_s, flapping: None, advice }
     }
 }
 
@@ -301,7 +328,19 @@ pub(super) struct Degraded {
     #[serde(serialize_with = "rfc_3339")]
     pub(super) since: DateTime<Utc>,
     pub(super) for_s: u64,
+    /// Said only of what comes and goes; `since` is its first coming, then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) flapping: Option<Flapping>,
     pub(super) advice: &'static str,
+}
+
+/// How something comes and goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Flapping {
+    /// How often it has begun within the last five minutes.
+    pub(super) times: usize,
+    /// For how long it has been well, where it is well now.
+    pub(super) well_s: Option<u64>,
 }
 
 /// Sets the metrics to what was found.

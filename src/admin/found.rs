@@ -1,6 +1,6 @@
 //! What is found not to be as it should be, from what is known of the nodes, of those who tell of changes, and of what was answered.
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use super::degraded::{Finding, Reason};
 use super::status::PeerStatus;
@@ -21,6 +21,9 @@ const MANY_ERRORS_PERCENT: u64 = 25;
 /// Fewer sources that were turned away within a minute are a moment's crowd.
 const SHED_MIN: u64 = 10;
 
+/// Routes that a sentence names.
+const ROUTES_NAMED_MAX: usize = 3;
+
 /// What is known of this instance, from wherever it is known.
 pub(super) struct Seen {
     pub(super) verdict: Verdict,
@@ -40,8 +43,10 @@ pub(super) struct Seen {
     pub(super) pools_waited_for: Vec<String>,
     /// What was answered within the last minute.
     pub(super) recent: Recent,
-    /// Cached answers that were not what the primary said, since the start.
-    pub(super) audit_wrong: u64,
+    /// Cached answers that were not what the primary said, by route: those that nobody has acknowledged.
+    pub(super) audit_wrong: BTreeMap<String, u64>,
+    /// Routes that are to read a database, where none is configured.
+    pub(super) routes_without_database: usize,
 }
 
 /// All that is not as it should be, the worst first.
@@ -50,6 +55,9 @@ pub(super) fn find(seen: &Seen) -> Vec<Finding> {
     let mut add = |reason, subject: &str, detail: String| {
         found.push(Finding { reason, subject: subject.to_owned(), detail });
     };
+    if let Some(detail) = of_rotation(&seen.verdict) {
+        add(Reason::OutOfRotation, "", detail);
+    }
     for reason in &seen.verdict.reasons {
         if let Some((reason, detail)) = of_health(*reason) {
             add(reason, "", detail.to_owned());
@@ -71,6 +79,11 @@ pub(super) fn find(seen: &Seen) -> Vec<Finding> {
     }
     for upstream in &seen.upstreams_out {
         add(Reason::UpstreamOut, upstream, format!("No endpoint of the upstream {upstream} answers."));
+    }
+    if seen.routes_without_database > 0 {
+        let routes = counted(seen.routes_without_database, "route is", "routes are");
+        let detail = format!("No database is configured, and {routes} to read one: such requests are a 503.");
+        add(Reason::DatabaseMissing, "", detail);
     }
     if seen.is_silent {
         add(
@@ -105,8 +118,21 @@ pub(super) fn find(seen: &Seen) -> Vec<Finding> {
         let detail = "The best replica is further behind than health.lag_max.".to_owned();
         found.push(Finding { reason: Reason::ReplicationLag, subject: String::new(), detail });
     }
-    found.sort_by_key(|finding| (Reverse(finding.reason.level()), finding.reason));
+    found.sort_by_key(Finding::rank);
     found
+}
+
+/// What DNS makes of the health answer. Before the first look nobody has been sent here, and who stands in is asked by the CDN, whatever
+/// DNS says.
+fn of_rotation(verdict: &Verdict) -> Option<String> {
+    let is_asked = !verdict.is_first_look() && !verdict.reasons.contains(&health::Reason::FailoverMode);
+    let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.as_str()).collect();
+    let is_out = is_asked && !verdict.http_ok;
+    is_out.then(|| format!("/health/edge is a 503 ({}), so DNS sends viewers to other regions.", reasons.join(", ")))
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Without requests a node that has been well for long is not known to be.
@@ -134,8 +160,14 @@ fn of_answers(seen: &Seen) -> Vec<(Reason, String)> {
         let detail = format!("{shed} times within the last minute a source was not asked, since too many were.");
         found.push((Reason::Overloaded, detail));
     }
-    if seen.audit_wrong > 0 {
-        let detail = format!("{} cached answers were not what the primary said, since the start.", seen.audit_wrong);
+    if !seen.audit_wrong.is_empty() {
+        let wrong = seen.audit_wrong.values().fold(0_u64, |sum, wrong| sum.saturating_add(*wrong));
+        let mut routes: Vec<&str> = seen.audit_wrong.keys().take(ROUTES_NAMED_MAX).map(String::as_str).collect();
+        if seen.audit_wrong.len() > ROUTES_NAMED_MAX {
+            routes.push("others");
+        }
+        let answers = if wrong == 1 { "cached answer was" } else { "cached answers were" };
+        let detail = format!("{wrong} {answers} not what the primary said: {}.", routes.join(", "));
         found.push((Reason::AuditWrong, detail));
     }
     found
@@ -222,7 +254,8 @@ mod tests {
             peers: Vec::new(),
             pools_waited_for: Vec::new(),
             recent: Recent::default(),
-            audit_wrong: 0,
+            audit_wrong: BTreeMap::new(),
+            routes_without_database: 0,
         }
     }
 
@@ -246,7 +279,7 @@ mod tests {
     fn what_callers_meet_is_said_and_what_is_critical_comes_first() {
         let seen = Seen {
             recent: Recent { requests: 1000, errors: 30, shed: 10 },
-            audit_wrong: 1,
+            audit_wrong: BTreeMap::from([("/a".to_owned(), 1)]),
             pools_waited_for: vec!["primary (read)".to_owned()],
             has_redis: Some(false),
             verdict: Verdict {
@@ -268,6 +301,38 @@ mod tests {
         assert_eq!(codes, expected);
         let quiet = Seen { recent: Recent { requests: 1000, errors: 0, shed: 9 }, ..self::seen() };
         assert_eq!(said(&quiet), []);
+    }
+
+    #[test]
+    fn who_is_out_of_rotation_is_told_so_first_and_why() {
+        let verdict = |reasons: &[health::Reason], http_ok| Verdict {
+            reasons: reasons.to_vec(),
+            http_ok,
+            ..Verdict::without_database()
+        };
+        let of = |verdict: Verdict| find(&Seen { verdict, step: Some(Step::Unavailable), ..seen() });
+        let found = of(verdict(&[health::Reason::PrimaryDown, health::Reason::ReplicaDown], false));
+        assert_eq!((found[0].reason, found[1].reason), (Reason::OutOfRotation, Reason::ReadsUnavailable));
+        let detail = "/health/edge is a 503 (primary_down, replica_down), so DNS sends viewers to other regions.";
+        assert_eq!(found[0].detail, detail);
+        let says_so = |verdict| of(verdict).iter().any(|finding| finding.reason == Reason::OutOfRotation);
+        assert!(says_so(verdict(&[health::Reason::Recovering], false)), "DNS goes by the status alone");
+        assert!(!says_so(verdict(&[health::Reason::PrimaryDown], true)), "one look that went wrong moves nobody");
+        assert!(!says_so(Verdict::default()), "who starts is not asked yet");
+        let standing_in = [health::Reason::FailoverMode, health::Reason::NothingToServe];
+        assert!(!says_so(verdict(&standing_in, false)), "DNS is not asked for it");
+    }
+
+    #[test]
+    fn wrong_answers_are_said_with_their_routes() {
+        let of = |wrong: &[(&str, u64)]| {
+            let audit_wrong = wrong.iter().map(|(route, wrong)| ((*route).to_owned(), *wrong)).collect();
+            find(&Seen { audit_wrong, ..seen() }).pop().map(|finding| finding.detail).unwrap_or_default()
+        };
+        assert_eq!(of(&[("/a", 1)]), "1 cached answer was not what the primary said: /a.");
+        let many = of(&[("/a", 1), ("/b", 2), ("/c", 3), ("/d", 4)]);
+        assert_eq!(many, "10 cached answers were not what the primary said: /a, /b, /c, others.");
+        assert_eq!(of(&[]), "");
     }
 
     #[test]

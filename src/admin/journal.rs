@@ -37,6 +37,8 @@ pub enum Kind {
     Warm,
     /// An operator changed the levels of the log.
     Log,
+    /// An operator acknowledged wrong answers.
+    Acknowledge,
     /// A change of watched tables purged.
     Change,
     /// Something that is configured is not in use any more.
@@ -58,6 +60,7 @@ impl Kind {
             Self::Flush => "flush",
             Self::Warm => "warm",
             Self::Log => "log",
+            Self::Acknowledge => "acknowledge",
             Self::Change => "change",
             Self::Degraded => "degraded",
             Self::Recovered => "recovered",
@@ -122,7 +125,14 @@ impl Journal {
         let event = Event { what: shortened(&event.what), ..event };
         match event.kind {
             Kind::Degraded | Kind::Recovered | Kind::Health => push(&mut kept.turns, TURNS_MAX, event),
-            Kind::Start | Kind::Purge | Kind::Flush | Kind::Warm | Kind::Log | Kind::Change | Kind::Reload => {
+            Kind::Start
+            | Kind::Purge
+            | Kind::Flush
+            | Kind::Warm
+            | Kind::Log
+            | Kind::Acknowledge
+            | Kind::Change
+            | Kind::Reload => {
                 push(&mut kept.events, EVENTS_MAX, event);
             }
         }

@@ -15,6 +15,7 @@ use super::journal::{Event, Kind};
 use super::memory::Memory;
 use super::status::millis;
 use super::traffic::{Figures, Traffic, keep_point, rate, ratio};
+use crate::config::manifest::Source;
 use crate::database::health::Verdict;
 use crate::database::read::Role;
 use crate::database::status::NodeStatus;
@@ -184,7 +185,8 @@ impl Desk {
         Seen {
             pools_waited_for: state.waits.look(&waited_for(&nodes), now),
             recent: state.traffic.recent(now),
-            audit_wrong: state.traffic.newest().map_or(0, |totals| totals.audit_wrong),
+            audit_wrong: pipeline.metrics.audit_unacknowledged(),
+            routes_without_database: self.routes_without_database(),
             verdict: health.verdict(),
             step: health.step(),
             is_draining: health.is_draining(),
@@ -196,6 +198,29 @@ impl Desk {
             upstreams_out: pipeline.metrics.upstreams_out(),
             peers: (self.parts.peers)(),
         }
+    }
+
+    /// Takes note that somebody knows of the wrong answers so far, and says of which. Those that come after it are news again.
+    pub(super) fn acknowledge_audit(&self) -> BTreeMap<String, u64> {
+        let metrics = &self.parts.pipeline.metrics;
+        // Two at once would both take the same ones away.
+        let _state = self.lookout.state.lock();
+        let known = metrics.audit_unacknowledged();
+        for (route, wrong) in &known {
+            let gauge = metrics.audit_unacknowledged.with_label_values(&[route.as_str()]);
+            gauge.sub(i64::try_from(*wrong).unwrap_or(i64::MAX));
+        }
+        known
+    }
+
+    /// Whoever has lost DATABASE_URL on the way to a deploy is well by all that is measured, for there is nothing to measure.
+    fn routes_without_database(&self) -> usize {
+        let pipeline = &self.parts.pipeline;
+        if pipeline.database.is_some() || !pipeline.capabilities.tells {
+            return 0;
+        }
+        let surface = self.parts.surface.load();
+        surface.endpoints().filter(|endpoint| matches!(endpoint.route.source, Source::Sql { .. })).count()
     }
 
     fn note_health(&self, state: &mut State, verdict: &Verdict) {
@@ -243,6 +268,7 @@ impl Desk {
         let is_standing_in = self.parts.pipeline.capabilities.issues_anew;
         let sentence = match degraded {
             [] if is_standing_in => "This failover origin has what it serves from.".to_owned(),
+            [] if self.parts.pipeline.database.is_none() => "All is well, with no database configured.".to_owned(),
             [] => "All is well.".to_owned(),
             [only] => only.detail.clone(),
             [worst, others @ ..] => format!("{} And {} more.", worst.detail, others.len()),

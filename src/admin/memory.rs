@@ -1,30 +1,47 @@
 //! Since when things are as they are, and what the journal is told of it: what began, what became worse or better, and what is over.
+//!
+//! What comes and goes is one matter, not many: from its third coming within five minutes on it is flapping. It stays said until it has
+//! been well for a minute, with its first coming as since when, and the journal has its begin and its end alone. Whatever else is over is
+//! over at once: who has mended something wants to see that.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::degraded::{Degraded, Finding, Level, Reason};
+use super::degraded::{Degraded, Finding, Flapping, Level, Reason};
 use super::journal::{Event, Journal, Kind};
 
-/// What was found at the last look.
+/// What begins so often within the window is flapping.
+const FLAPS_MIN: usize = 3;
+const FLAPS_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// What flaps is over when it has been well for so long.
+const WELL_TIME_MIN: Duration = Duration::from_secs(60);
+/// Beginnings that are remembered; more than one a second there are hardly, and nobody minds at which number they stop.
+const BEGINNINGS_MAX: usize = 100;
+
+/// A moment on both clocks: one to count with, one to show.
+type Moment = (Instant, DateTime<Utc>);
+
+/// What was found at the last looks.
 #[derive(Default)]
 pub(super) struct Memory(Vec<Known>);
 
 struct Known {
     finding: Finding,
-    since: DateTime<Utc>,
-    began: Instant,
+    since: Moment,
+    /// When it began, of late; the last is the newest.
+    beginnings: VecDeque<Moment>,
+    /// Since when it has not been found, where it was not.
+    well_since: Option<Instant>,
+    /// Whether it was said at the last look.
+    is_said: bool,
 }
 
 impl Memory {
-    /// Takes a look in: writes down what has changed, and says since when the rest is so.
-    pub(super) fn look(
-        &mut self,
-        found: Vec<Finding>,
-        (now, at): (Instant, DateTime<Utc>),
-        journal: &Journal,
-    ) -> Vec<Degraded> {
+    /// Takes a look in: writes down what has changed, and says since when the rest is so. The worst comes first.
+    pub(super) fn look(&mut self, found: Vec<Finding>, moment: Moment, journal: &Journal) -> Vec<Degraded> {
+        let (now, at) = moment;
         let note = |kind, finding: &Finding, result: String| {
             // Every instance starts, which is its first event.
             if finding.reason != Reason::Starting {
@@ -32,47 +49,113 @@ impl Memory {
                 journal.note(Event { at, kind, by, what, result, id: None });
             }
         };
-        let mut over = Vec::new();
-        for known in std::mem::take(&mut self.0) {
-            let lasts = found.iter().any(|finding| finding.is_same(&known.finding));
-            if lasts { &mut self.0 } else { &mut over }.push(known);
-        }
-        let mut shown = Vec::with_capacity(found.len());
+        let mut over = self.over(&found, now);
+        let mut said = Vec::with_capacity(found.len());
         for finding in found {
+            let mut known = self.take(&finding).unwrap_or_else(|| Known::new(&finding, moment));
+            let before = std::mem::replace(&mut known.finding, finding.clone());
+            if known.well_since.take().is_some() {
+                known.begin(moment);
+            }
             let code = finding.reason.as_str();
-            let (since, began) = if let Some(known) = self.0.iter_mut().find(|known| known.finding.is_same(&finding)) {
-                let (before, after) = (known.finding.reason.level(), finding.reason.level());
+            let flapping = known.flaps().map_or_else(String::new, |times| format!(", flapping: {times} times in 5m"));
+            if std::mem::replace(&mut known.is_said, true) {
+                let (before, after) = (before.reason.level(), finding.reason.level());
                 if before != after {
                     let result = format!("{code} from {} to {}", before.as_str(), after.as_str());
                     note(moved(before, after), &finding, result);
                 }
-                known.finding.clone_from(&finding);
-                (known.since, known.began)
-            } else {
+            } else if let Some(index) = over.iter().position(|(before, _)| finding.replaces(before)) {
                 // What is said in place of something else is no end of that: a breaker opens, and then the node is known to be down.
-                if let Some(index) = over.iter().position(|known| finding.replaces(&known.finding)) {
-                    let before = over.swap_remove(index);
-                    let (reason, lasted) = (before.finding.reason, before.lasted(now));
-                    let result = format!("from {} to {code} after {lasted}", reason.as_str());
-                    note(moved(reason.level(), finding.reason.level()), &finding, result);
-                } else {
-                    note(Kind::Degraded, &finding, code.to_owned());
-                }
-                self.0.push(Known { finding: finding.clone(), since: at, began: now });
-                (at, now)
-            };
-            shown.push(finding.degraded(since, now.saturating_duration_since(began).as_secs()));
+                let (Finding { reason, .. }, lasted) = over.swap_remove(index);
+                let result = format!("from {} to {code} after {lasted}{flapping}", reason.as_str());
+                note(moved(reason.level(), finding.reason.level()), &finding, result);
+            } else {
+                note(Kind::Degraded, &finding, format!("{code}{flapping}"));
+            }
+            said.push((finding, known.degraded(now)));
+            self.0.push(known);
         }
-        for known in over {
-            note(Kind::Recovered, &known.finding, format!("over after {}", known.lasted(now)));
+        for (finding, lasted) in over {
+            note(Kind::Recovered, &finding, format!("over after {lasted}"));
         }
-        shown
+        let mut well: Vec<&Known> = self.0.iter().filter(|known| known.is_said && known.well_since.is_some()).collect();
+        well.sort_by_key(|known| known.finding.rank());
+        for known in well {
+            // One line for a node, whatever it says of it just now.
+            if !said.iter().any(|(finding, _)| finding.replaces(&known.finding)) {
+                said.push((known.finding.clone(), known.degraded(now)));
+            }
+        }
+        self.0.retain(|known| known.is_said || !known.beginnings.is_empty());
+        said.sort_by_key(|(finding, _)| finding.rank());
+        said.into_iter().map(|(_, degraded)| degraded).collect()
+    }
+
+    /// What was said until now and is so no more, and how long it lasted.
+    fn over(&mut self, found: &[Finding], now: Instant) -> Vec<(Finding, humantime::FormattedDuration)> {
+        let mut over = Vec::new();
+        for known in &mut self.0 {
+            known.beginnings.retain(|(began, _)| now.saturating_duration_since(*began) < FLAPS_WINDOW);
+            if found.iter().any(|finding| finding.is_same(&known.finding)) {
+                continue;
+            }
+            let well_for = now.saturating_duration_since(*known.well_since.get_or_insert(now));
+            let stays = known.flaps().is_some() && well_for < WELL_TIME_MIN;
+            if known.is_said && !stays {
+                known.is_said = false;
+                over.push((known.finding.clone(), humantime::format_duration(known.lasted(now))));
+            }
+        }
+        over
+    }
+
+    /// What is known of a matter.
+    fn take(&mut self, finding: &Finding) -> Option<Known> {
+        let at = self.0.iter().position(|known| known.finding.is_same(finding))?;
+        Some(self.0.swap_remove(at))
     }
 }
 
 impl Known {
-    fn lasted(&self, now: Instant) -> humantime::FormattedDuration {
-        humantime::format_duration(Duration::from_secs(now.saturating_duration_since(self.began).as_secs()))
+    /// A matter of which nothing has begun yet.
+    fn new(finding: &Finding, since: Moment) -> Self {
+        let well_since = Some(since.0);
+        Self { finding: finding.clone(), since, beginnings: VecDeque::new(), well_since, is_said: false }
+    }
+
+    fn begin(&mut self, moment: Moment) {
+        let was_flapping = self.flaps().is_some();
+        if self.beginnings.len() >= BEGINNINGS_MAX {
+            self.beginnings.pop_front();
+        }
+        self.beginnings.push_back(moment);
+        if !was_flapping {
+            let first = self.beginnings.front().copied().filter(|_| self.flaps().is_some());
+            self.since = first.unwrap_or(moment);
+        }
+    }
+
+    /// How often it has begun of late, where that is often.
+    fn flaps(&self) -> Option<usize> {
+        let times = self.beginnings.len();
+        (times >= FLAPS_MIN && self.finding.reason.can_flap()).then_some(times)
+    }
+
+    /// In whole seconds.
+    fn lasted(&self, now: Instant) -> Duration {
+        Duration::from_secs(now.saturating_duration_since(self.since.0).as_secs())
+    }
+
+    fn degraded(&self, now: Instant) -> Degraded {
+        let mut degraded = self.finding.clone().degraded(self.since.1, self.lasted(now).as_secs());
+        let well_s = self.well_since.map(|well| now.saturating_duration_since(well).as_secs());
+        degraded.flapping = self.flaps().map(|times| Flapping { times, well_s });
+        if let Some(Flapping { times, .. }) = degraded.flapping {
+            // The same words whether it is so just now or not, so that they stand still.
+            degraded.detail = format!("{} It comes and goes, {times} times within 5 minutes.", degraded.detail);
+        }
+        degraded
     }
 }
 
@@ -146,6 +229,82 @@ mod tests {
             text(Kind::Recovered, "over after 1s"),
         ];
         assert_eq!(told(&journal), expected);
+    }
+
+    /// Looks once a second; the matter is found in those seconds for which it says so.
+    fn watched(seconds: std::ops::Range<u64>, is_found: impl Fn(u64) -> bool) -> (Vec<Vec<Degraded>>, Journal) {
+        let (mut memory, journal, now, at) = (Memory::default(), Journal::default(), Instant::now(), Utc::now());
+        let look = |second| {
+            let found = is_found(second).then(|| finding(Reason::ReplicaDown, "replica-1"));
+            let later = at + TimeDelta::seconds(i64::try_from(second).unwrap());
+            memory.look(found.into_iter().collect(), (now + Duration::from_secs(second), later), &journal)
+        };
+        (seconds.map(look).collect(), journal)
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_one_matter_from_its_first_coming_on() {
+        // Out for the first ten of every twenty seconds, and well from 200 on.
+        let (looks, journal) = watched(0..400, |second| second < 200 && second % 20 < 10);
+        for (second, look) in looks.iter().enumerate() {
+            let is_said = if second < 40 { second % 20 < 10 } else { second < 190 + 60 };
+            assert_eq!(!look.is_empty(), is_said, "{second}");
+            let Some(one) = look.first() else { continue };
+            assert_eq!(one.flapping.is_some(), second >= 40, "{second}");
+            let since_the_first = second < 10 || second >= 40;
+            assert_eq!(one.for_s == u64::try_from(second).unwrap(), since_the_first, "{second}: {one:?}");
+        }
+        let one = &looks[75][0];
+        assert_eq!(one.flapping, Some(Flapping { times: 4, well_s: Some(5) }));
+        assert_eq!(one.detail, "replica-1 is out. It comes and goes, 4 times within 5 minutes.");
+        assert_eq!(looks[65][0].detail, one.detail, "it is said alike whether it is out or well");
+        let results: Vec<String> = told(&journal).into_iter().map(|(_, result)| result).collect();
+        let expected = [
+            "replica_down",
+            "over after 10s",
+            "replica_down",
+            "over after 10s",
+            "replica_down, flapping: 3 times in 5m",
+            "over after 4m 10s",
+        ];
+        assert_eq!(results, expected);
+    }
+
+    #[test]
+    fn what_comes_now_and_then_is_no_series_and_what_has_stayed_is_over_at_once() {
+        let (looks, _) = watched(0..1000, |second| second % 160 < 10);
+        assert!(looks.iter().flatten().all(|one| one.flapping.is_none() && one.for_s < 10));
+        // Three times, and then it stays for longer than the window.
+        let (looks, _) = watched(0..600, |second| (second < 40 && second % 20 < 10) || (40..500).contains(&second));
+        assert_eq!((looks[45][0].flapping.map(|one| one.times), looks[45][0].for_s), (Some(3), 45));
+        assert_eq!((looks[499][0].flapping, looks[499][0].for_s), (None, 499), "since when does not move");
+        assert!(looks[500].is_empty());
+    }
+
+    #[test]
+    fn a_node_has_one_line_whatever_is_said_of_it_just_now() {
+        let (mut memory, journal) = (Memory::default(), Journal::default());
+        let (now, at) = (Instant::now(), Utc::now());
+        let ways = [None, Some(Reason::BreakerOpen), Some(Reason::ReplicaDown)];
+        for (reason, second) in ways.into_iter().cycle().zip(0..120) {
+            let found = reason.map(|reason| finding(reason, "replica-1"));
+            let said = memory.look(found.into_iter().collect(), (now + Duration::from_secs(second), at), &journal);
+            assert!(said.len() <= 1, "{said:?}");
+            let expected = reason.unwrap_or(Reason::ReplicaDown).as_str();
+            assert!(second < 12 || said.iter().any(|one| one.reason == expected), "{second}: {said:?}");
+        }
+        assert!(journal.events().len() < 20, "{:#?}", journal.events());
+    }
+
+    #[test]
+    fn what_somebody_acknowledges_is_over_by_that() {
+        let (mut memory, journal) = (Memory::default(), Journal::default());
+        let (now, at) = (Instant::now(), Utc::now());
+        for second in 0..60 {
+            let found = (second % 2 == 0).then(|| finding(Reason::AuditWrong, ""));
+            let said = memory.look(found.into_iter().collect(), (now + Duration::from_secs(second), at), &journal);
+            assert_eq!(said.len(), usize::from(second % 2 == 0), "{second}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! `/metrics` needs no token. All else is for operators, who name one of `ADMIN_TOKEN`, or sign in with it at the `console`; without
 //! such a setting it is not there.
 
+mod audit;
 mod auth;
 mod console;
 mod degraded;
@@ -20,6 +21,7 @@ mod snapshot;
 mod stats;
 pub mod status;
 mod traffic;
+mod walks;
 mod warm;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -53,6 +55,7 @@ use console::{SessionKey, Sessions, Viewers};
 use journal::{Event, Journal, Kind};
 use lookout::{LOOK_INTERVAL, Lookout};
 use purge::Purger;
+use walks::Walks;
 
 /// Renders the metrics as of now.
 pub type Metrics = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
@@ -88,6 +91,7 @@ struct Desk {
     lookout: Lookout,
     sessions: Sessions,
     viewers: Viewers,
+    walks: Walks,
     region: HeaderValue,
 }
 
@@ -111,10 +115,11 @@ enum Action {
     Log,
     LogChange,
     LogReset,
+    AuditAcknowledge,
 }
 
 impl Action {
-    const PATHS: [(&str, Action); 17] = [
+    const PATHS: [(&str, Action); 18] = [
         ("/admin/cache/purge", Action::Purge),
         ("/admin/cache/preview", Action::Preview),
         ("/admin/cache/flush", Action::Flush),
@@ -132,6 +137,7 @@ impl Action {
         ("/admin/log", Action::Log),
         ("/admin/log", Action::LogChange),
         ("/admin/log", Action::LogReset),
+        ("/admin/audit/acknowledge", Action::AuditAcknowledge),
     ];
 
     fn of(request: &HttpRequest) -> Result<Self, Refusal> {
@@ -146,7 +152,9 @@ impl Action {
 
     const fn method(self) -> Method {
         match self {
-            Self::Purge | Self::Preview | Self::Flush | Self::Warm | Self::ShadowCompare => Method::POST,
+            Self::Purge | Self::Preview | Self::Flush | Self::Warm | Self::ShadowCompare | Self::AuditAcknowledge => {
+                Method::POST
+            }
             Self::LogChange => Method::PUT,
             Self::LogReset => Method::DELETE,
             Self::Stats
@@ -223,6 +231,7 @@ pub fn listen(parts: Parts, listener: TcpListener) -> Result<(Server, SocketAddr
         lookout: Lookout::new(),
         sessions: Sessions::new(),
         viewers: Viewers::new(),
+        walks: Walks::new(),
         region: headers::interned(settings.region.clone()),
     });
     let (by, what) = ("this instance".to_owned(), format!("mode {}", settings.mode.as_str()));
@@ -349,6 +358,7 @@ impl Desk {
     fn audit(&self, caller: &Caller, kind: Kind, mode: &str, what: &str, outcome: Result<&str, &Error>) {
         caller.audit(kind.as_str(), mode, what, outcome);
         let result = match outcome {
+            Ok(_) if mode == "-" => "done".to_owned(),
             Ok(_) => format!("{mode} done"),
             Err(error) => error.code.as_str().to_owned(),
         };
@@ -381,6 +391,7 @@ impl Desk {
             Action::Log => log::show(),
             Action::LogChange => log::change(&self, &caller, &body),
             Action::LogReset => log::reset(&self, &caller),
+            Action::AuditAcknowledge => audit::acknowledge(&self, &caller),
         }
     }
 }

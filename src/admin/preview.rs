@@ -11,7 +11,7 @@ use super::{Desk, document, read_body};
 use crate::cache::Cache;
 use crate::cache::fence::Standing;
 use crate::cache::tag::Tag;
-use crate::error::{Code, Error};
+use crate::error::Error;
 
 /// Entries that are named.
 const EXAMPLES_MAX: usize = 10;
@@ -40,9 +40,7 @@ pub(super) async fn preview(desk: &Desk, body: &[u8]) -> Result<Vec<u8>, Error> 
     let (mode, tags) = (wish.mode, wish.tags(&desk.parts.surface.load())?);
     let hashes: HashSet<u64> = tags.iter().map(|tag| Tag::new(tag.as_str()).hash()).collect();
     let pipeline = Arc::clone(&desk.parts.pipeline);
-    // It looks at every entry there is, so it is not done where others are answered.
-    let work = actix_rt::task::spawn_blocking(move || find(&pipeline.cache, &hashes, mode));
-    let found = work.await.map_err(|_| Error::new(Code::Internal, "the entries could not be looked through"))?;
+    let found = desk.walks.walk(move || find(&pipeline.cache, &hashes, mode)).await?;
     document(&Preview { mode, tags, found })
 }
 

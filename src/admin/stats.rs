@@ -88,7 +88,7 @@ pub(super) async fn stats(desk: &Desk, query: &str) -> Result<Vec<u8>, Error> {
         return Err(Error::new(Code::ParamInvalid, format!("parameter hot must be at most {HOT_MAX}")));
     }
     let figures = figures(desk);
-    let hot = if wanted == 0 { None } else { Some(hottest(desk, wanted).await?) };
+    let hot = if wanted == 0 { None } else { Some(desk.walks.walk(hottest(desk, wanted)).await?) };
     document(&Stats { figures, hot })
 }
 
@@ -127,12 +127,10 @@ fn lookups(desk: &Desk) -> BTreeMap<&'static str, BTreeMap<&'static str, u64>> {
     LAYERS.into_iter().map(of).collect()
 }
 
-/// The entries with the most hits. All of them are looked at, so it is not done where requests are served.
-pub(super) async fn hottest(desk: &Desk, wanted: usize) -> Result<Vec<Hot>, Error> {
+/// What finds the entries with the most hits, by a look at all of them.
+pub(super) fn hottest(desk: &Desk, wanted: usize) -> impl FnOnce() -> Vec<Hot> + Send + use<> {
     let (pipeline, surface) = (Arc::clone(&desk.parts.pipeline), desk.parts.surface.load_full());
-    let work = move || select(&pipeline.cache, &surface, wanted);
-    let failed = |_| Error::new(Code::Internal, "the entries could not be looked through");
-    actix_rt::task::spawn_blocking(work).await.map_err(failed)
+    move || select(&pipeline.cache, &surface, wanted)
 }
 
 fn select(cache: &Cache, surface: &Surface, wanted: usize) -> Vec<Hot> {

@@ -1,5 +1,6 @@
 //! How this instance is, on one page.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,8 @@ pub(super) struct Status<'a> {
 struct Audit {
     checked: u64,
     wrong: u64,
+    /// Those of the wrong ones that nobody has acknowledged, by route.
+    unacknowledged: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]
@@ -170,7 +173,11 @@ pub(super) fn status_of(desk: &Desk) -> Status<'_> {
         degraded,
         data_age_ms: desk.data_age().map(millis),
         traffic: desk.traffic(&totals),
-        audit: Audit { checked: totals.audit_checked, wrong: totals.audit_wrong },
+        audit: Audit {
+            checked: totals.audit_checked,
+            wrong: totals.audit_wrong,
+            unacknowledged: pipeline.metrics.audit_unacknowledged(),
+        },
         region: &settings.region,
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: desk.lookout.started.elapsed().as_secs(),

@@ -101,11 +101,6 @@ impl Traffic {
         }
     }
 
-    /// The newest totals.
-    pub(super) fn newest(&self) -> Option<&Totals> {
-        self.samples.back().map(|(_, totals)| totals)
-    }
-
     /// The sample that the last minute begins at.
     fn from(&self, now: Instant) -> Option<&(Instant, Totals)> {
         let is_inside = |(at, _): &&(Instant, Totals)| now.saturating_duration_since(*at) <= WINDOW;

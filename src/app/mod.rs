@@ -114,6 +114,17 @@ impl Parts {
         Manifest::load(dir, &Known { handlers: &handlers, middlewares: &middlewares, version, account_reads })
     }
 
+    /// The manifest of an instance with these settings, which may lack what its routes need.
+    ///
+    /// # Errors
+    /// Every problem found, each with file and line.
+    pub fn served_manifest(&self, dir: &std::path::Path, settings: &Settings) -> Result<Manifest, Vec<Problem>> {
+        let (handlers, middlewares) = (self.registry.names(), self.middlewares.names());
+        let (version, account_reads) = (self.version(), settings.consistency.account_reads);
+        let known = Known { handlers: &handlers, middlewares: &middlewares, version, account_reads };
+        Manifest::load_served(dir, &known, &settings.auth)
+    }
+
     fn version(&self) -> &str {
         self.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"))
     }
@@ -199,8 +210,7 @@ impl Server {
         dir: PathBuf,
         mut parts: Parts,
     ) -> Result<Self, ConfigError> {
-        let manifest = parts.manifest(&dir, settings.consistency.account_reads).map_err(problems)?;
-        manifest.check_auth(&settings, &dir).map_err(problems)?;
+        let manifest = parts.served_manifest(&dir, &settings).map_err(problems)?;
         let settings = Arc::new(settings);
         let metrics = Metrics::new().map_err(|error| ConfigError::new(format!("metrics: {error}")))?;
         let capabilities = settings.capabilities();
@@ -378,8 +388,7 @@ impl Server {
 
     fn try_reload(&self) -> Result<usize, Vec<Problem>> {
         let Core { parts, dir, pipeline, surface, .. } = &*self.core;
-        let manifest = parts.manifest(dir, pipeline.settings.consistency.account_reads)?;
-        manifest.check_auth(&pipeline.settings, dir)?;
+        let manifest = parts.served_manifest(dir, &pipeline.settings)?;
         if let Some(tokens) = &pipeline.auth.tokens {
             tokens.keyring().renew();
         }
@@ -482,7 +491,10 @@ impl Core {
             // Until every node has been asked once there is little to go by, and the next look is soon.
             let is_first_look = verdict.is_first_look();
             if last.as_ref() != Some(&(verdict.status, verdict.reasons.clone())) {
-                let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.as_str()).collect();
+                let mut reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.as_str()).collect();
+                if reasons.is_empty() && self.pipeline.database.is_none() {
+                    reasons.push("no database is configured");
+                }
                 log::info!(
                     "this instance is {}{}{}",
                     verdict.status.as_str(),

@@ -12,6 +12,8 @@ use crate::config::units::Secret;
 
 /// Longer than a batch of warming takes where every path runs into its deadline.
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// Of what is answered from memory: whoever waits for an answer at three in the morning waits no longer.
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -121,6 +123,13 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
+        if matches!(error, ureq::Error::Timeout(_)) {
+            return Failure::new(format!(
+                "{}: no answer within {} s; if nothing is on the way that swallows it, the instance hangs",
+                self.base,
+                self.timeout.as_secs()
+            ));
+        }
         Failure::new(format!(
             "{}: {error}; is `mainstay serve` running there, and is that its ADMIN_ADDR? --admin URL names another",
             self.base

@@ -51,9 +51,8 @@ impl Findings {
 
 pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
     let settings = args.folder.settings(Vec::new())?;
-    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
-    manifest.check_auth(&settings, &args.folder.dir).map_err(problems)?;
-    let file = args.folder.dir.join("routes.toml");
+    let manifest = parts.served_manifest(args.folder.dir(), &settings).map_err(problems)?;
+    let file = args.folder.dir().join("routes.toml");
     // An instance of upstream routes alone has no database.
     let mut database = if needs_database(&manifest, &settings.database) {
         let mut conn = serving_connection(&settings.database)?;

@@ -58,7 +58,7 @@ const HEADER: &str = "\
 ";
 
 pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
-    let settings = args.folder.settings(Vec::new())?;
+    let settings = args.folder.settings_if_any(Vec::new())?;
     let mut conn = maintenance_connection(&settings)?;
     let tables = sql_query(TABLES).bind::<Text, _>(&args.schema).load::<Table>(&mut *conn).map_err(Failure::new)?;
     if tables.is_empty() {
@@ -72,11 +72,11 @@ pub(super) fn run(args: &InitArgs) -> Result<(), Failure> {
         put(text.trim_end());
         return Ok(());
     }
-    let file = args.folder.dir.join("routes.toml");
+    let file = args.folder.dir().join("routes.toml");
     if file.exists() {
         return Err(Failure::Failed(format!("{} exists already; use --stdout, or another --config", file.display())));
     }
-    let write = || fs::create_dir_all(&args.folder.dir).and_then(|()| fs::write(&file, text));
+    let write = || fs::create_dir_all(args.folder.dir()).and_then(|()| fs::write(&file, text));
     write().map_err(|error| Failure::Failed(format!("{}: {error}", file.display())))?;
     say!("wrote {} with the routes of {} tables; look it over, then: mainstay check", file.display(), tables.len());
     Ok(())

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Failure;
-use super::admin::{AdminArgs, print_json, text};
+use super::admin::{AdminArgs, LOOK_TIMEOUT, print_json, text};
 
 pub(super) const HELP: &str = "\
 Examples:
@@ -13,7 +13,8 @@ Examples:
   mainstay log warn --for 2h
   mainstay log --reset                               the configured ones again
 
-The token is ADMIN_TOKEN, or the content of ADMIN_TOKEN_FILE. Exit code 1: refused, or not reached.";
+The token is ADMIN_TOKEN, or the content of ADMIN_TOKEN_FILE. Exit code 1: refused, not reached, or not
+answered within 5 s.";
 
 #[derive(Args)]
 pub(super) struct LogArgs {
@@ -31,7 +32,7 @@ pub(super) struct LogArgs {
 }
 
 pub(super) fn run(args: &LogArgs) -> Result<(), Failure> {
-    let client = args.admin.client()?;
+    let client = args.admin.client()?.within(LOOK_TIMEOUT);
     let shown = match &args.level {
         Some(level) if args.time == "restart" => client.put("/admin/log", &json!({ "level": level }))?,
         Some(level) => client.put("/admin/log", &json!({ "level": level, "for": args.time }))?,

@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod accounts;
 mod admin;
+mod audit;
 mod check;
 mod completions;
 mod dev;
@@ -34,7 +35,7 @@ mod warm;
 mod watches;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -105,6 +106,9 @@ enum Command {
     /// Print whether the shadows of upstream routes answer as their upstreams do.
     #[command(after_help = shadow::HELP)]
     Shadow(shadow::ShadowArgs),
+    /// Print what audits of cached answers have found, or say that somebody has looked into it.
+    #[command(after_help = audit::HELP)]
+    Audit(audit::AuditArgs),
     /// Print or change the levels of a running instance's log.
     #[command(after_help = log::HELP)]
     Log(log::LogArgs),
@@ -128,14 +132,31 @@ enum Command {
 /// Where the configuration is.
 #[derive(Args, Clone)]
 struct FolderArgs {
-    /// Folder with routes.toml and, optionally, mainstay.toml.
-    #[arg(long = "config", value_name = "DIR", default_value = "config")]
-    dir: PathBuf,
+    /// Folder with routes.toml and, optionally, mainstay.toml [default: config]
+    #[arg(long = "config", value_name = "DIR")]
+    named: Option<PathBuf>,
 }
 
 impl FolderArgs {
+    fn dir(&self) -> &Path {
+        self.named.as_deref().unwrap_or(Path::new("config"))
+    }
+
+    /// The settings of the folder. One that was named has to be there: a slip of the pen would run on the defaults. Without a name there
+    /// may be none, where the environment says it all.
     fn settings(&self, flags: Vec<(&'static str, String)>) -> Result<Settings, Failure> {
-        Ok(Settings::load(Layers::of_process(&self.dir, flags))?)
+        match &self.named {
+            Some(named) if !named.is_dir() => {
+                let what = if named.exists() { "it is no folder" } else { "there is no such folder" };
+                Err(ConfigError::new(format!("--config {}: {what}", named.display())).into())
+            }
+            _ => self.settings_if_any(flags),
+        }
+    }
+
+    /// The settings of a folder that is yet to be made.
+    fn settings_if_any(&self, flags: Vec<(&'static str, String)>) -> Result<Settings, Failure> {
+        Ok(Settings::load(Layers::of_process(self.dir(), flags))?)
     }
 }
 
@@ -203,6 +224,7 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Warm(args) => warm::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Shadow(args) => shadow::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Simulate(args) => simulate::run(&args, &parts),
         Command::Completions(args) => completions::run(&args),

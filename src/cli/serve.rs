@@ -112,7 +112,7 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Serve
         handover = begun;
         Ok(listeners)
     };
-    let server = Server::start_on(listen, settings, folder.dir.clone(), parts)?;
+    let server = Server::start_on(listen, settings, folder.dir().to_owned(), parts)?;
     if let Some(lack) = lack {
         log::warn!("{lack}");
     }

@@ -91,6 +91,7 @@ impl Pipeline {
         self.metrics.audit_checked.with_label_values(&[path]).inc();
         if is_wrong {
             self.metrics.audit_wrong.with_label_values(&[path]).inc();
+            self.metrics.audit_unacknowledged.with_label_values(&[path]).inc();
             let request = String::from_utf8_lossy(&entry.canonical);
             log::error!(
                 target: "mainstay::audit",

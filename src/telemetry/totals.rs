@@ -1,6 +1,8 @@
 //! What was counted of all requests together, read back from the metrics: whoever shows figures to people adds nothing to the
 //! way of a request.
 
+use std::collections::BTreeMap;
+
 use prometheus::IntGaugeVec;
 use prometheus::proto::{Metric, MetricFamily};
 
@@ -66,6 +68,18 @@ impl Metrics {
         each(&self.audit_wrong, ["route"], |_, count| totals.audit_wrong += count);
         totals.latency = latency(&self.request_seconds);
         totals
+    }
+
+    /// The wrong answers that nobody has acknowledged, by route.
+    pub fn audit_unacknowledged(&self) -> BTreeMap<String, u64> {
+        let families = self.audit_unacknowledged.collect();
+        let series = families.iter().flat_map(MetricFamily::get_metric);
+        let counted = series.filter_map(|metric| {
+            let route = label(metric, "route").to_owned();
+            let wrong = u64::try_from(self.audit_unacknowledged.with_label_values(&[route.as_str()]).get()).ok()?;
+            (wrong > 0).then_some((route, wrong))
+        });
+        counted.collect()
     }
 
     /// The tables whose changes go unnoticed.

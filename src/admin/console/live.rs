@@ -14,6 +14,7 @@ use crate::admin::Desk;
 use crate::admin::lookout::{Point, RouteFigures};
 use crate::admin::stats::{Hot, hottest};
 use crate::admin::status::{Status, status_of};
+use crate::admin::walks::aside;
 use crate::error::{Code, Error};
 
 /// Entries that are shown as the hottest.
@@ -54,7 +55,7 @@ impl Desk {
     }
 
     async fn find_hottest(&self, now: Instant) {
-        match hottest(self, HOT_SHOWN).await {
+        match aside(hottest(self, HOT_SHOWN)).await {
             Ok(hot) => *self.viewers.hot.lock() = (Some(now), Arc::new(hot)),
             Err(error) => log::error!("the console does not know what is hot: {}", error.detail),
         }

@@ -75,7 +75,7 @@ pub(super) struct DevArgs {
 pub(super) fn run(args: DevArgs, parts: &Parts) -> Result<(), Failure> {
     let began = Instant::now();
     let settings = args.folder.settings(Vec::new())?;
-    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
+    let manifest = parts.manifest(args.folder.dir(), settings.consistency.account_reads).map_err(problems)?;
     let dir = std::path::absolute(DIR).map_err(Failure::new)?;
     if args.fresh {
         remove(&dir)?;
@@ -131,7 +131,7 @@ fn prepare(primary: &Postgres, folder: &FolderArgs, wanted: &migrate::Wanted) ->
         primary.psql("postgres", &format!("CREATE DATABASE {DATABASE}")).map_err(Failure::new)?;
     }
     let layers = Layers {
-        dir: &folder.dir,
+        dir: folder.dir(),
         env: HashMap::new(),
         flags: vec![("database.url", primary.url("postgres", DATABASE))],
     };

@@ -61,7 +61,7 @@ impl World {
         prepare(&primary, &args.folder, wanted)?;
         let names = if args.regions.is_empty() { vec![settings.region.clone()] } else { args.regions.clone() };
         let program = std::env::current_exe().map_err(Failure::new)?;
-        let config = std::path::absolute(&args.folder.dir).map_err(Failure::new)?;
+        let config = std::path::absolute(args.folder.dir()).map_err(Failure::new)?;
         let site = Site { dir, args, settings: &settings, program, config };
         let mut regions: Vec<Region> = Vec::new();
         for (index, name) in names.into_iter().enumerate() {

@@ -143,7 +143,7 @@ pub(super) fn run(args: &SimulateArgs, parts: &Parts) -> Result<(), Failure> {
 
 /// The routes, as a server would have them; none of their sources is asked.
 fn surface(args: &SimulateArgs, parts: &Parts, settings: &Settings) -> Result<Surface, Failure> {
-    let manifest = parts.manifest(&args.folder.dir, settings.consistency.account_reads).map_err(problems)?;
+    let manifest = parts.manifest(args.folder.dir(), settings.consistency.account_reads).map_err(problems)?;
     let metrics = Arc::new(Metrics::new().map_err(Failure::new)?);
     let upstreams = Upstreams::new(settings, &metrics)?;
     Ok(Surface::new(&manifest, &parts.registry, &parts.middlewares, &upstreams, settings, &metrics))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::admin::{AdminArgs, Client, print_json, text};
+use super::admin::{AdminArgs, Client, LOOK_TIMEOUT, print_json, text};
 use super::{Failure, put, span};
 
 pub(super) const HELP: &str = "\
@@ -31,8 +31,6 @@ Exit codes:
   4   something is wrong that callers notice
   64  the configuration cannot be used; the message names the key";
 
-/// Whoever waits for an answer at three in the morning waits no longer.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// As short as makes sense, and as long as anyone would call watching.
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
@@ -54,7 +52,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
-    let client = args.admin.client()?.within(TIMEOUT);
+    let client = args.admin.client()?.within(LOOK_TIMEOUT);
     if args.watch {
         return watch::run(client, args.interval, args.admin.json);
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Level, level};
 use crate::cli::admin::text;
+use crate::cli::audit::by_route;
 use crate::cli::table;
 
 const HEAD_OF_NODES: [&str; 9] =
@@ -49,11 +50,16 @@ fn trouble(status: &Value) -> Vec<String> {
     for degraded in list(status, "/degraded") {
         let get = |pointer| text(degraded, pointer);
         lines.push(format!(
-            "{:10} {}  for {}, since {}",
+            "{:10} {}  for {}, since {}{}",
             if get("/level") == "critical" { "CRITICAL" } else { "degraded" },
             get("/reason"),
             time(degraded, "/for_s"),
-            get("/since")
+            get("/since"),
+            // Of what comes and goes.
+            match time(degraded, "/flapping/well_s").as_str() {
+                "-" => String::new(),
+                well => format!(", well for {well}"),
+            }
         ));
         lines.push(format!("           {}", get("/detail")));
         lines.push(format!("       do: {}", get("/advice")));
@@ -113,7 +119,15 @@ fn figures(status: &Value) -> Vec<String> {
         ),
     ];
     if status.pointer("/audit").is_some() {
-        lines.push(format!("audit      {} answers compared, {} wrong", get("/audit/checked"), get("/audit/wrong")));
+        let news = match by_route(status, "/audit/unacknowledged").as_str() {
+            "nothing" => String::new(),
+            wrong => format!("; not acknowledged: {wrong}"),
+        };
+        lines.push(format!(
+            "audit      {} answers compared, {} wrong{news}",
+            get("/audit/checked"),
+            get("/audit/wrong")
+        ));
     }
     lines
 }

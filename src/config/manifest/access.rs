@@ -1,15 +1,13 @@
 //! Who may ask a route: `auth`, `scopes`, `shared`, and parameters that come from the caller's identity.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Manifest, Problem, Route, Watch};
+use super::{Problem, Watch};
 use crate::config::auth::AuthSettings;
 use crate::config::overload::RouteRates;
 use crate::config::param::{Param, Place};
-use crate::config::settings::Settings;
 
 /// Why a route of one caller each cannot have a cache policy.
 pub(super) const NOT_SHARED: &str = "[route.cache]: answers of a route with auth are each caller's own; shared = true says that all callers get the same";
@@ -50,27 +48,18 @@ impl AuthMethod {
     }
 }
 
-impl Manifest {
-    /// Whether an instance with these settings can check what its routes ask for. That there is no database for API keys is no
-    /// problem of the manifest's: as with queries, its routes answer 503 until there is one.
-    ///
-    /// # Errors
-    /// The routes of which nobody could ever be let in, each with the setting that is missing.
-    pub fn check_auth(&self, settings: &Settings, dir: &Path) -> Result<(), Vec<Problem>> {
-        let AuthSettings { jwks_url, jwks_file, .. } = &settings.auth;
-        if !jwks_url.is_empty() || !jwks_file.is_empty() {
-            return Ok(());
-        }
-        let needs_tokens =
-            |route: &&Arc<Route>| route.access.as_ref().is_some_and(|access| access.method == AuthMethod::Jwt);
-        let problem = |route: &Arc<Route>| {
-            let what = "auth = \"jwt\" needs the keys that sign tokens; set auth.jwks_url or auth.jwks_file";
-            let reason = format!("route {}: {what}", route.path);
-            Problem { file: dir.join("routes.toml"), line: route.line, reason }
-        };
-        let problems: Vec<Problem> = self.routes.iter().filter(needs_tokens).map(problem).collect();
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
-    }
+/// The routes of which nobody could ever be let in, each with the setting that is missing. That there is no database for API keys is
+/// no problem of the manifest's: as with queries, its routes answer 503 until there is one.
+pub(super) fn lacking_keys(
+    asking_tokens: Vec<(String, usize)>,
+    settings: &AuthSettings,
+    file: &Path,
+) -> impl Iterator<Item = Problem> {
+    let has_keys = !settings.jwks_url.is_empty() || !settings.jwks_file.is_empty();
+    asking_tokens.into_iter().filter(move |_| !has_keys).map(|(path, line)| {
+        let what = "auth = \"jwt\" needs the keys that sign tokens; set auth.jwks_url or auth.jwks_file";
+        Problem { file: file.to_owned(), line, reason: format!("route {path}: {what}") }
+    })
 }
 
 impl Access {
@@ -82,7 +71,7 @@ impl Access {
 }
 
 /// `auth` as it is written.
-#[derive(Clone, Copy, Default, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RawAuth {
     #[default]

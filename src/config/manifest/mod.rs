@@ -15,10 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::auth::AuthSettings;
 use super::overload::RouteRates;
 use super::param::{Param, Place};
 use about::About;
 use access::Access;
+use raw::Parsed;
 use statement::Statement;
 use upstream::{Shadow, Upstream};
 
@@ -238,16 +240,21 @@ impl Manifest {
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn load(dir: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
-        let file = dir.join("routes.toml");
-        let text = std::fs::read_to_string(&file).map_err(|error| {
-            let hint = match error.kind() {
-                ErrorKind::NotFound => "; `mainstay init` writes a first one",
-                ErrorKind::NotADirectory => "; --config names the folder",
-                _ => "",
-            };
-            vec![Problem { file: file.clone(), line: 0, reason: format!("cannot be read: {error}{hint}") }]
-        })?;
+        let (text, file) = read(dir)?;
         Self::parse(&text, &file, known)
+    }
+
+    /// Reads the manifest that an instance with these settings is to serve: what it asks for and they lack is a problem as well.
+    ///
+    /// # Errors
+    /// Every problem found, each with file and line, in the order of the file.
+    pub fn load_served(dir: &Path, known: &Known<'_>, settings: &AuthSettings) -> Result<Self, Vec<Problem>> {
+        let (text, file) = read(dir)?;
+        let mut parsed = raw::parse(&text, &file, known);
+        let asking_tokens = std::mem::take(&mut parsed.asking_tokens);
+        parsed.problems.extend(access::lacking_keys(asking_tokens, settings, &file));
+        parsed.problems.sort_by_key(|problem| problem.line);
+        Self::of(parsed)
     }
 
     /// Reads a manifest's text; `file` is for messages, and `sql_file`s are found beside it.
@@ -255,7 +262,14 @@ impl Manifest {
     /// # Errors
     /// Every problem found, each with file and line.
     pub fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
-        let (routes, upstreams) = raw::parse(text, file, known)?;
+        Self::of(raw::parse(text, file, known))
+    }
+
+    fn of(parsed: Parsed) -> Result<Self, Vec<Problem>> {
+        let Parsed { routes, upstreams, problems, .. } = parsed;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
         Ok(Self { routes: routes.into_iter().map(Arc::new).collect(), upstreams: upstreams.into_values().collect() })
     }
 
@@ -273,6 +287,22 @@ impl Manifest {
     /// Whether any route is answered by a handler of the built-in API, so that its tables are needed.
     pub fn uses_ramp(&self) -> bool {
         self.routes.iter().any(|route| matches!(&route.source, Source::Handler(name) if name.starts_with("ramp.")))
+    }
+}
+
+/// The text of a folder's manifest, and its file.
+fn read(dir: &Path) -> Result<(String, PathBuf), Vec<Problem>> {
+    let file = dir.join("routes.toml");
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Ok((text, file)),
+        Err(error) => {
+            let hint = match error.kind() {
+                ErrorKind::NotFound => "; `mainstay init` writes a first one",
+                ErrorKind::NotADirectory => "; --config names the folder",
+                _ => "",
+            };
+            Err(vec![Problem { file, line: 0, reason: format!("cannot be read: {error}{hint}") }])
+        }
     }
 }
 

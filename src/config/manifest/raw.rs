@@ -154,15 +154,30 @@ fn get_only() -> Vec<String> {
 /// Upstreams by name.
 pub(super) type Upstreams = BTreeMap<String, Arc<Upstream>>;
 
+/// A manifest as it was read.
+#[derive(Default)]
+pub(super) struct Parsed {
+    pub(super) routes: Vec<Route>,
+    pub(super) upstreams: Upstreams,
+    /// Whatever is wrong; what is right is above.
+    pub(super) problems: Vec<Problem>,
+    /// Path and line of each route that asks for a signed token, be it right or wrong otherwise.
+    pub(super) asking_tokens: Vec<(String, usize)>,
+}
+
 /// Reads all routes and upstreams of a manifest's text.
-pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<(Vec<Route>, Upstreams), Vec<Problem>> {
+pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Parsed {
     let line_of = |at: usize| text.get(..at).map_or(0, |before| before.matches('\n').count() + 1);
     let problem = |line, reason: String| Problem { file: file.to_owned(), line, reason };
-    let raw: RawManifest = toml::from_str(text).map_err(|error: toml::de::Error| {
-        vec![problem(error.span().map_or(0, |span| line_of(span.start)), error.message().to_owned())]
-    })?;
-    let mut problems = Vec::new();
-    let mut upstreams = Upstreams::new();
+    let raw: RawManifest = match toml::from_str(text) {
+        Ok(raw) => raw,
+        Err(error) => {
+            let line = error.span().map_or(0, |span| line_of(span.start));
+            return Parsed { problems: vec![problem(line, error.message().to_owned())], ..Parsed::default() };
+        }
+    };
+    let mut parsed = Parsed::default();
+    let Parsed { routes, upstreams, problems, asking_tokens } = &mut parsed;
     // A wrong one is known all the same, so that its routes are not problems of their own.
     let names: Vec<String> = raw.upstream.keys().cloned().collect();
     for (name, spanned) in raw.upstream {
@@ -173,13 +188,15 @@ pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<(Vec<R
             Err(reason) => problems.push(problem(line, format!("upstream {name}: {reason}"))),
         }
     }
-    let mut routes = Vec::new();
     let (mut tree, mut catch_alls) = (matchit::Router::new(), matchit::Router::new());
     let mut taken = HashSet::new();
     for spanned in raw.route {
         let line = line_of(spanned.span().start);
         let raw = spanned.into_inner();
         let path = raw.path.clone();
+        if raw.auth == RawAuth::Jwt {
+            asking_tokens.push((path.clone(), line));
+        }
         if let Some(name) = raw.upstream.as_ref().filter(|name| !upstreams.contains_key(*name)) {
             if !names.contains(name) {
                 let there_are = if names.is_empty() {
@@ -192,7 +209,7 @@ pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<(Vec<R
             }
             continue;
         }
-        match validate(raw, file, known, &upstreams, line) {
+        match validate(raw, file, known, upstreams, line) {
             Ok(route) => {
                 let tree = if route.is_catch_all() { &mut catch_alls } else { &mut tree };
                 let is_new_pattern = taken.iter().all(|(taken, _)| *taken != path);
@@ -209,7 +226,7 @@ pub(super) fn parse(text: &str, file: &Path, known: &Known<'_>) -> Result<(Vec<R
             Err(reason) => problems.push(problem(line, format!("route {path}: {reason}"))),
         }
     }
-    if problems.is_empty() { Ok((routes, upstreams)) } else { Err(problems) }
+    parsed
 }
 
 fn validate(

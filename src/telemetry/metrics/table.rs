@@ -105,6 +105,8 @@ table! {
         audit_checked: IntCounterVec = "mainstay_audit_checked_total", "answers", [ROUTE];
         /// Cached answers that were wrong.
         audit_wrong: IntCounterVec = "mainstay_audit_wrong_total", "answers", [ROUTE];
+        /// Those of them that nobody has acknowledged yet; mainstay audit acknowledges them.
+        audit_unacknowledged: IntGaugeVec = "mainstay_audit_unacknowledged", "answers", [ROUTE];
         /// Calls that told the edge of purges.
         edge_calls: IntCounterVec = "mainstay_edge_calls_total", "calls",
             [listed("outcome", &["sent", "retried", "failed"])];
@@ -183,8 +185,8 @@ table! {
         degraded: IntGauge = "mainstay_degraded", "0 or 1", [];
         /// 1 for each reason why the instance is degraded, as /admin/status names them; failover_mode, which is no fault, here alone.
         degraded_reason: IntGaugeVec = "mainstay_degraded_reason", "0 or 1", [listed("reason", &[
-            "nothing_to_serve", "reads_unavailable", "reads_from_cache", "primary_down", "primary_read_only",
-            "database_down", "upstream_out", "audit_wrong", "errors", "overloaded", "pool_exhausted", "reads_on_primary",
+            "out_of_rotation", "nothing_to_serve", "reads_unavailable", "reads_from_cache", "primary_down",
+            "primary_read_only", "database_down", "database_missing", "upstream_out", "audit_wrong", "errors", "overloaded", "pool_exhausted", "reads_on_primary",
             "replica_diverged", "replica_down", "replication_broken", "replication_lag", "replication_lag_unknown",
             "reads_on_other_replica", "bus_silent", "watch_broken", "shared_cache_down", "breaker_open", "peer_failing",
             "hard_purges_unknown", "snapshot_loading", "no_data_yet", "recovering", "draining", "failover_mode",
