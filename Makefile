@@ -77,6 +77,7 @@ image: ## build the container image; ARGS=--offline needs no registry of crates,
 
 image-test: infra-tools ## start the set of infra/compose.yaml, hold it to the README; ARGS="name" picks process tests to run with the image's binary
 	@scripts/install-deps containers
+	@scripts/install-deps test
 	@infra/scripts/stand-ins
 	INFRA_TOOLS=$(INFRA_TOOLS) infra/scripts/compose-test
 	infra/scripts/process-test $(ARGS)

@@ -27,9 +27,9 @@ if ! command -v "${MAINSTAY:=mainstay}" >/dev/null; then
     exit 64
 fi
 
-# A URL in the first place goes before BASE_URL.
+# What stands in the first place and is no option is the URL, and goes before BASE_URL; whether it is one the program says.
 case "${1:-}" in
-http://* | https://* | --help | -h) ;;
+[!-]* | --help | -h) ;;
 *)
     if [ -z "${BASE_URL:-}" ]; then
         echo "dist-test.sh: BASE_URL is not set; say BASE_URL=https://api.example.com ./dist-test.sh, or give the URL as first argument" >&2

@@ -29,6 +29,9 @@ locals {
   failover_redis_host = module.eu_west_1.redis.reader_host
   # A replica that has lost its primary stays as it was for ever.
   failover_database_host = var.promoted_region == "" ? module.eu_west_1.replica.host : local.primary_database_host
+  # Of the region that it runs in.
+  failover_log_broker      = lookup(var.log_brokers, "eu-west-1", "")
+  failover_traces_endpoint = lookup(var.traces_endpoints, "eu-west-1", "")
 }
 
 module "failover_secrets" {
@@ -37,15 +40,21 @@ module "failover_secrets" {
 
   name        = "${local.full_name}/failover"
   kms_key_arn = module.eu_west_1.kms_key_arn
-  names       = setunion(["ADMIN_TOKEN", "ORIGIN_SECRET", "REDIS_URL"], local.failover_reads_database ? ["DATABASE_READ_REPLICA_URL"] : [])
+  names = setunion(
+    ["ADMIN_TOKEN", "ORIGIN_SECRET", "REDIS_URL"],
+    local.failover_reads_database ? ["DATABASE_READ_REPLICA_URL"] : [],
+    local.failover_log_broker == "" ? [] : ["LOG_AMQP_URL"],
+  )
   contents = {
     ADMIN_TOKEN               = var.secrets.admin_token
+    LOG_AMQP_URL              = local.failover_log_broker == "" ? "" : replace(local.failover_log_broker, "@", ":${var.secrets.log_broker_password}@")
     ORIGIN_SECRET             = var.secrets.origin_secret
     REDIS_URL                 = "rediss://${local.failover_users.redis}:${var.secrets.redis_reader_password}@${local.failover_redis_host}:6379"
     DATABASE_READ_REPLICA_URL = "postgres://${local.failover_users.database}:${var.secrets.database_reader_password}@${local.failover_database_host}:5432/mainstay?${local.database_options}"
   }
   contents_version = parseint(substr(sha256(jsonencode([
     var.secrets_version, local.failover_redis_host, local.failover_database_host, local.database_options,
+    local.failover_log_broker,
   ])), 0, 8), 16)
 }
 
@@ -62,10 +71,14 @@ module "failover_service" {
   target_group_arn  = module.failover_balancer.target_group_arn
   metric_dimensions = module.failover_balancer.metric_dimensions
 
-  image       = local.task.image
-  cpu         = var.failover_service.cpu
-  memory_mib  = var.failover_service.memory_mib
-  environment = merge({ REGION = "failover", MODE = "failover", FAILOVER_SOURCE = var.failover_service.source }, local.task.environment)
+  image      = local.task.image
+  cpu        = var.failover_service.cpu
+  memory_mib = var.failover_service.memory_mib
+  environment = merge(
+    { REGION = "failover", MODE = "failover", FAILOVER_SOURCE = var.failover_service.source },
+    local.failover_traces_endpoint == "" ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT = local.failover_traces_endpoint },
+    local.task.environment,
+  )
   secrets     = module.failover_secrets.value_from
   kms_key_arn = module.eu_west_1.kms_key_arn
   port        = local.task.port

@@ -49,6 +49,8 @@ module "us_east_1" {
   host_name       = local.region_hosts["us-east-1"]
   forwarder_cidrs = merge(module.eu_west_1.nat_cidrs, module.ap_southeast_1.nat_cidrs)
   redis_clients   = {}
+  traces_endpoint = lookup(var.traces_endpoints, "us-east-1", "")
+  log_broker      = lookup(var.log_brokers, "us-east-1", "")
 
   name                     = local.full_name
   vpc_cidrs                = var.vpc_cidrs
@@ -81,6 +83,8 @@ module "eu_west_1" {
   host_name       = local.region_hosts["eu-west-1"]
   forwarder_cidrs = merge(module.us_east_1.nat_cidrs, module.ap_southeast_1.nat_cidrs)
   redis_clients   = { failover = module.failover_balancer.target_security_group_id }
+  traces_endpoint = lookup(var.traces_endpoints, "eu-west-1", "")
+  log_broker      = lookup(var.log_brokers, "eu-west-1", "")
 
   name                     = local.full_name
   vpc_cidrs                = var.vpc_cidrs
@@ -113,6 +117,8 @@ module "ap_southeast_1" {
   host_name       = local.region_hosts["ap-southeast-1"]
   forwarder_cidrs = merge(module.us_east_1.nat_cidrs, module.eu_west_1.nat_cidrs)
   redis_clients   = {}
+  traces_endpoint = lookup(var.traces_endpoints, "ap-southeast-1", "")
+  log_broker      = lookup(var.log_brokers, "ap-southeast-1", "")
 
   name                     = local.full_name
   vpc_cidrs                = var.vpc_cidrs

@@ -244,6 +244,45 @@ variable "settings" {
     condition     = alltrue([for name in keys(var.settings) : !can(regex("(SECRET|TOKEN|URLS?|HEADERS)$", name)) || name == "MAINSTAY__AUTH__JWKS_URL"])
     error_message = "settings: secrets, and URLs that hold them, do not belong here: what stands here can be read in the task definition."
   }
+
+  validation {
+    condition     = !contains(keys(var.settings), "MAINSTAY__TRACES__ENDPOINT")
+    error_message = "settings: where traces go is said by traces_endpoints, for each region."
+  }
+}
+
+variable "traces_endpoints" {
+  description = "By region, the collector that its origins send traces to, by OTLP over HTTP; a region that is not named sends none."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for region in keys(var.traces_endpoints) : contains(["us-east-1", "eu-west-1", "ap-southeast-1"], region)])
+    error_message = "traces_endpoints: by region, each one of us-east-1, eu-west-1 and ap-southeast-1."
+  }
+
+  validation {
+    # A credential in it could be read in the task definition.
+    condition     = alltrue([for url in values(var.traces_endpoints) : can(regex("^https?://[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9_./-]*)?$", url))])
+    error_message = "traces_endpoints: each like http://collector.internal:4318, without a user or a query."
+  }
+}
+
+variable "log_brokers" {
+  description = "By region, the RabbitMQ that its origins send log lines to as well, without the password, which is secrets.log_broker_password; a region that is not named sends none."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for region in keys(var.log_brokers) : contains(["us-east-1", "eu-west-1", "ap-southeast-1"], region)])
+    error_message = "log_brokers: by region, each one of us-east-1, eu-west-1 and ap-southeast-1."
+  }
+
+  validation {
+    # Lines and the password leave the task: not without TLS.
+    condition     = alltrue([for url in values(var.log_brokers) : can(regex("^amqps://[A-Za-z0-9_.-]+@[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9_.%-]*)?$", url))])
+    error_message = "log_brokers: each like amqps://user@host:5671/vhost, with TLS and without a password."
+  }
 }
 
 variable "metrics_cidrs" {
@@ -339,13 +378,14 @@ variable "secrets" {
     database_reader_password  = string
     redis_password            = string
     redis_reader_password     = string
+    log_broker_password       = optional(string)
   })
   ephemeral = true
   sensitive = true
 
   validation {
     # They stand in URLs, in headers and in comma lists.
-    condition     = alltrue([for value in values(var.secrets) : alltrue([for part in split(",", value) : can(regex("^[A-Za-z0-9_-]{32,128}$", part))])])
+    condition     = alltrue([for value in values(var.secrets) : alltrue([for part in split(",", value) : can(regex("^[A-Za-z0-9_-]{32,128}$", part))]) if value != null])
     error_message = "secrets: each of 32 to 128 letters, digits, hyphens and underscores."
   }
 
@@ -355,14 +395,19 @@ variable "secrets" {
   }
 
   validation {
-    condition     = alltrue([for name, value in var.secrets : !strcontains(value, ",") if !contains(["origin_secret", "token_secret", "admin_token"], name)])
+    condition     = alltrue([for name, value in var.secrets : !strcontains(value, ",") if value != null && !contains(["origin_secret", "token_secret", "admin_token"], name)])
     error_message = "secrets: passwords are one value each."
   }
 
   validation {
     # Whoever learns one of them must not have another.
-    condition     = length(distinct(flatten([for value in values(var.secrets) : split(",", value)]))) == length(flatten([for value in values(var.secrets) : split(",", value)]))
+    condition     = length(distinct(flatten([for value in values(var.secrets) : split(",", value) if value != null]))) == length(flatten([for value in values(var.secrets) : split(",", value) if value != null]))
     error_message = "secrets: no value may stand twice."
+  }
+
+  validation {
+    condition     = length(var.log_brokers) == 0 || var.secrets.log_broker_password != null
+    error_message = "secrets: log_brokers are named, and log_broker_password is not there."
   }
 }
 

@@ -17,6 +17,10 @@ const IMAGE: &str = "docker.io/library/postgres:15.20-bookworm";
 /// Where data may be: temporary folders, and where those go that a server's user cannot reach.
 const FOLDERS: [&str; 2] = ["/tmp", "/var/tmp"];
 
+/// What any process has anyway. Engines raise these by themselves, which they may not where they run in a container, and the servers
+/// are started from outside.
+const LIMITS: [&str; 2] = ["nofile=1024:1024", "nproc=1000:1000"];
+
 /// Tells the process id and the account of the servers, and then lives until the end of its input.
 const HOLD: &str = "echo $$ $(id -u postgres) $(id -g postgres) $(dirname $(command -v postgres)); exec cat";
 
@@ -54,6 +58,7 @@ impl Container {
         let engine = std::env::var("CONTAINER_ENGINE").unwrap_or_else(|_| "podman".to_owned());
         let mut command = Command::new(&engine);
         command.args(["run", "--rm", "--interactive", "--network=host", "--pid=host", "--entrypoint=sh"]);
+        command.args(LIMITS.map(|limit| format!("--ulimit={limit}")));
         command.args(FOLDERS.map(|folder| format!("--volume={folder}:{folder}"))).args([IMAGE, "-c", HOLD]);
         let mut holder = command
             .stdin(Stdio::piped())

@@ -250,6 +250,9 @@ fn the_script_is_the_command_with_the_regions_of_the_reference_infrastructure() 
     assert_eq!(nothing.code, Some(64), "{nothing:?}");
     assert!(nothing.stderr.contains("BASE_URL is not set"), "{nothing:?}");
     assert_eq!(dist_test(&["--help"], &[]).code, Some(0));
+    let no_scheme = dist_test(&["api.example.com"], &base);
+    assert_eq!(no_scheme.code, Some(2), "{no_scheme:?}");
+    assert!(no_scheme.stderr.contains("api.example.com") && no_scheme.stderr.contains("https://"), "{no_scheme:?}");
     let unknown = dist_test(&["--no-such-thing"], &base);
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
     let no_program = dist_test(&[], &[("MAINSTAY", "/nowhere/mainstay"), ("BASE_URL", "http://x.test")]);

@@ -24,6 +24,7 @@ variables {
     database_reader_password  = "test-reader-password-0123456789abcdef"
     redis_password            = "test-redis-password-0123456789abcdef"
     redis_reader_password     = "test-redis-reader-password-0123456789abcdef"
+    log_broker_password       = "test-log-broker-password-0123456789abcdef"
   }
 }
 

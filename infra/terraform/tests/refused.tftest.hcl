@@ -32,6 +32,8 @@ run "each_variable" {
     price_class                = "PriceClass_100"
     waf_requests_per_5_minutes = 99
     failover_service           = { source = "primary" }
+    traces_endpoints           = { eu-west-1 = "http://user:test-token@collector.example.com:4318" }
+    log_brokers                = { eu-west-1 = "amqp://mainstay@rabbitmq.example.com" }
     metrics_cidrs              = ["0.0.0.0/0"]
     database                   = { instance_class = "large" }
     promoted_region            = "eu-central-1"
@@ -44,7 +46,7 @@ run "each_variable" {
   expect_failures = [
     var.name, var.environment, var.domain_name, var.hosted_zone_id, var.image, var.psql_image, var.vpc_cidrs, var.cacheable_paths,
     var.cors_origins, var.edge_ttl_max_seconds, var.price_class, var.waf_requests_per_5_minutes, var.failover_service,
-    var.metrics_cidrs, var.database, var.promoted_region, var.redis, var.secrets_version, var.alarm_emails, var.log_days,
+    var.traces_endpoints, var.log_brokers, var.metrics_cidrs, var.database, var.promoted_region, var.redis, var.secrets_version, var.alarm_emails, var.log_days,
   ]
 }
 
@@ -59,11 +61,14 @@ run "overlaps_and_too_few" {
     service          = { tasks_min = 1 }
     failover_service = { tasks_min = 0 }
     settings         = { MAINSTAY__SERVER__ADMIN_TOKEN = "test-token" }
+    traces_endpoints = { eu-central-1 = "http://collector.example.com:4318" }
+    log_brokers      = { eu-central-1 = "amqps://mainstay@rabbitmq.example.com" }
     redis            = { engine_version = "6.2" }
   }
 
   expect_failures = [
-    var.domain_name, var.image, var.vpc_cidrs, var.cacheable_paths, var.service, var.failover_service, var.settings, var.redis,
+    var.domain_name, var.image, var.vpc_cidrs, var.cacheable_paths, var.service, var.failover_service, var.settings, var.traces_endpoints,
+    var.log_brokers, var.redis,
   ]
 }
 
@@ -218,4 +223,47 @@ run "headers_of_an_export" {
   }
 
   expect_failures = [var.settings]
+}
+
+# A password in the URL could be read in the plan, and where there is none no line would be taken.
+run "a_broker_with_its_password_in_the_url" {
+  command = plan
+
+  variables {
+    log_brokers = { eu-west-1 = "amqps://mainstay:test-password@rabbitmq.example.com" }
+    settings    = { MAINSTAY__TRACES__ENDPOINT = "http://collector.example.com:4318" }
+  }
+
+  expect_failures = [var.log_brokers, var.settings]
+}
+
+run "a_broker_without_a_password" {
+  command = plan
+
+  variables {
+    log_brokers = { eu-west-1 = "amqps://mainstay@rabbitmq.example.com" }
+  }
+
+  expect_failures = [var.secrets]
+}
+
+run "a_broker_with_another_ones_password" {
+  command = plan
+
+  variables {
+    log_brokers = { eu-west-1 = "amqps://mainstay@rabbitmq.example.com" }
+    secrets = {
+      origin_secret             = "test-origin-secret-0123456789abcdef"
+      token_secret              = "test-token-secret-0123456789abcdef"
+      admin_token               = "test-admin-token-0123456789abcdef"
+      database_owner_password   = "test-owner-password-0123456789abcdef"
+      database_serving_password = "test-serving-password-0123456789abcdef"
+      database_reader_password  = "test-reader-password-0123456789abcdef"
+      redis_password            = "test-redis-password-0123456789abcdef"
+      redis_reader_password     = "test-redis-reader-password-0123456789abcdef"
+      log_broker_password       = "test-redis-password-0123456789abcdef"
+    }
+  }
+
+  expect_failures = [var.secrets]
 }

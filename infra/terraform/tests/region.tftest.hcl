@@ -15,6 +15,8 @@ variables {
   forwarder_cidrs          = {}
   metrics_cidrs            = []
   redis_clients            = { failover = "sg-failover" }
+  traces_endpoint          = ""
+  log_broker               = ""
   primary                  = { region = "us-east-1", promoted = false, origin_host = "us-east-1.origin.api.example.com" }
   primary_database_arn     = "arn:aws:rds:us-east-1:123456789012:db:primary"
   primary_database_host    = "primary.example.com"

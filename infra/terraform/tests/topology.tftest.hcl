@@ -212,3 +212,36 @@ run "a_failover_origin_without_a_database" {
     error_message = "It is not told of a database."
   }
 }
+
+run "log_lines_and_traces_have_somewhere_to_go" {
+  command = plan
+
+  variables {
+    log_brokers      = { eu-west-1 = "amqps://mainstay@rabbitmq.example.com:5671/%2F" }
+    traces_endpoints = { us-east-1 = "http://collector.us-east-1.example.com:4318", eu-west-1 = "http://collector.eu-west-1.example.com:4318" }
+    secrets = {
+      origin_secret             = "test-origin-secret-0123456789abcdef"
+      token_secret              = "test-token-secret-0123456789abcdef"
+      admin_token               = "test-admin-token-0123456789abcdef"
+      database_owner_password   = "test-owner-password-0123456789abcdef"
+      database_serving_password = "test-serving-password-0123456789abcdef"
+      database_reader_password  = "test-reader-password-0123456789abcdef"
+      redis_password            = "test-redis-password-0123456789abcdef"
+      redis_reader_password     = "test-redis-reader-password-0123456789abcdef"
+      log_broker_password       = "test-log-broker-password-0123456789abcdef"
+    }
+  }
+
+  assert {
+    condition     = [for task in [module.us_east_1.task, module.eu_west_1.task, module.ap_southeast_1.task, module.failover_service.task, module.migrate.task] : contains(task.secret_names, "LOG_AMQP_URL")] == [false, true, false, true, false]
+    error_message = "The origins of a region that has a broker are told of it in secret, the failover origin that runs there included, and nobody else."
+  }
+  assert {
+    condition     = alltrue([for task in [module.eu_west_1.task, module.failover_service.task] : alltrue([for value in values(task.environment) : !strcontains(value, "rabbitmq")])])
+    error_message = "What is told in secret does not stand in the environment as well."
+  }
+  assert {
+    condition     = [for task in [module.us_east_1.task, module.eu_west_1.task, module.ap_southeast_1.task, module.failover_service.task] : lookup(task.environment, "OTEL_EXPORTER_OTLP_ENDPOINT", "")] == ["http://collector.us-east-1.example.com:4318", "http://collector.eu-west-1.example.com:4318", "", "http://collector.eu-west-1.example.com:4318"]
+    error_message = "The origins of a region send traces to its collector, the failover origin that runs there included."
+  }
+}

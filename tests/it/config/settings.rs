@@ -102,6 +102,17 @@ fn secrets_come_from_files_and_are_never_shown() {
     assert_eq!(load("", &both, &[]).err().unwrap(), "REGION and REGION_FILE are both set; keep one");
 }
 
+/// Deployments name a file for what only some have, and leave it empty.
+#[test]
+fn a_file_that_is_empty_names_no_broker() {
+    let dir = folder("");
+    let file = dir.path().join("log-amqp-url");
+    std::fs::write(&file, "\n").unwrap();
+    let env = [("LOG_AMQP_URL_FILE", file.to_str().unwrap()), ("OTEL_EXPORTER_OTLP_ENDPOINT", "")];
+    let settings = load("", &env, &[]).unwrap();
+    assert!(settings.log.amqp.url.is_empty() && settings.traces.endpoint.is_empty());
+}
+
 #[test]
 fn tokens_that_could_end_too_early_are_refused() {
     let load = |toml: &str, secret: &str| load(toml, &[("TOKEN_SECRET", secret)], &[]);

@@ -19,11 +19,13 @@ locals {
   secret_names = setunion(
     ["ADMIN_TOKEN", "DATABASE_URL", "ORIGIN_SECRET", "REDIS_URL", "TOKEN_SECRET"],
     local.has_replica ? ["DATABASE_READ_REPLICA_URL"] : [],
+    var.log_broker == "" ? [] : ["LOG_AMQP_URL"],
   )
 
   # Everything of the contents that is no secret, and the count of those that are: another number where any of it has changed.
   secrets_version = parseint(substr(sha256(jsonencode([
     var.secrets_version, var.primary_database_host, aws_db_instance.replica.address, local.redis_host, local.database_options,
+    var.log_broker,
   ])), 0, 8), 16)
 }
 
@@ -37,6 +39,7 @@ module "secrets" {
     ADMIN_TOKEN               = var.secrets.admin_token
     DATABASE_URL              = "postgres://serving:${var.secrets.database_serving_password}@${var.primary_database_host}:5432/mainstay?${local.database_options}"
     DATABASE_READ_REPLICA_URL = "postgres://${local.replica_user}:${var.secrets.database_reader_password}@${aws_db_instance.replica.address}:5432/mainstay?${local.database_options}"
+    LOG_AMQP_URL              = var.log_broker == "" ? "" : replace(var.log_broker, "@", ":${var.secrets.log_broker_password}@")
     ORIGIN_SECRET             = var.secrets.origin_secret
     REDIS_URL                 = "rediss://serving:${var.secrets.redis_password}@${local.redis_host}:6379"
     TOKEN_SECRET              = var.secrets.token_secret

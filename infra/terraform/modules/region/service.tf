@@ -65,6 +65,7 @@ module "service" {
     { MAINSTAY__NODES__REGIONS = join(",", compact(["primary=${var.primary.region}", local.has_replica ? "replica-1=${var.region}" : ""])) },
     # One region tells CloudFront of purges, since each that tells pays for every path.
     local.is_primary ? { MAINSTAY__EDGE__CLOUDFRONT_DISTRIBUTION_ID = var.distribution.id } : {},
+    var.traces_endpoint == "" ? {} : { OTEL_EXPORTER_OTLP_ENDPOINT = var.traces_endpoint },
     var.task.environment,
   )
   distribution_arns = local.is_primary ? { edge = var.distribution.arn } : {}

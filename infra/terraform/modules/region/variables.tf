@@ -176,6 +176,7 @@ variable "secrets" {
     database_reader_password  = string
     redis_password            = string
     redis_reader_password     = string
+    log_broker_password       = optional(string)
   })
   ephemeral = true
   sensitive = true
@@ -193,6 +194,26 @@ variable "secrets_version" {
   validation {
     condition     = var.secrets_version >= 1
     error_message = "secrets_version: a whole number from 1."
+  }
+}
+
+variable "traces_endpoint" {
+  description = "Where traces go; empty: nowhere."
+  type        = string
+
+  validation {
+    condition     = var.traces_endpoint == "" || can(regex("^https?://[^@?]+$", var.traces_endpoint))
+    error_message = "traces_endpoint: empty, or a URL without a user or a query."
+  }
+}
+
+variable "log_broker" {
+  description = "The RabbitMQ that log lines go to as well, without its password; empty: none."
+  type        = string
+
+  validation {
+    condition     = var.log_broker == "" || can(regex("^amqps://[^:@/]+@[^@]+$", var.log_broker))
+    error_message = "log_broker: empty, or amqps://user@host, without a password."
   }
 }
 
