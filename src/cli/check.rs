@@ -24,8 +24,9 @@ Connects with DATABASE_URL, as the role that will serve, and changes nothing. Ex
 --strict also fails on warnings: tables that a cached route reads and no watch names, and functions whose answer changes by
 itself, like now() and random(), and watched tables of a migrated database whose triggers are missing or disabled. watch = []
 says that a route lives by time alone.
-Of upstreams, and of PRIMARY_ORIGIN, it sees whether their names resolve here, and warns of those that no route names. Without
-DATABASE_URL a manifest can be checked whose routes are all answered by upstreams.";
+Of upstreams, and of PRIMARY_ORIGIN, it sees whether their names resolve here, and warns of those that no route names, of a
+catch-all without auth beside routes with auth to the same upstream, and of a PRIMARY_ORIGIN on another machine that is asked
+by plain HTTP. Without DATABASE_URL a manifest can be checked whose routes are all answered by upstreams.";
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
@@ -71,15 +72,18 @@ pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
         print(&format!("upstream {}", upstream.name), upstream.line, &file, &found);
     }
     if let Some(origin) = settings.forward.upstream(&settings.limits)? {
-        let found = Findings { errors: upstreams::unreachable(&origin), ..Findings::default() };
+        let warnings = settings.forward.warning().map(str::to_owned).into_iter().collect();
+        let found = Findings { errors: upstreams::unreachable(&origin), warnings };
         count(&found);
         found.errors.iter().for_each(|reason| say!("forward.primary_origin: error: {reason}"));
+        found.warnings.iter().for_each(|sentence| say!("warning: {sentence}"));
     }
     for route in &manifest.routes {
-        let found = match &mut database {
+        let mut found = match &mut database {
             Some((role, conn)) => check(route, role, conn),
             None => Findings::default(),
         };
+        found.warnings.extend(upstreams::way_around(route, &manifest));
         count(&found);
         print(&format!("route {}", route.path), route.line, &file, &found);
         if found.is_empty() {

@@ -105,6 +105,9 @@ fn start(settings: Settings, folder: &FolderArgs, parts: Parts) -> Result<(Serve
             "SANDBOX_WEBHOOK_SECRET: a secret of fewer than 16 characters can be guessed by whoever has seen one delivery; `openssl rand -hex 32` makes a good one"
         );
     }
+    if let Some(warning) = settings.forward.warning() {
+        log::warn!("{warning}");
+    }
     let (who, lack) = introduction(&settings);
     let mut handover = None;
     let listen = |settings: &ServerSettings| {

@@ -1,12 +1,12 @@
 //! How callers prove who they are, and what their session has seen.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
+use super::manifest::upstream::is_own_machine;
 use super::units::{Secret, Span, list};
 
 /// `[auth]`
@@ -110,11 +110,9 @@ impl AuthSettings {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(fail("it has no place for a password, which would stand in logs"));
         }
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let is_loopback = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
         match url.scheme() {
             "https" => Ok(url),
-            "http" if is_loopback => Ok(url),
+            "http" if is_own_machine(&url) => Ok(url),
             _ => Err(fail("it begins with https://, or with http:// and an address of this machine")),
         }
     }

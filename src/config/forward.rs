@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
-use super::manifest::upstream::{IDLE_TIMEOUT, PRIMARY_ORIGIN, Upstream, base_url};
+use super::manifest::upstream::{IDLE_TIMEOUT, PRIMARY_ORIGIN, Upstream, base_url, is_own_machine};
 use super::settings::LimitSettings;
 use super::units::Span;
 
@@ -52,6 +53,15 @@ impl ForwardSettings {
             tls_ca_file: (!self.tls_ca_file.is_empty()).then(|| PathBuf::from(&self.tls_ca_file)),
             line: 0,
         }))
+    }
+
+    /// What is not wrong, and yet better otherwise, in a sentence that names the setting.
+    pub fn warning(&self) -> Option<&'static str> {
+        let is_readable = |url: Url| url.scheme() == "http" && !is_own_machine(&url);
+        base_url(&self.primary_origin).is_ok_and(is_readable).then_some(
+            "forward.primary_origin: http:// sends what callers prove themselves with, and ORIGIN_SECRET, to another machine where \
+             anybody on the way can read it; https:// does not",
+        )
     }
 
     pub(super) fn check(&self, limits: &LimitSettings) -> Result<(), ConfigError> {

@@ -18,7 +18,9 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap as Head, HeaderName as Name, HeaderValue as Value};
 
 use super::connections::Connection;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ORIGIN_VERIFY, X_REQUEST_ID, bearer};
+use super::headers::{
+    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ORIGIN_VERIFY, X_REQUEST_ID, bearer, without_console,
+};
 use super::pipeline::Pipeline;
 use super::respond::{self, CacheStatus};
 use super::surface::Endpoint;
@@ -173,7 +175,9 @@ impl Pipeline {
             let is_claim =
                 *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-") || name == "x-real-ip";
             if !is_ours && (is_trusted || !is_claim) && !is_of_one_hop(name.as_str(), connection()) {
-                append(&mut head, name.as_str(), value.as_bytes());
+                without_console(name, value.as_bytes())
+                    .into_iter()
+                    .for_each(|line| append(&mut head, name.as_str(), &line));
             }
         }
         if let Some(peer) = request.peer_addr() {

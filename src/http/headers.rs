@@ -1,8 +1,9 @@
 //! Header names and values that are not in the HTTP crates, and the reading of those that a client sends.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -33,6 +34,10 @@ pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-ho
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Where the time went.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// How the cookies of the console's sessions begin. Cookies know no ports: a browser that is signed in on the admin listener sends
+/// its cookie to this one, too, and whoever gets hold of it reads what the operator may.
+pub const CONSOLE_COOKIE: &str = "mainstay_session_";
 
 /// Longest request id that is taken over from a client.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -135,6 +140,19 @@ pub fn is_one_of(given: &[u8], secrets: &[Secret]) -> bool {
 pub fn bearer(authorization: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = authorization.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// A header as anybody but the admin listener may see it: a line of `Cookie` without sessions of the console. `None` where nothing is left
+/// of it.
+pub fn without_console<'a>(name: &HeaderName, line: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    let is_session = |pair: &[u8]| pair.trim_ascii_start().starts_with(CONSOLE_COOKIE.as_bytes());
+    let pairs = || line.split(|byte| *byte == b';');
+    if *name != header::COOKIE || !pairs().any(is_session) {
+        return Some(line.into());
+    }
+    let left: Vec<&[u8]> = pairs().filter(|pair| !is_session(pair)).map(<[u8]>::trim_ascii).collect();
+    let left = left.join(&b"; "[..]);
+    (!left.is_empty()).then(|| left.into())
 }
 
 /// Sixteen random hexadecimal digits.
@@ -273,6 +291,28 @@ mod tests {
         assert!(!takes("", Encoding::Gzip));
         assert!(!takes_encoding(&[], Encoding::Gzip));
         assert!(takes_encoding(&[], Encoding::Identity));
+    }
+
+    #[test]
+    fn sessions_of_the_console_are_taken_out_of_cookies() {
+        let left = |line: &'static str| {
+            let left = without_console(&header::COOKIE, line.as_bytes());
+            left.map(|left| String::from_utf8(left.into_owned()).unwrap())
+        };
+        for (line, expected) in [
+            ("a=1;b=2 ; c", Some("a=1;b=2 ; c")),
+            ("", Some("")),
+            ("mainstay_session_0a1b2c3d=x", None),
+            ("mainstay_session_0a1b2c3d=x;\tmainstay_session_00000000", None),
+            (
+                "a=1; mainstay_session_0a1b2c3d=x; mainstay_sessions=2;b=mainstay_session_",
+                Some("a=1; mainstay_sessions=2; b=mainstay_session_"),
+            ),
+        ] {
+            assert_eq!(left(line).as_deref(), expected, "{line:?}");
+        }
+        let other = without_console(&X_REQUEST_ID, b"mainstay_session_0a1b2c3d=x");
+        assert_eq!(other.as_deref(), Some(&b"mainstay_session_0a1b2c3d=x"[..]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::client::Client;
 use super::failover::Starting;
 use super::fill::{Fill, Produced, beside, outcome_of};
 use super::forward::Incoming;
-use super::headers::{Asked, X_ORIGIN_VERIFY};
+use super::headers::{Asked, X_ORIGIN_VERIFY, without_console};
 use super::hot::Hot;
 use super::middleware::Next;
 use super::nodes::NodePages;
@@ -383,7 +383,8 @@ impl Pipeline {
 fn caller(request: &HttpRequest, identity: Option<Arc<Identity>>, rows: RowSettings) -> Caller {
     let is_secret = |name: &HeaderName| *name == header::AUTHORIZATION || *name == X_ORIGIN_VERIFY;
     let headers = request.headers().iter().filter(|(name, _)| !is_secret(name));
-    let headers = headers.map(|(name, value)| (name.as_str().into(), value.as_bytes().into())).collect();
+    let seen = |name: &HeaderName, line: &[u8]| Some((name.as_str().into(), without_console(name, line)?.into()));
+    let headers = headers.filter_map(|(name, value)| seen(name, value.as_bytes())).collect();
     Caller { identity, headers, rows }
 }
 

@@ -120,6 +120,10 @@ pub(super) fn insufficient(currency: &str, total: i64) -> Error {
 pub(super) fn exceeded(limit: &str, currency: &str, amount: i64) -> Error {
     let limit = match limit {
         "insufficient_funds" => return insufficient(currency, amount),
+        "unknown_currency" => {
+            let sentence = format!("currency: there is no {currency}; GET /public/currencies lists what there is");
+            return Error::new(Code::BodyInvalid, sentence);
+        }
         "per_transaction" => "more than the account may send at once",
         "per_day" => "more than the account may still send today (UTC)",
         _ => {

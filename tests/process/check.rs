@@ -121,6 +121,45 @@ fn what_grows_wrong_in_a_cache_is_warned_of_and_strict_fails_on_it() {
     assert_eq!(check(uncached, &url, true).code, Some(0));
 }
 
+/// A server that does not tell `/Admin` from `/admin` answers for the one what the other is guarded for.
+#[test]
+fn a_way_around_auth_and_a_secret_in_the_clear_are_warned_of() {
+    let upstream =
+        "[upstream.old]\nendpoints = [\"http://127.0.0.1:1\"]\n[upstream.new]\nendpoints = [\"http://127.0.0.1:2\"]\n";
+    let route = |path: &str, upstream: &str, more: &str| {
+        format!("[[route]]\npath = \"{path}\"\nupstream = \"{upstream}\"\n{more}\n")
+    };
+    let guarded = route("/a/admin/{*rest}", "old", "auth = \"key\"");
+    let strict = |routes: &str, origin: &str| {
+        let folder = Folder::new(&format!("{upstream}{routes}"));
+        mainstay(&["check", "--strict", "--config", folder.text()], &[("PRIMARY_ORIGIN", origin)])
+    };
+    for (path, upstream, more, is_around) in [
+        ("/{*path}", "old", "", true),
+        ("/a/{*path}", "old", "", true),
+        ("/a/{*path}", "old", "auth = \"key\"", false),
+        ("/b/{*path}", "old", "", false),
+        ("/a/admin", "old", "", false),
+    ] {
+        let routes = [&guarded, &route("/new", "new", ""), &route(path, upstream, more)].map(String::as_str).concat();
+        let outcome = strict(&routes, "http://127.0.0.1:3");
+        assert_eq!(outcome.code, Some(i32::from(is_around)), "{path} {more}: {outcome:?}");
+        let said = "and leads to the same upstream as /a/admin/{*rest}: ";
+        assert_eq!(
+            outcome.stdout.contains(&format!("warning: route {path}: it has no auth, {said}")),
+            is_around,
+            "{outcome:?}"
+        );
+    }
+    // What another service answers is not what is guarded.
+    let elsewhere = [guarded, route("/{*path}", "new", "")].concat();
+    assert_eq!(strict(&elsewhere, "http://[::1]:3").code, Some(0));
+    assert_eq!(strict(&elsewhere, "https://localhost").code, Some(0));
+    let outcome = strict(&elsewhere, "http://0.0.0.0:3");
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stdout.contains("warning: forward.primary_origin: http:// sends "), "{outcome:?}");
+}
+
 #[test]
 fn what_cannot_be_watched_is_refused_with_its_reason() {
     let cluster = Cluster::shared();

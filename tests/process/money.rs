@@ -149,7 +149,7 @@ fn accounts_have_keys_balances_limits_and_transfers() {
     let limits = kyc["limits"].as_array().unwrap();
     let afri = limits.iter().find(|limit| limit["currency"] == "AFRI").unwrap();
     let expected = json!({ "currency": "AFRI", "per_transaction": 10_000_000_000_i64, "per_day": 100_000_000_000_i64, "sent_today": 1_500_000 });
-    assert_eq!((limits.len(), afri), (5, &expected));
+    assert_eq!((limits.len(), afri), (7, &expected));
     site.assert_sound();
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::error::{Code, Error};
+use crate::http::headers::CONSOLE_COOKIE;
 
 /// A session that nothing is asked with for so long is over. An open page asks.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60 * 60);
@@ -68,7 +69,7 @@ impl Session {
 
 impl Sessions {
     pub(in crate::admin) fn new() -> Self {
-        let cookie = format!("mainstay_session_{:08x}", fastrand::u32(..));
+        let cookie = format!("{CONSOLE_COOKIE}{:08x}", fastrand::u32(..));
         Self { kept: Mutex::default(), cookie, random: SystemRandom::new() }
     }
 

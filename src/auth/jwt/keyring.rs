@@ -1,7 +1,7 @@
 //! The key set in use, and its renewal.
 //!
-//! One task reads the set: at the start, every `auth.jwks_refresh`, when its file has changed, on SIGHUP, and when a token names
-//! a key that it does not have. Requests only wait for that task, so however many come with new keys, the set is read once. A set
+//! One task reads the set: at the start, every `auth.jwks_refresh`, when its file has changed, on SIGHUP, and when a token comes
+//! that no key of it has signed. Requests only wait for that task, so however many come with new keys, the set is read once. A set
 //! that cannot be read leaves the one before in use.
 
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::error::{Code, Error};
 use crate::telemetry::metrics::declare::Labelled;
 use crate::telemetry::traces::{self, Traces};
 
-/// How often keys that nobody knows make the set be read again, all requests together: anybody can name one.
-const UNKNOWN_KID_INTERVAL: Duration = Duration::from_secs(30);
+/// How often keys that nobody knows make the set be read again, all requests together: anybody can sign with one.
+const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(30);
 /// After a failure the set is read again after this time, longer each time, or after `auth.jwks_refresh` where that is shorter.
 const BACKOFF_TIME: Duration = Duration::from_secs(1);
 const BACKOFF_TIME_MAX: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ impl Asked {
         if rounds.ended < self.round {
             return Some(self.round);
         }
-        if self.at.is_some_and(|at| now.saturating_duration_since(at) < UNKNOWN_KID_INTERVAL) {
+        if self.at.is_some_and(|at| now.saturating_duration_since(at) < UNKNOWN_KEY_INTERVAL) {
             return None;
         }
         // One that has begun may have read the set before the key was in it.
@@ -139,7 +139,7 @@ impl Keyring {
         current.ok_or_else(|| Error::new(Code::AuthUnavailable, "the issuer's keys could not be had yet"))
     }
 
-    /// The key set after it was read again for a key that it does not have, or a moment ago was.
+    /// The key set after it was read again for a token that no key of it has signed, or a moment ago was.
     ///
     /// # Errors
     /// `auth_unavailable` where it could not be read: it may have the key.
@@ -267,10 +267,10 @@ mod tests {
         assert_eq!(asked.round(idle, start), Some(4), "nobody has asked yet");
         assert_eq!(asked.round(idle, start), Some(4), "the same look");
         let running = Rounds { begun: 4, ..idle };
-        assert_eq!(asked.round(running, start + UNKNOWN_KID_INTERVAL * 2), Some(4), "it takes its time");
+        assert_eq!(asked.round(running, start + UNKNOWN_KEY_INTERVAL * 2), Some(4), "it takes its time");
         let done = Rounds { begun: 4, ended: 4, is_failed: false };
-        assert_eq!(asked.round(done, start + UNKNOWN_KID_INTERVAL - Duration::from_millis(1)), None);
-        assert_eq!(asked.round(done, start + UNKNOWN_KID_INTERVAL), Some(5));
+        assert_eq!(asked.round(done, start + UNKNOWN_KEY_INTERVAL - Duration::from_millis(1)), None);
+        assert_eq!(asked.round(done, start + UNKNOWN_KEY_INTERVAL), Some(5));
     }
 
     #[test]

@@ -119,11 +119,16 @@ impl Tokens {
     async fn check(&self, credential: &[u8], deadline: Instant) -> Result<Arc<Identity>, Error> {
         let token = Jws::parse(credential)?;
         let mut current = self.keyring.wait_first(deadline).await?;
-        if token.kid.as_deref().is_some_and(|kid| !current.set.has(kid)) {
-            current = self.keyring.renewed(deadline).await?;
+        let mut signed = compared(&token, &current, deadline).await?;
+        if signed != Signed::Yes {
+            // The issuer may have a new key by now. Not all name their keys, and some give a new one the name of the old.
+            let renewed = self.keyring.renewed(deadline).await?;
+            if renewed.generation != current.generation {
+                signed = compared(&token, &renewed, deadline).await?;
+                current = renewed;
+            }
         }
-        let _turn = timeout_at(deadline.into(), turn()).await.ok().flatten().ok_or_else(late)?;
-        match current.set.verify(&token) {
+        match signed {
             Signed::Yes => self.remember(credential, &token, &current),
             Signed::UnknownKey => Err(invalid(UNKNOWN_KEY)),
             Signed::No => Err(invalid("the token's signature is not by a key of this API's issuer")),
@@ -146,6 +151,12 @@ impl Tokens {
         self.checked.insert(hash(credential), Arc::new(checked));
         Ok(identity)
     }
+}
+
+/// Compares the signature of a token with the keys of a set, when it is its turn.
+async fn compared(token: &Jws<'_>, current: &Current, deadline: Instant) -> Result<Signed, Error> {
+    let _turn = timeout_at(deadline.into(), turn()).await.ok().flatten().ok_or_else(late)?;
+    Ok(current.set.verify(token))
 }
 
 /// The right to check a signature on this worker, one at a time, and after all that waits there has had its turn.

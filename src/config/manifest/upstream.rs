@@ -1,5 +1,6 @@
 //! `[upstream.NAME]` of the manifest, and what only routes with `upstream = "NAME"` have.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -153,6 +154,12 @@ pub fn base_url(text: &str) -> Result<Url, String> {
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
     Ok(url)
+}
+
+/// Whether what is sent there stays on this machine.
+pub fn is_own_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 impl RawShadow {

@@ -12,7 +12,7 @@ fn migrations_go_up_down_and_up_again() {
     let name = empty_database();
     let mut conn = connect(&name);
     let applied = ramp::migrate(&mut conn).unwrap();
-    assert_eq!(applied.len(), 13);
+    assert_eq!(applied.len(), 14);
     let tables = "__diesel_schema_migrations currencies docs exchange_rates fee_schedules";
     assert_eq!(sql(&name, TABLES), tables);
     assert_eq!(ramp::migrate(&mut conn).unwrap(), Vec::<String>::new(), "a second time there is nothing to do");

@@ -71,8 +71,10 @@ fn what_cannot_be_sent_is_refused_by_name() {
             "not_found",
             "to_account_id",
         ),
-        (r#"{"to_account_id":"TO","amount":1,"currency":"XXX"}"#, "limit_exceeded", "XXX"),
-        (r#"{"to_account_id":"TO","amount":1,"currency":"JPY"}"#, "limit_exceeded", "JPY"),
+        (r#"{"to_account_id":"TO","amount":1,"currency":"XXX"}"#, "body_invalid", "there is no XXX"),
+        (r#"{"to_account_id":"TO","amount":1,"currency":"SEK"}"#, "limit_exceeded", "may not send SEK"),
+        (r#"{"to_account_id":"TO","amount":1,"currency":"CHF"}"#, "insufficient_funds", "2 minor units of CHF"),
+        (r#"{"to_account_id":"TO","amount":1500001,"currency":"JPY"}"#, "insufficient_funds", "JPY"),
         (r#"{"to_account_id":"TO","amount":1,"currency":"USD'; --"}"#, "body_invalid", "currency"),
         (r#"{"to_account_id":"TO","amount":1001,"currency":"USD"}"#, "insufficient_funds", "1002"),
         (r#"{"to_account_id":"TO","amount":1000,"currency":"USD"}"#, "insufficient_funds", "1001"),
@@ -84,6 +86,14 @@ fn what_cannot_be_sent_is_refused_by_name() {
     assert_eq!(sql(&database, "SELECT count(*) FROM ramp.transfers"), "0");
     assert_eq!(one.send(&other, 999, "USD", "all").unwrap().status, 201);
     assert_eq!(one.available("USD"), 0);
+}
+
+#[test]
+fn what_has_fees_has_limits_for_every_tier() {
+    let database = migrated_database();
+    let without = "SELECT count(*) FROM fee_schedules f CROSS JOIN generate_series(0, 2) AS tier
+        WHERE NOT EXISTS (SELECT FROM ramp.kyc_limits l WHERE l.currency = f.currency AND l.kyc_tier = tier)";
+    assert_eq!(sql(&database, without), "0");
 }
 
 #[test]

@@ -79,6 +79,28 @@ async fn keys_are_rotated_without_a_restart() {
     assert_eq!((issuer.calls(), failures(&metrics, "ok")), (3, 3));
 }
 
+/// Names are for those who have them: an issuer may give its keys none, or all of them the same.
+#[actix_rt::test]
+async fn a_new_key_is_found_whatever_it_is_called() {
+    for kid in [json!(null), json!("same")] {
+        let (old, new) = (Signer::new("EdDSA", "same"), Signer::new("EdDSA", "same"));
+        let keys = |signers: &[&Signer]| {
+            let keys: Vec<_> = signers.iter().map(|signer| signer.public_with(json!({ "kid": kid }))).collect();
+            let body = set(&keys);
+            move |_: &Seen, stream: &mut TcpStream| {
+                answer(stream, "200 OK", &[("Connection", "close")], body.as_bytes())
+            }
+        };
+        let [of_old, of_new] = [&old, &new].map(|signer| signer.token_with(json!({ "kid": kid }), &claims(json!({}))));
+        let issuer = Service::new(keys(&[&old]));
+        let (tokens, _) = kept(&issuer.url(), &[]);
+        ask(&tokens, &of_old).await.unwrap();
+        issuer.script(keys(&[&new]));
+        ask(&tokens, &of_new).await.unwrap();
+        assert_eq!((refused(&tokens, &of_old).await, issuer.calls()), (Code::CredentialsInvalid, 2), "{kid}");
+    }
+}
+
 /// A set that is the same as before ends nothing.
 #[actix_rt::test]
 async fn the_set_is_fetched_again_and_again() {
@@ -93,13 +115,17 @@ async fn the_set_is_fetched_again_and_again() {
 }
 
 #[actix_rt::test]
-async fn however_many_name_unknown_keys_the_set_is_fetched_once() {
-    let signer = Signer::new("EdDSA", "a");
+async fn however_many_are_signed_by_no_known_key_the_set_is_fetched_once() {
+    let (signer, forger) = (Signer::new("EdDSA", "a"), Signer::new("EdDSA", "a"));
     let issuer = Service::new(publishes(&[&signer]));
     let (tokens, _) = kept(&issuer.url(), &[]);
     ask(&tokens, &signer.token(&claims(json!({})))).await.unwrap();
-    let strangers: Vec<String> =
-        (0..50).map(|number| signer.token_with(json!({ "kid": number.to_string() }), &claims(json!({})))).collect();
+    let strange = |number: usize| match number % 3 {
+        0 => forger.token(&claims(json!({ "sub": number.to_string() }))),
+        1 => forger.token_with(json!({ "kid": null }), &claims(json!({ "sub": number.to_string() }))),
+        _ => signer.token_with(json!({ "kid": number.to_string() }), &claims(json!({}))),
+    };
+    let strangers: Vec<String> = (0..51).map(strange).collect();
     for _ in 0..2 {
         let codes = join_all(strangers.iter().map(|token| refused(&tokens, token))).await;
         assert!(codes.iter().all(|code| *code == Code::CredentialsInvalid));
@@ -159,8 +185,11 @@ async fn an_outage_of_the_issuer_leaves_the_keys_that_there_are() {
         wait_for(result, || failures(&metrics, result) >= before + 2).await;
         assert!(is_remembered(&tokens, &token), "{result}");
         ask(&tokens, &token).await.unwrap();
-        let stranger = signer.token_with(json!({ "kid": "b" }), &claims(json!({})));
-        assert_eq!(refused(&tokens, &stranger).await, Code::AuthUnavailable, "{result}: the issuer may have a new key");
+        for kid in [json!("b"), json!("a"), json!(null)] {
+            let stranger = Signer::new("EdDSA", "b").token_with(json!({ "kid": kid }), &claims(json!({})));
+            let code = refused(&tokens, &stranger).await;
+            assert_eq!(code, Code::AuthUnavailable, "{result}, {kid}: the issuer may have a new key");
+        }
     }
     assert_eq!(tokens.keyring().current().unwrap().generation, generation);
     assert_eq!(elsewhere.calls(), 0, "nobody is redirected");

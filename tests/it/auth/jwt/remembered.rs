@@ -13,12 +13,15 @@ use super::issuer::{Signer, claims, set};
 use super::tokens;
 use crate::support::{PATIENCE, wait_for};
 
-/// Tokens of one signer, whose keys are in a file.
-fn of(signer: &Signer, more: &[(&str, &str)]) -> Tokens {
+/// Tokens of one signer, whose keys are in a file, which was read a moment ago: wrong tokens do not have it read again.
+async fn of(signer: &Signer, more: &[(&str, &str)]) -> Arc<Tokens> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.json");
     std::fs::write(&path, set(&[signer.public()])).unwrap();
-    tokens(&[&[("jwks_file", path.to_str().unwrap())], more].concat()).0
+    let tokens = Arc::new(tokens(&[&[("jwks_file", path.to_str().unwrap())], more].concat()).0);
+    actix_rt::spawn(Arc::clone(tokens.keyring()).keep());
+    tokens.keyring().renewed(Instant::now() + PATIENCE).await.unwrap();
+    tokens
 }
 
 /// Whether a check is remembered so long from now.
@@ -29,7 +32,7 @@ fn is_remembered(tokens: &Tokens, token: &str, after: Duration) -> bool {
 #[actix_rt::test]
 async fn a_check_counts_no_longer_than_its_token_and_no_longer_than_is_set() {
     let signer = Signer::new("EdDSA", "a");
-    let tokens = of(&signer, &[("check_ttl", "60s"), ("leeway", "0s")]);
+    let tokens = of(&signer, &[("check_ttl", "60s"), ("leeway", "0s")]).await;
     let now = claims(json!({}))["iat"].as_u64().unwrap();
     let (short, long) = (signer.token(&claims(json!({ "exp": now + 30 }))), signer.token(&claims(json!({}))));
     for token in [&short, &long] {
@@ -48,7 +51,7 @@ async fn a_check_counts_no_longer_than_its_token_and_no_longer_than_is_set() {
 #[actix_rt::test]
 async fn only_so_many_checks_are_remembered_and_none_of_what_was_refused() {
     let signer = Signer::new("EdDSA", "a");
-    let tokens = of(&signer, &[("checked_max", "10")]);
+    let tokens = of(&signer, &[("checked_max", "10")]).await;
     let right: Vec<String> =
         (0..40).map(|number| signer.token(&claims(json!({ "sub": number.to_string() })))).collect();
     for token in &right {
@@ -65,7 +68,7 @@ async fn only_so_many_checks_are_remembered_and_none_of_what_was_refused() {
 #[actix_rt::test]
 async fn long_tokens_take_the_places_of_several() {
     let signer = Signer::new("EdDSA", "a");
-    let tokens = of(&signer, &[("checked_max", "16")]);
+    let tokens = of(&signer, &[("checked_max", "16")]).await;
     let long = |number: usize| signer.token(&claims(json!({ "sub": number.to_string(), "pad": "x".repeat(4000) })));
     let long: Vec<String> = (0..10).map(long).collect();
     for token in &long {
@@ -80,7 +83,7 @@ async fn long_tokens_take_the_places_of_several() {
 async fn between_two_signatures_all_others_have_their_turn() {
     const MANY: usize = 100;
     let signer = Signer::new("EdDSA", "a");
-    let tokens = Arc::new(of(&signer, &[]));
+    let tokens = of(&signer, &[]).await;
     let done = Rc::new(Cell::new(0));
     for number in 0..MANY {
         let (tokens, done) = (Arc::clone(&tokens), Rc::clone(&done));

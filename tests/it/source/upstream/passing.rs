@@ -1,9 +1,12 @@
 //! What goes through as it is, and what does not.
 
+use mainstay::{Answer, Call};
+use serde_json::json;
+
 use super::server::{Service, answer, unchunked};
 use super::{CATCH_ALL, plan};
 use crate::instance::Plan;
-use crate::instance::client::head;
+use crate::instance::client::{Connection, head};
 
 /// A service that answers what it was asked, method and target.
 fn echo() -> Service {
@@ -114,6 +117,27 @@ fn api_keys_go_along_to_no_upstream() {
         assert_eq!(instance.get_with("/a", &[("Authorization", credential)]).status, 200);
         assert_eq!(service.last().header("authorization").as_deref() == Some(credential), goes, "{credential}");
     }
+}
+
+/// Cookies know no ports: whoever is signed in on the admin listener sends his session here as well.
+#[test]
+fn sessions_of_the_console_go_along_to_nobody() {
+    let service = echo();
+    let routes = format!("{CATCH_ALL}\n[[route]]\npath = \"/own\"\nhandler = \"cookies\"\n");
+    let cookies = |call: Call| async move {
+        let caller = call.caller.as_ref().unwrap();
+        let lines = caller.headers.iter().filter(|(name, _)| &**name == "cookie");
+        Answer::json(&lines.map(|(_, line)| String::from_utf8_lossy(line)).collect::<Vec<_>>())
+    };
+    let instance = plan(&[&service], "", &routes).handler("cookies", cookies).set("ADMIN_TOKEN", "t").start();
+    let mut admin = Connection::open(instance.admin);
+    let signed_in = admin.request_with_body("POST", "/console/session", &[], br#"{"token":"t"}"#);
+    let session = signed_in.said("set-cookie").split(';').next().unwrap();
+    let beside_others = format!("a=1; {session};b=2");
+    let sent = [beside_others.as_str(), session, "mainstay_ct=t"].map(|line| ("Cookie", line));
+    assert_eq!(instance.get_with("/a", &sent).status, 200);
+    assert_eq!(service.last().header("cookie").as_deref(), Some("a=1; b=2, mainstay_ct=t"));
+    assert_eq!(instance.get_with("/own", &sent).json(), json!(["a=1; b=2", "mainstay_ct=t"]));
 }
 
 #[test]
