@@ -19,7 +19,7 @@ async fn of(signer: &Signer, more: &[(&str, &str)]) -> Arc<Tokens> {
     let path = dir.path().join("keys.json");
     std::fs::write(&path, set(&[signer.public()])).unwrap();
     let tokens = Arc::new(tokens(&[&[("jwks_file", path.to_str().unwrap())], more].concat()).0);
-    actix_rt::spawn(Arc::clone(tokens.keyring()).keep());
+    actix_rt::spawn(Arc::clone(tokens.keyring()).keep(None));
     tokens.keyring().renewed(Instant::now() + PATIENCE).await.unwrap();
     tokens
 }
