@@ -238,7 +238,7 @@ params = [{ name = "id", in = "path", type = "integer" }]
 /// Routes of which every other one has a cache policy.
 fn many_routes(count: usize) -> String {
     let route = |number: usize| {
-        let cache = if number % 2 == 0 { "  [route.cache]\n  ttl = \"1h\"\n" } else { "" };
+        let cache = if number.is_multiple_of(2) { "  [route.cache]\n  ttl = \"1h\"\n" } else { "" };
         format!("[[route]]\npath = \"/v1/things-of-kind-{number:04}\"\nhandler = \"probe\"\n{cache}")
     };
     (0..count).map(route).collect()

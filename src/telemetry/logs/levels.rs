@@ -194,10 +194,12 @@ mod tests {
             for level in [Level::Error, Level::Warn, Level::Info] {
                 assert!(allows(filter, AUDIT, level), "{filter} {level}");
             }
-            assert!(!allows(filter, "mainstay::auditor", Level::Info), "{filter}");
             let most_verbose = filter.parse::<Filter>().unwrap().most_verbose();
             assert!(most_verbose >= LevelFilter::Info, "{filter}: lines are dropped where they are written");
         }
+        assert!(
+            !allows("off", "mainstay::auditor", Level::Error) && !allows("off", "mainstay::audit::x", Level::Error)
+        );
         assert!(!allows("info", AUDIT, Level::Debug) && allows("debug", AUDIT, Level::Debug));
     }
 
