@@ -89,6 +89,42 @@ fn exit_codes_tell_apart_what_is_wrong() {
     assert!(mainstay(&["--help"], &[]).stdout.contains("64  the configuration cannot be run with"));
 }
 
+/// A slip of the pen would run on the defaults: on an instance of this machine, say, in place of the one that was meant.
+#[test]
+fn a_folder_that_was_named_is_there_and_the_usual_one_may_be_missing() {
+    let folder = Folder::new(ONE);
+    let missing = folder.join("missing");
+    let named = missing.to_str().unwrap();
+    for command in [
+        &["serve"][..],
+        &["migrate"],
+        &["check"],
+        &["routes"],
+        &["purge", "--all"],
+        &["status"],
+        &["health"],
+        &["warm", "--hot", "1"],
+        &["shadow"],
+        &["audit"],
+        &["log"],
+        &["simulate", "/dev/null"],
+        &["keys", "list"],
+        &["accounts", "list"],
+    ] {
+        let outcome = mainstay(&[command, &["--config", named]].concat(), &[]);
+        assert_eq!(outcome.code, Some(64), "{command:?}: {outcome:?}");
+        let sentence = format!("mainstay: --config {named}: there is no such folder\n");
+        assert_eq!(outcome.stderr, sentence, "{command:?}");
+    }
+    let file = folder.join("routes.toml");
+    let outcome = mainstay(&["routes", "--config", file.to_str().unwrap()], &[]);
+    assert!(outcome.code == Some(64) && outcome.stderr.contains("it is no folder"), "{outcome:?}");
+    let outcome = mainstay(&["init", "--config", named], &[("DATABASE_URL", "postgres://u@127.0.0.1:1/d")]);
+    assert_eq!(outcome.code, Some(1), "it makes the folder, and only the database is missing: {outcome:?}");
+    let outcome = mainstay(&["status"], &[("ADMIN_ADDR", "127.0.0.1:1")]);
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("refused"), "the environment says it all: {outcome:?}");
+}
+
 #[test]
 fn a_manifest_is_refused_with_every_line_that_is_wrong() {
     let folder = Folder::new(
@@ -134,6 +170,23 @@ fn routes_whose_credentials_nobody_could_check_are_refused_with_the_setting() {
         }
         // Keys are in the database, which may come later.
         assert!(!outcome.stderr.contains("/b") && !outcome.stderr.contains("/c"), "{}", outcome.stderr);
+    }
+    // Whatever else is wrong is said in the same go, of the same route as well.
+    let wrong = Folder::new(
+        "[[route]]\npath = \"b\"\nsql = \"SELECT 1\"\n\n\
+         [[route]]\npath = \"/c\"\nhandler = \"ghost\"\nauth = \"jwt\"\n\n\
+         [[route]]\npath = \"/d\"\nsql = \"SELECT 1\"\nauth = \"jwt\"\n",
+    );
+    for command in ["serve", "check"] {
+        let outcome = mainstay(&[command, "--config", wrong.text()], &[]);
+        assert_eq!(outcome.code, Some(64), "{outcome:?}");
+        let lines: Vec<&str> = outcome.stderr.lines().collect();
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        for (line, says) in
+            lines.iter().zip([":1: ", "ghost", ":5: route /c: auth = \"jwt\"", ":10: route /d: auth = \"jwt\""])
+        {
+            assert!(line.contains(says), "{says}: {lines:#?}");
+        }
     }
     let routes = mainstay(&["routes", "--config", folder.text()], &[]);
     let rows: Vec<&str> = routes.stdout.lines().collect();

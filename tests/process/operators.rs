@@ -101,6 +101,15 @@ fn operators_purge_warm_and_look_and_all_is_written_down() {
     let status = operated.run(&["status", "--admin", &admin, "--json"]);
     assert_eq!(json(&status)["health"]["status"], "healthy");
 
+    let audit = operated.run(&["audit"]);
+    assert!(audit.code == Some(0) && audit.stdout.contains("wrong           0\n"), "{audit:?}");
+    let acknowledged = operated.run(&["audit", "--acknowledge"]);
+    assert_eq!(
+        (acknowledged.code, acknowledged.stdout.trim()),
+        (Some(0), "acknowledged    nothing"),
+        "{acknowledged:?}"
+    );
+
     assert_eq!(request("POST", &format!("{admin}/admin/cache/flush"), &[], Some("")).status, 401);
     operated.origin.program.signal(mainstay::local::Signal::TERM);
     assert_eq!(operated.origin.program.wait().code(), Some(0));
@@ -114,6 +123,7 @@ fn operators_purge_warm_and_look_and_all_is_written_down() {
         ["purge", "path /public/square?n=%33", &id, "done"],
         ["flush", "*", "hard", "done"],
         ["warm", "50 paths, 50 stored", "", "done"],
+        ["acknowledge", "nothing", "", "done"],
     ] {
         let is_there = |line: &&&str| line.contains(FINGERPRINT) && expected.iter().all(|text| line.contains(text));
         assert!(audit.iter().any(|line| is_there(&line)), "{expected:?} is not in {audit:#?}");

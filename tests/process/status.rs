@@ -61,6 +61,26 @@ fn the_exit_code_says_how_it_is_and_the_page_what_to_do() {
     assert_eq!(ask(&folder, &address, &[]).code, Some(1));
 }
 
+/// A listener whose process hangs: the kernel takes connections, and nobody answers.
+#[test]
+fn an_instance_that_hangs_is_not_waited_for() {
+    let hung = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (folder, address) = (Folder::new(ROUTES), hung.local_addr().unwrap().to_string());
+    std::thread::scope(|scope| {
+        for args in
+            [&["status"][..], &["log"], &["log", "debug"], &["log", "--reset"], &["audit"], &["audit", "--acknowledge"]]
+        {
+            let (folder, address) = (&folder, &address);
+            scope.spawn(move || {
+                let args = [args, &["--config", folder.text()]].concat();
+                let outcome = mainstay(&args, &[("ADMIN_ADDR", address), ("ADMIN_TOKEN", TOKEN)]);
+                assert_eq!(outcome.code, Some(1), "{args:?}: {outcome:?}");
+                assert!(outcome.stderr.contains("no answer within 5 s"), "{args:?}: {outcome:?}");
+            });
+        }
+    });
+}
+
 #[test]
 fn watched_as_json_each_look_is_a_line_and_a_reader_that_goes_is_no_error() {
     let folder = Folder::new(ROUTES);

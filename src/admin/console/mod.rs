@@ -41,7 +41,7 @@ pub(super) struct Asset {
     text: &'static str,
 }
 
-const ASSETS: [Asset; 7] = [
+const ASSETS: [Asset; 9] = [
     Asset { path: "/", content_type: "text/html; charset=utf-8", text: include_str!("assets/index.html") },
     Asset {
         path: "/console/style.css",
@@ -52,6 +52,8 @@ const ASSETS: [Asset; 7] = [
     Asset { path: "/console/charts.js", content_type: JAVASCRIPT, text: include_str!("assets/charts.js") },
     Asset { path: "/console/dom.js", content_type: JAVASCRIPT, text: include_str!("assets/dom.js") },
     Asset { path: "/console/forms.js", content_type: JAVASCRIPT, text: include_str!("assets/forms.js") },
+    Asset { path: "/console/stream.js", content_type: JAVASCRIPT, text: include_str!("assets/stream.js") },
+    Asset { path: "/console/worker.js", content_type: JAVASCRIPT, text: include_str!("assets/worker.js") },
     Asset { path: "/console/icon.svg", content_type: "image/svg+xml", text: include_str!("assets/icon.svg") },
 ];
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";

@@ -5,7 +5,7 @@ use std::io::Read;
 use mainstay::local::wait_until;
 use serde_json::json;
 
-use super::{TOKEN, look};
+use super::{TOKEN, look, order};
 use crate::instance::browser::Browser;
 use crate::instance::client::{Connection, head};
 use crate::instance::probe::Probe;
@@ -156,7 +156,8 @@ fn an_operator_sees_what_happens_and_purges() {
     inspect(&browser, "well");
 
     cluster.replica.server.kill9();
-    browser.wait_for("#sentence", "No replica answers, and the primary reads in their place.");
+    browser.wait_for("#degraded", "No replica answers, and the primary reads in their place.");
+    browser.wait_for("#sentence", "so DNS sends viewers to other regions.");
     let why = browser.wait_for("#degraded", "replica-1 does not answer.");
     assert!(why.contains("since ") && why.contains("Look whether the server runs"), "{why}");
     inspect(&browser, "replica-down");
@@ -270,8 +271,41 @@ fn more_tabs_than_a_browser_has_connections() {
     browser.wait_for("#purge-result", "0 of 0 entries");
 }
 
-/// A first stream that says nothing, as one whose other end is gone without a word; `later` makes it a while ago.
+/// Side by side all of them are seen, and none may be quiet.
+#[test]
+fn more_windows_than_a_browser_has_connections() {
+    let instance = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).start();
+    let browser = Browser::start();
+    sign_in(&browser, &instance);
+    let mut windows = vec![browser.shown()];
+    for _ in 0..6 {
+        windows.push(browser.window());
+        browser.open(&console(&instance));
+        browser.wait_for("#link", "Live");
+    }
+    // Each has heard of something that came after the last of them was opened.
+    order(&instance, "/admin/cache/purge", "{\"tags\":[\"seen-by-all\"]}");
+    for window in &windows {
+        browser.show(window);
+        assert_eq!(browser.run("return document.hidden"), json!(false));
+        browser.wait_for("#journal", "seen-by-all");
+        assert_eq!(browser.text("#link"), "Live");
+    }
+    browser.click("#purge-what");
+    browser.type_in(&format!("echo{ENTER}"));
+    browser.wait_for("#purge-result", "0 of 0 entries");
+    // Whoever is signed out in one is in all.
+    browser.click("#sign-out");
+    for window in &windows {
+        browser.show(window);
+        browser.wait_for("#door h1", "Mainstay console");
+    }
+}
+
+/// A first stream that says nothing, as one whose other end is gone without a word; `later` makes it a while ago. The browser is one
+/// without shared workers, so that the stream is the page's own.
 const SILENT: &str = "
+window.SharedWorker = undefined;
 const [Real, now] = [window.EventSource, Date.now];
 window.streams = 0;
 window.EventSource = function (path) {
@@ -327,7 +361,11 @@ fn the_worst_can_be_read() {
     let broken = plan.set("REGION", "a-region-whose-name-somebody-has-made-up-late-at-night-1").start();
     let browser = Browser::start();
     sign_in(&browser, &broken);
-    browser.wait_for("#sentence", "No database answers");
+    browser.wait_for(
+        "#sentence",
+        "/health/edge is a 503 (primary_down, replica_down), so DNS sends viewers to other regions.",
+    );
+    browser.wait_for("#degraded", "No database answers");
     browser.wait_for("#degraded", "14 replicas do not answer: replica-1, replica-2, ");
     browser.wait_for("#under", "unhealthy");
     let long = "/public/a-rather-long-name-of-a-route/that-somebody/has-thought-of/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/b/c";

@@ -32,9 +32,9 @@ fn wait_for(what: &str, instance: &crate::instance::Instance, target: &str, hold
 fn what_is_well_is_said_in_one_sentence() {
     let instance = instance(ROUTES, &Probe::default());
     let status = wait_for("the first look", &instance, "/admin/status", |status| status["degraded"] == json!([]));
-    assert_eq!(status["summary"], json!({ "level": "ok", "sentence": "All is well." }));
+    assert_eq!(status["summary"], json!({ "level": "ok", "sentence": "All is well, with no database configured." }));
     assert_eq!(status["data_age_ms"], json!(null), "there is nothing to be behind of");
-    assert_eq!(status["audit"], json!({ "checked": 0, "wrong": 0 }));
+    assert_eq!(status["audit"], json!({ "checked": 0, "wrong": 0, "unacknowledged": {} }));
     let since = status["mode_since"].as_str().unwrap();
     assert!(since.ends_with('Z') && since.len() == "2026-11-21T07:05:00.000Z".len(), "{since}");
 }
@@ -75,13 +75,19 @@ fn a_replica_that_goes_is_named_with_since_when_and_what_to_do() {
         move |status: &Value| status["degraded"].as_array().unwrap().iter().any(|one| one["reason"] == code)
     };
     wait_for("the step", &instance, "/admin/status", has("reads_on_primary"));
+    wait_for("what DNS makes of it", &instance, "/admin/status", has("out_of_rotation"));
     let status = wait_for("the replica's death", &instance, "/admin/status", has("replica_down"));
     let degraded = status["degraded"].as_array().unwrap();
-    assert_eq!(degraded[0]["reason"], "reads_on_primary", "the worst comes first: {status}");
+    assert_eq!(degraded[0]["reason"], "out_of_rotation", "the worst comes first: {status}");
+    let sentence = status["summary"]["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("/health/edge is a 503 (replica_down"), "{sentence}");
+    assert_eq!(instance.get("/health/edge").status, 503);
+    assert_eq!(instance.metric("mainstay_degraded_reason{reason=\"out_of_rotation\"}"), 1.0);
+    assert_eq!(degraded[1]["reason"], "reads_on_primary", "{status}");
     let replica = degraded.iter().find(|one| one["reason"] == "replica_down").unwrap();
     assert_eq!((&replica["detail"], &replica["level"]), (&json!("replica-1 does not answer."), &json!("warning")));
     assert!(replica["advice"].as_str().unwrap().ends_with('.') && replica["for_s"].is_u64(), "{replica}");
-    assert_eq!(status["summary"]["level"], "warning");
+    assert_eq!(status["summary"]["level"], "critical");
     let again = look(&instance, "/admin/status");
     let since = |status: &Value| {
         status["degraded"].as_array().unwrap().iter().find(|one| one["reason"] == "replica_down").unwrap()["since"]
@@ -96,6 +102,21 @@ fn a_replica_that_goes_is_named_with_since_when_and_what_to_do() {
         assert!(kinds.contains(&kind), "{kind}: {events}");
     }
     assert_eq!(kinds.last(), Some(&"start"), "the newest comes first: {events}");
+}
+
+/// As after a deploy that has lost its DATABASE_URL on the way.
+#[test]
+fn routes_that_read_a_database_where_there_is_none_are_said() {
+    let routes = format!("{ROUTES}\n[[route]]\npath = \"/one\"\nsql = \"SELECT 1 AS one\"\n");
+    let instance = instance(&routes, &Probe::default());
+    let status = wait_for("the finding", &instance, "/admin/status", |status| status["degraded"][0].is_object());
+    let found = &status["degraded"][0];
+    assert_eq!((&found["reason"], &found["level"]), (&json!("database_missing"), &json!("critical")));
+    assert_eq!(found["detail"], "No database is configured, and 1 route is to read one: such requests are a 503.");
+    assert_eq!(instance.get("/one").status, 503);
+    assert_eq!(instance.get("/health/edge").status, 200, "what is not configured cannot be down");
+    instance.reload(ROUTES).unwrap();
+    assert_eq!(look(&instance, "/admin/status")["degraded"], json!([]));
 }
 
 #[test]

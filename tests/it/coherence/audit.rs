@@ -1,8 +1,11 @@
 //! The audit: what no trigger told of is found, and what was told is not taken for an error.
 
 use mainstay::local::wait_until;
+use serde_json::json;
 
 use super::fleet::{Claim, Fleet, Member};
+use crate::instance::browser::Browser;
+use crate::instance::client::Connection;
 use crate::instance::{Instance, Plan};
 use crate::support::PATIENCE;
 
@@ -58,6 +61,57 @@ fn a_difference_that_no_trigger_told_of_is_wrong() {
         audit(&instance, target);
         assert_eq!(wrong(&instance), count, "{target}");
     }
+}
+
+#[test]
+fn a_wrong_answer_degrades_until_somebody_acknowledges_it_and_the_next_one_anew() {
+    const TOKEN: &str = "correct-horse";
+    let fleet = Fleet::new("audit-acknowledged");
+    let instance = audited(&fleet).set("ADMIN_TOKEN", TOKEN).start();
+    instance.wait_hearing("feed");
+    for _ in 0..2 {
+        instance.get("/public/items/1");
+    }
+    fleet.sql("ALTER TABLE items_low DISABLE TRIGGER USER; UPDATE items SET value = 7 WHERE id = 1");
+    let unacknowledged = || instance.metric(&format!("mainstay_audit_unacknowledged{{route=\"{ROUTE}\"}}"));
+    let ask = |method: &str, path: &str| {
+        let headers = [("Authorization", &*format!("Bearer {TOKEN}"))];
+        Connection::open(instance.admin).request_with_body(method, path, &headers, b"").json()
+    };
+    let first = || ask("GET", "/admin/status")["degraded"][0].clone();
+
+    audit(&instance, "/public/items/1");
+    assert_eq!((wrong(&instance), unacknowledged()), (1.0, 1.0));
+    assert_eq!((&first()["reason"], &first()["level"]), (&json!("audit_wrong"), &json!("critical")));
+    let detail = "1 cached answer was not what the primary said: /public/items/{id}.";
+    assert_eq!(first()["detail"], detail);
+    let done = ask("POST", "/admin/audit/acknowledge");
+    assert_eq!(done, json!({ "acknowledged": { ROUTE: 1 } }));
+    assert_eq!((wrong(&instance), unacknowledged()), (1.0, 0.0), "what was counted stays counted");
+    assert_eq!(ask("GET", "/admin/status")["degraded"], json!([]));
+    let event = &ask("GET", "/admin/journal")["events"];
+    let event = event.as_array().unwrap().iter().find(|event| event["kind"] == "acknowledge").unwrap().clone();
+    assert_eq!((&event["what"], &event["result"]), (&json!(format!("wrong answers: 1 at {ROUTE}")), &json!("done")));
+    assert!(event["by"].as_str().unwrap().starts_with("token ") && event["at"].is_string(), "{event}");
+    assert_eq!(ask("POST", "/admin/audit/acknowledge"), json!({ "acknowledged": {} }));
+
+    // The next one is news, and is acknowledged by hand, with a keyboard alone.
+    audit(&instance, "/public/items/1");
+    assert_eq!((wrong(&instance), unacknowledged()), (2.0, 1.0));
+    assert_eq!(first()["reason"], "audit_wrong");
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", instance.admin));
+    browser.wait_for("#door h1", "Mainstay console");
+    browser.type_in(&format!("{TOKEN}\u{e007}"));
+    browser.wait_for("#sentence", detail);
+    assert_eq!(browser.text("#acknowledge"), "Acknowledge 1 wrong answer");
+    browser.picture("audit-wrong");
+    // From the sentence, which has the focus.
+    browser.type_in("\u{e004} ");
+    browser.wait_for("#acknowledged", "Acknowledged: 1 at /public/items/{id}.");
+    browser.wait_for("#sentence", "All is well.");
+    assert_eq!((browser.text("#acknowledge"), unacknowledged()), (String::new(), 0.0));
+    assert_eq!(browser.run("return document.activeElement.id"), "sentence");
 }
 
 #[test]

@@ -75,15 +75,22 @@ impl Browser {
     }
 
     fn ask(&self, path: &str, body: &Value) -> Value {
-        let (body, address) = (body.to_string(), self.address);
+        self.answer("POST", path, &body.to_string())
+    }
+
+    fn answer(&self, method: &str, path: &str, body: &str) -> Value {
+        let (address, length) = (self.address, body.len());
         let mut connection = Connection::open(address);
-        let length = body.len();
         connection.send(format!(
-            "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
-        let reply = connection.reply("POST");
+        let reply = connection.reply(method);
         assert_eq!(reply.status, 200, "{path}: {}", reply.text());
         reply.json()["value"].take()
+    }
+
+    fn look(&self, command: &str) -> Value {
+        self.answer("GET", &format!("{}/{command}", self.session), "")
     }
 
     fn order(&self, command: &str, body: &Value) -> Value {
@@ -99,6 +106,24 @@ impl Browser {
     pub fn tab(&self) {
         let opened = self.order("window/new", &json!({ "type": "tab" }));
         self.order("window", &json!({ "handle": opened["handle"] }));
+    }
+
+    /// Opens another window and goes there; the one before can be seen as well.
+    pub fn window(&self) -> String {
+        let opened = self.order("window/new", &json!({ "type": "window" }));
+        let window = opened["handle"].as_str().unwrap().to_owned();
+        self.show(&window);
+        window
+    }
+
+    /// Goes to a window.
+    pub fn show(&self, window: &str) {
+        self.order("window", &json!({ "handle": window }));
+    }
+
+    /// The window that it is at.
+    pub fn shown(&self) -> String {
+        self.look("window").as_str().unwrap().to_owned()
     }
 
     /// Runs a script in the page, as the body of a function.

@@ -3,6 +3,7 @@
 import { Chart } from "./charts.js";
 import { $, ask, bytes, cell, el, facts, fill, millis, none, number, percent, remember, span, text, time, whole, why } from "./dom.js";
 import { journal, look, prepare, reset, see } from "./forms.js";
+import { stream } from "./stream.js";
 
 const POINTS_MAX = 180;
 const SILENCE_MS = 5000;
@@ -22,15 +23,18 @@ const charts = [
 ];
 
 let isIn = false;
-let source = null;
+// Whether it listens, and whether it was refused.
+let isListening = false;
+let isRefused = false;
+let line = null;
 let points = [];
 let written = null;
 let heard = 0;
 let tried = 0;
 
 function hush() {
-  source?.close();
-  source = null;
+  isListening = false;
+  line?.leave();
 }
 
 function door(why = "") {
@@ -73,32 +77,37 @@ async function signOut() {
   door();
 }
 
-// A browser tries again by itself, but not where it was refused. It has six connections to a host for all its pages, and each
-// stream holds one: a page that nobody sees has none.
+// A page that nobody sees does not listen. It is made at the first time, so that nobody who is not signed in starts a worker.
 function listen() {
-  hush();
-  if (document.hidden) return;
-  tried = Date.now();
-  const own = (source = new EventSource("/console/events"));
-  own.addEventListener("history", ({ data }) => { points = JSON.parse(data); draw(); });
-  own.addEventListener("picture", ({ data }) => show(JSON.parse(data)));
-  own.addEventListener("over", () => door("The session is over."));
-  own.addEventListener("error", () => {
-    if (own !== source) return;
-    linked("lost", "Not connected");
-    if (own.readyState === EventSource.CLOSED) refused();
-  });
+  if (document.hidden) return hush();
+  [isListening, isRefused, tried] = [true, false, Date.now()];
+  line ??= stream(hear);
+  line.listen();
 }
 
-// An EventSource does not tell why it was refused.
+// A browser tries again by itself, but not where it was refused.
+function hear(name, data) {
+  if (!isListening) return;
+  isRefused = name === "error" && data;
+  if (name === "history") { points = JSON.parse(data); draw(); }
+  else if (name === "picture") show(JSON.parse(data));
+  else if (name === "over") door("The session is over.");
+  else {
+    linked("lost", "Not connected");
+    if (isRefused) refused();
+  }
+}
+
+// A stream does not tell why it was refused.
 async function refused() {
   setTimeout(resume, RETRY_MS);
   const reason = await why("/console/events");
-  if (reason && source?.readyState === EventSource.CLOSED) linked("lost", `Not connected: ${reason}`);
+  if (reason && isRefused) linked("lost", `Not connected: ${reason}`);
 }
 
+// Another window may have been let in meanwhile, and this one with it.
 async function resume() {
-  if (!isIn || document.hidden) return;
+  if (!isIn || document.hidden || (isListening && !isRefused)) return;
   try {
     const session = await ask("GET", "/console/session");
     if (!isIn) return;
@@ -142,6 +151,7 @@ function show(picture) {
   }
   head(status);
   state(status);
+  news(status);
   tiles(status);
   nodes(status);
   routes(picture);
@@ -189,15 +199,40 @@ function state(status) {
   $("state").className = `state ${summary.level}`;
   text($("sentence"), summary.sentence);
   title(status);
-  const unknown = status.nodes.length > 0 ? "How old the data is, is not known. " : "";
+  const unknown = status.nodes.length > 0 ? "How old the data is, is not known. " : status.mode === "regional" ? "No database is configured. " : "";
   const age = status.data_age_ms === null ? unknown : `Data is at most ${millis(status.data_age_ms)} old. `;
   const health_ = `/health/edge says ${health.status}. `;
   text($("under"), `${age}${health_}${status.mode[0].toUpperCase()}${status.mode.slice(1)} since ${time(status.mode_since)} UTC.`);
-  fill($("degraded"), together(degraded).map(({ level, detail, since, for_s, advice, reason }) => el("li", { class: level },
+  fill($("degraded"), together(degraded).map(({ level, detail, since, for_s, flapping, advice, reason }) => el("li", { class: level },
     el("span", { class: "mark", "aria-hidden": "true" }, level === "critical" ? "✖" : "⚠"),
     el("span", {}, el("strong", {}, detail), " ", el("code", { class: "soft" }, reason)),
-    el("span", { class: "soft" }, `For ${span(for_s)}, since ${time(since)} UTC`),
+    el("span", { class: "soft" }, `For ${span(for_s)}, since ${time(since)} UTC${flapping?.well_s >= 0 ? `, well for ${span(flapping.well_s)}` : ""}`),
     el("span", {}, advice))));
+}
+
+const wrongs = ({ unacknowledged }) => Object.values(unacknowledged).reduce((sum, wrong) => sum + wrong, 0);
+
+function news({ audit }) {
+  const wrong = wrongs(audit);
+  $("acknowledge").hidden = wrong === 0;
+  text($("acknowledge"), `Acknowledge ${whole(wrong)} wrong ${wrong === 1 ? "answer" : "answers"}`);
+  if (wrong) text($("acknowledged"), "");
+}
+
+async function acknowledge() {
+  $("acknowledge").disabled = true;
+  try {
+    const { acknowledged } = await ask("POST", "/admin/audit/acknowledge");
+    const routes = Object.entries(acknowledged).map(([route, wrong]) => `${whole(wrong)} at ${route}`);
+    $("acknowledge").hidden = true;
+    text($("acknowledged"), `Acknowledged: ${routes.join(", ") || "nothing was left"}.`);
+    // The focus was on what has gone.
+    $("sentence").focus();
+  } catch (error) {
+    text($("acknowledged"), error.message);
+  } finally {
+    $("acknowledge").disabled = false;
+  }
 }
 
 function tiles({ traffic, data_age_ms }) {
@@ -256,20 +291,20 @@ function figures({ cache, bus, audit, settings, routes }) {
     ["Fences", `${whole(cache.tags)} of ${whole(cache.tags_max)} tags`],
     ["Routes", whole(routes)],
   ]));
-  const wrong = audit.wrong > 0;
+  const wrong = wrongs(audit) > 0;
   fill($("changes"), facts([
     ["Heard", bus.heard_ago_ms === null ? "nobody is to tell" : `${millis(bus.heard_ago_ms)} ago${bus.silent ? ", which is too long" : ""}`],
     ["Caught up", bus.caught_up ? "yes" : "not yet"],
     ["Told", el("code", {}, bus.told ?? "–")],
     ["Through", el("code", {}, bus.through ?? "–")],
     ["Audited", `${whole(audit.checked)} cached answers compared with the primary`],
-    ["Wrong", el("span", { class: wrong ? "c" : "" }, wrong ? `${whole(audit.wrong)}: look for mainstay::audit in the log` : "none")],
+    ["Wrong", el("span", { class: wrong ? "c" : "" }, audit.wrong ? `${whole(audit.wrong)}, ${wrong ? `${whole(wrongs(audit))} not acknowledged` : "all acknowledged"}: look for mainstay::audit in the log` : "none")],
   ]));
 }
 
 function watch() {
   const silent = Date.now() - heard;
-  if (!source || silent <= SILENCE_MS || source.readyState === EventSource.CLOSED) return;
+  if (!isListening || isRefused || silent <= SILENCE_MS) return;
   linked("lost", `No news for ${span(silent / 1000)}`);
   // A connection whose other end is gone without a word looks as if it were quiet.
   if (silent > GIVEN_UP_MS && Date.now() - tried > GIVEN_UP_MS) listen();
@@ -278,6 +313,7 @@ function watch() {
 $("charts").append(...charts.map((chart) => chart.figure));
 $("sign-in").addEventListener("submit", signIn);
 $("sign-out").addEventListener("click", signOut);
+$("acknowledge").addEventListener("click", acknowledge);
 $("hot").addEventListener("click", ({ target }) => {
   if (!target.dataset.path) return;
   $("entry-path").value = target.dataset.path;
@@ -286,6 +322,9 @@ $("hot").addEventListener("click", ({ target }) => {
 });
 prepare();
 document.addEventListener("visibilitychange", turned);
+// The worker is not told when a window goes. One that is kept for a way back comes again.
+addEventListener("pagehide", hush);
+addEventListener("pageshow", ({ persisted }) => persisted && resume());
 setInterval(watch, 1000);
 setInterval(glance, GLANCE_MS);
 ask("GET", "/console/session").then((session) => (session.may_change ? enter() : door()), (error) => door(error.message));
