@@ -248,3 +248,29 @@ run "browsers" {
     error_message = "The origins know who may read."
   }
 }
+
+run "a_secret_that_is_being_replaced" {
+  command = plan
+
+  # Known at the plan, or what is read by it would not be.
+  override_module {
+    target          = module.readable_secrets
+    override_during = plan
+    outputs = {
+      arns        = { ORIGIN_SECRET = "arn:a", REDIS_PASSWORD = "arn:b", REDIS_READER_PASSWORD = "arn:c" }
+      version_ids = { ORIGIN_SECRET = "1", REDIS_PASSWORD = "1", REDIS_READER_PASSWORD = "1" }
+      value_from  = {}
+    }
+  }
+
+  override_data {
+    target          = data.aws_secretsmanager_secret_version.readable
+    override_during = plan
+    values          = { secret_string = "test-first-secret-0123456789abcdef,test-second-secret-0123456789abcdef" }
+  }
+
+  assert {
+    condition     = nonsensitive(toset(flatten([for origin in aws_cloudfront_distribution.edge.origin : origin.custom_header[*].value]))) == toset(["test-first-secret-0123456789abcdef"])
+    error_message = "Of two values the first is sent: a header with both would be neither."
+  }
+}
