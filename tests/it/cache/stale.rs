@@ -46,7 +46,7 @@ fn a_stale_answer_holds_while_the_refresh_fails_and_the_source_is_not_hammered()
     let instance = Instance::probed(&routes("30ms", "1h", "0s"), &probe);
     instance.get("/public/it");
     probe.answer(fail);
-    instance.wait_for("a refresh", "/public/it", |_| probe.calls() == 2);
+    instance.wait_for("a refresh", "/public/it", |_| probe.calls() >= 2);
     let begin = Instant::now();
     let mut asked = 0;
     while begin.elapsed() < Duration::from_millis(500) {
@@ -106,8 +106,8 @@ fn past_stale_if_error_the_failure_is_told() {
 #[test]
 fn a_source_that_hangs_ends_in_the_stale_answer() {
     let probe = Probe::default();
-    let plan = Plan::probed(&routes("20ms", "0s", "1h"), &probe);
-    let instance = plan.set("limits.request_timeout", "300ms").start();
+    // Long enough for the requests below on any machine: what is asked for behind them hangs as long.
+    let instance = Plan::probed(&routes("20ms", "0s", "1h"), &probe).set("limits.request_timeout", "1s").start();
     instance.get("/public/it");
     probe.close();
     let reply = instance.wait_for("a stale answer", "/public/it", |reply| reply.ttl() < 0);
