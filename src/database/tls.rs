@@ -22,9 +22,10 @@ use super::wire::{Begin, Tap, Watched};
 /// What is wrong with the roots, in a sentence.
 pub fn client_config(mode: TlsMode, roots_file: Option<&Path>) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
+    let lax = |trusted| Arc::new(Lax { provider: provider.clone(), trusted });
     let verifier: Arc<dyn ServerCertVerifier> = match (mode, roots_file) {
-        (TlsMode::Disable | TlsMode::Prefer, _) | (TlsMode::Require, None) => Arc::new(Unverified(provider.clone())),
-        (TlsMode::Require | TlsMode::VerifyCa, _) => Arc::new(AnyName(webpki(roots_file, &provider)?)),
+        (TlsMode::Disable | TlsMode::Prefer, _) | (TlsMode::Require, None) => lax(None),
+        (TlsMode::Require | TlsMode::VerifyCa, _) => lax(Some(webpki(roots_file, &provider)?)),
         (TlsMode::VerifyFull, _) => webpki(roots_file, &provider)?,
     };
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -70,51 +71,15 @@ fn native_roots() -> RootCertStore {
     roots
 }
 
-/// `prefer` and `require`: encrypted, with whom stays unknown.
+/// The laxer modes. `prefer` and `require`: encrypted, with whom stays unknown. `verify-ca`: a trusted certificate of any name.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lax {
+    provider: Arc<CryptoProvider>,
+    /// Who is trusted, where it is looked at.
+    trusted: Option<Arc<WebPkiServerVerifier>>,
 }
 
-/// `verify-ca`: a trusted certificate of any name. rustls looks at the name last, so that this error alone says that all
-/// else was right.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lax {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -123,7 +88,9 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+        let Some(trusted) = &self.trusted else { return Ok(ServerCertVerified::assertion()) };
+        match trusted.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // rustls looks at the name last, so that this error alone says that all else was right.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
@@ -137,7 +104,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -146,11 +113,11 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

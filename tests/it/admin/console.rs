@@ -7,18 +7,10 @@ use serde_json::json;
 
 use super::{TOKEN, ask, instance, look, order};
 use crate::instance::client::{Connection, Reply, head};
-use crate::instance::probe::Probe;
+use crate::instance::probe::{Probe, echo};
 use crate::instance::{Instance, Plan};
 
-const ROUTES: &str = r#"
-[[route]]
-path = "/public/echo"
-handler = "probe"
-params = [{ name = "q", in = "query", type = "text", optional = true }]
-[route.cache]
-ttl = "1h"
-tags = ["echo", "echo:{q}"]
-"#;
+const ROUTES: &str = echo!();
 
 /// A browser that has signed in.
 struct Browser<'a> {

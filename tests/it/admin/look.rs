@@ -5,19 +5,10 @@ use serde_json::json;
 
 use super::{TOKEN, ask, instance, look, order};
 use crate::instance::Plan;
-use crate::instance::probe::Probe;
+use crate::instance::probe::{Probe, echo};
 use crate::support::Cluster;
 
-const ROUTES: &str = r#"
-[[route]]
-path = "/public/echo"
-handler = "probe"
-params = [{ name = "q", in = "query", type = "text", optional = true }]
-[route.cache]
-ttl = "1h"
-stale_if_error = "1d"
-tags = ["echo"]
-"#;
+const ROUTES: &str = echo!();
 
 #[test]
 fn an_entry_is_shown_as_it_is_kept() {
@@ -33,7 +24,7 @@ fn an_entry_is_shown_as_it_is_kept() {
         assert_eq!((&entry["standing"], &entry["as_of"]), (&json!("current"), &json!(null)));
         assert_eq!(entry["etag"], first.header("etag").unwrap());
         let key = entry["key"].as_str().unwrap();
-        assert_eq!(entry["tags"], json!(["route:/public/echo", "echo", format!("key:{key}")]));
+        assert_eq!(entry["tags"], json!(["route:/public/echo", "echo", format!("key:{key}"), "echo:a b"]));
         let (age, ttl) = (entry["age_s"].as_f64().unwrap(), entry["ttl_s"].as_f64().unwrap());
         assert!((0.0..60.0).contains(&age) && (age + ttl - 3600.0).abs() < 0.01, "{entry}");
         assert!(entry["bytes"].as_u64().unwrap() > 100 && entry["told"].is_string(), "{entry}");

@@ -8,20 +8,13 @@ use serde_json::json;
 use super::{TOKEN, look, order};
 use crate::instance::browser::Browser;
 use crate::instance::client::{Connection, head};
-use crate::instance::probe::Probe;
+use crate::instance::probe::{Probe, echo};
 use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE};
 
-const ROUTES: &str = r#"
-[[route]]
-path = "/public/echo"
-handler = "probe"
-params = [{ name = "q", in = "query", type = "text", optional = true }]
-[route.cache]
-ttl = "1h"
-stale_if_error = "1d"
-tags = ["echo", "echo:{q}"]
-
+const ROUTES: &str = concat!(
+    echo!(),
+    r#"
 [[route]]
 path = "/public/a-rather-long-name-of-a-route/that-somebody/has-thought-of/{with}/{some}/{parameters}"
 handler = "probe"
@@ -32,7 +25,8 @@ params = [
 ]
 [route.cache]
 ttl = "1h"
-"#;
+"#
+);
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";

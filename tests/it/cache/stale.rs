@@ -46,7 +46,7 @@ fn a_stale_answer_holds_while_the_refresh_fails_and_the_source_is_not_hammered()
     let instance = Instance::probed(&routes("30ms", "1h", "0s"), &probe);
     instance.get("/public/it");
     probe.answer(fail);
-    instance.wait_for("a refresh", "/public/it", |_| probe.calls() == 2);
+    instance.wait_for("a refresh", "/public/it", |_| probe.calls() >= 2);
     let begin = Instant::now();
     let mut asked = 0;
     while begin.elapsed() < Duration::from_millis(500) {
@@ -106,9 +106,8 @@ fn past_stale_if_error_the_failure_is_told() {
 #[test]
 fn a_source_that_hangs_ends_in_the_stale_answer() {
     let probe = Probe::default();
-    // Nothing is renewed early, or a request could join the renewal.
-    let plan = Plan::probed(&routes("20ms", "0s", "1h"), &probe).set("cache.early_refresh_beta", "0");
-    let instance = plan.set("limits.request_timeout", "300ms").start();
+    // Long enough for the requests below on any machine: what is asked for behind them hangs as long.
+    let instance = Plan::probed(&routes("20ms", "0s", "1h"), &probe).set("limits.request_timeout", "1s").start();
     instance.get("/public/it");
     probe.close();
     let reply = instance.wait_for("a stale answer", "/public/it", |reply| reply.ttl() < 0);
@@ -176,7 +175,7 @@ fn a_hot_key_is_refreshed_before_it_expires() {
         assert!(reply.is_hit() && reply.ttl() >= 0, "somebody had to wait: {reply:?}");
         assert!(begin.elapsed() < Duration::from_secs(20));
     }
-    let lazy = Plan::probed(&routes("1h", "0s", "0s"), &probe).set("cache.early_refresh_beta", "0").start();
+    let lazy = Instance::probed(&routes("1h", "0s", "0s"), &probe);
     let calls = probe.calls();
     (0..100).for_each(|_| drop(lazy.get("/public/it")));
     assert_eq!(probe.calls(), calls + 1);
@@ -189,9 +188,8 @@ fn with_postgres_gone_what_is_kept_goes_on() {
     let routes = "[[route]]\npath = \"/public/now\"\nresult = \"row\"\nsql = \"SELECT 1 AS one\"\n[route.cache]\n\
                   ttl = \"50ms\"\nstale_if_error = \"1d\"\n\
                   [[route]]\npath = \"/public/never\"\nsql = \"SELECT 2 AS two\"\n";
-    // Nothing is renewed early, or a request could join the renewal; and a replica that a busy machine makes slow is no failure, or the
-    // primary would be asked.
-    let plan = Plan::new(routes).database(&cluster, "postgres").set("cache.early_refresh_beta", "0");
+    // A replica that a busy machine makes slow is no failure, or the primary would be asked.
+    let plan = Plan::new(routes).database(&cluster, "postgres");
     let slow = ["replication.probe_timeout", "database.connect_timeout", "database.wait_timeout"];
     let instance = slow.iter().fold(plan, |plan, key| plan.set(key, "20s")).start();
     instance.wait_healthy();

@@ -198,7 +198,6 @@ impl Fleet {
             .set("database.statement_timeout", "60s")
             .set("limits.request_timeout", "60s")
             .set("cache.audit_one_in", "0")
-            .set("cache.early_refresh_beta", "0")
     }
 
     /// An instance that has begun and hears the stream.

@@ -37,7 +37,7 @@ impl Site {
         let probe = Probe::answering(move |_, _| Answer::json(&json!({ "value": value.load(Ordering::SeqCst) })));
         let plan = Plan::probed(ROUTES, &probe).set("REDIS_URL", &self.redis.url()).set("ADMIN_TOKEN", "correct-horse");
         let plan = plan.set("redis.timeout", "2s").set("redis.connect_timeout", "2s").set("cache.max_silence", "1h");
-        let instance = plan.set("cache.early_refresh_beta", "0").start();
+        let instance = plan.start();
         assert!(wait_until(PATIENCE, || status(&instance)["caught_up"] == true), "it hears nothing");
         instance
     }

@@ -66,7 +66,6 @@ impl<'a> Pair<'a> {
             .set("redis.timeout", "2s")
             .set("redis.connect_timeout", "2s")
             .set("changes.heartbeat_interval", "50ms")
-            .set("cache.early_refresh_beta", "0")
     }
 
     fn regional(&self) -> Plan {

@@ -27,7 +27,7 @@ fn page(q: impl std::fmt::Display) -> String {
 
 /// An origin with a clock of its own.
 fn regional(probe: &Probe) -> Plan {
-    Plan::probed(ROUTES, probe).set("ADMIN_TOKEN", TOKEN).set("cache.early_refresh_beta", "0")
+    Plan::probed(ROUTES, probe).set("ADMIN_TOKEN", TOKEN)
 }
 
 /// A failover origin whose source must not be asked.

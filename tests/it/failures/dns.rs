@@ -43,7 +43,10 @@ fn names_that_stop_to_resolve_leave_connections_in_use() {
     instance.wait_for("the replica", BRIEF, |reply| reply.cache().ends_with("detail=replica"));
     write(Some(NOWHERE));
     for _ in 0..20 {
-        assert_eq!(in_time(|| instance.get(BRIEF)).cache(), "fwd=stale; stored; detail=replica");
+        // On a fast machine the one before may be fresh still.
+        let is_asked = |reply: &Reply| !(reply.is_hit() && reply.claims_fresh());
+        let read = in_time(|| instance.wait_for("a read", BRIEF, is_asked));
+        assert_eq!(read.cache(), "fwd=stale; stored; detail=replica");
         assert_eq!(in_time(order).status, 200);
     }
     // What needs a connection of its own does not get one: then what is kept is served, and a writer is told.

@@ -41,8 +41,6 @@ fn plan(probe: &Probe, places: usize, queue_max: usize) -> Plan {
         .set("overload.queue_max", &queue_max.to_string())
         .set("overload.queue_timeout", "60s")
         .set("overload.stale_timeout", "0s")
-        // Nothing is renewed early, or a renewal would wait for a place beside the requests.
-        .set("cache.early_refresh_beta", "0")
         .set("limits.request_timeout", "60s")
 }
 

@@ -10,6 +10,23 @@ use tokio::sync::watch;
 
 use crate::support::PATIENCE;
 
+/// A cached route that a probe answers, as a text that can be put together with others.
+macro_rules! echo {
+    () => {
+        r#"
+[[route]]
+path = "/public/echo"
+handler = "probe"
+params = [{ name = "q", in = "query", type = "text", optional = true }]
+[route.cache]
+ttl = "1h"
+stale_if_error = "1d"
+tags = ["echo", "echo:{q}"]
+"#
+    };
+}
+pub(crate) use echo;
+
 type Script = Arc<dyn Fn(&Call, usize) -> Result<Answer, Error> + Send + Sync>;
 
 /// An answer that needs nothing of its test.

@@ -16,7 +16,7 @@ use mainstay::{Code, Error};
 use crate::admin;
 use crate::coherence::fleet::{Fleet, Member};
 use crate::instance::client::{Connection, head};
-use crate::instance::probe::Probe;
+use crate::instance::probe::{Probe, echo};
 use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE};
 
@@ -132,22 +132,16 @@ fn names_say_what_prometheus_expects_of_them() {
     Metrics::new().unwrap();
 }
 
-const ROUTES: &str = r#"
-[[route]]
-path = "/public/echo"
-handler = "probe"
-params = [{ name = "q", in = "query", type = "text", optional = true }]
-[route.cache]
-ttl = "1h"
-stale_if_error = "1d"
-tags = ["echo"]
-
+const ROUTES: &str = concat!(
+    echo!(),
+    r#"
 [[route]]
 path = "/things/{id}"
 methods = ["GET", "POST"]
 handler = "probe"
 params = [{ name = "id", in = "path", type = "text" }]
-"#;
+"#
+);
 
 /// How many requests of a route were counted in the histogram, by outcome.
 fn timed(instance: &Instance, route: &str, outcome: &str) -> f64 {

@@ -51,8 +51,7 @@ fn a_failed_renewal_behind_a_hit_is_kept() {
     });
     let routes = "[[route]]\npath = \"/public/brief\"\nhandler = \"probe\"\n[route.cache]\nttl = \"1ms\"\nstale_while_revalidate = \"1h\"\n";
     let plan = crate::instance::Plan::probed(routes, &probe);
-    // An early renewal would come first where the machine is slow enough to ask twice within the time to live.
-    let instance = super::traced(plan, &receiver, "0").set("cache.early_refresh_beta", "0").start();
+    let instance = super::traced(plan, &receiver, "0").start();
     assert_eq!(instance.get("/public/brief").status, 200);
     let stale = instance.wait_for("a stale hit", "/public/brief", |reply| reply.cache().starts_with("hit; ttl=-"));
     assert_eq!(stale.status, 200);
