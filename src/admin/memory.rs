@@ -251,7 +251,7 @@ mod tests {
             assert_eq!(!look.is_empty(), is_said, "{second}");
             let Some(one) = look.first() else { continue };
             assert_eq!(one.flapping.is_some(), second >= 40, "{second}");
-            let since_the_first = second < 10 || second >= 40;
+            let since_the_first = !(10..40).contains(&second);
             assert_eq!(one.for_s == u64::try_from(second).unwrap(), since_the_first, "{second}: {one:?}");
         }
         let one = &looks[75][0];
