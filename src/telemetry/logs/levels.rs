@@ -21,7 +21,7 @@ const AUDIT: &str = "mainstay::audit";
 const AUDIT_LEVEL: LevelFilter = LevelFilter::Info;
 
 /// A level for each module, as in `RUST_LOG`: `info,mainstay=debug,mainstay::cache=trace`. The longest name that fits decides;
-/// what no name fits, and no level without a name, is not written. `AUDIT` alone is above that.
+/// what no name fits, and no level without a name, is not written. `mainstay::audit` alone is above that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     text: String,
