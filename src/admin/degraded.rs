@@ -115,7 +115,7 @@ impl Reason {
             Self::OutOfRotation => (
                 "out_of_rotation",
                 Critical,
-                "Mend what is said below: DNS sends viewers here again by itself. See that another region is in; where none is, DNS asks all of them.",
+                "Mend what is said below, and DNS sends viewers here again by itself. See that another region is in: where none is, DNS asks all of them.",
             ),
             Self::NothingToServe => (
                 "nothing_to_serve",

@@ -128,7 +128,7 @@ fn of_rotation(verdict: &Verdict) -> Option<String> {
     let is_asked = !verdict.is_first_look() && !verdict.reasons.contains(&health::Reason::FailoverMode);
     let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.as_str()).collect();
     let is_out = is_asked && !verdict.http_ok;
-    is_out.then(|| format!("/health/edge is a 503 ({}), so DNS sends viewers to other regions.", reasons.join(", ")))
+    is_out.then(|| format!("This region is out of DNS: /health/edge is a 503 ({}).", reasons.join(", ")))
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {
@@ -313,7 +313,7 @@ mod tests {
         let of = |verdict: Verdict| find(&Seen { verdict, step: Some(Step::Unavailable), ..seen() });
         let found = of(verdict(&[health::Reason::PrimaryDown, health::Reason::ReplicaDown], false));
         assert_eq!((found[0].reason, found[1].reason), (Reason::OutOfRotation, Reason::ReadsUnavailable));
-        let detail = "/health/edge is a 503 (primary_down, replica_down), so DNS sends viewers to other regions.";
+        let detail = "This region is out of DNS: /health/edge is a 503 (primary_down, replica_down).";
         assert_eq!(found[0].detail, detail);
         let says_so = |verdict| of(verdict).iter().any(|finding| finding.reason == Reason::OutOfRotation);
         assert!(says_so(verdict(&[health::Reason::Recovering], false)), "DNS goes by the status alone");

@@ -152,8 +152,8 @@ impl Known {
         let well_s = self.well_since.map(|well| now.saturating_duration_since(well).as_secs());
         degraded.flapping = self.flaps().map(|times| Flapping { times, well_s });
         if let Some(Flapping { times, .. }) = degraded.flapping {
-            // The same words whether it is so just now or not, so that they stand still.
-            degraded.detail = format!("{} It comes and goes, {times} times within 5 minutes.", degraded.detail);
+            // The same words whether it is so just now or not, so that they stand still, and those first that say so.
+            degraded.detail = format!("Comes and goes, {times} times within 5 minutes: {}", degraded.detail);
         }
         degraded
     }
@@ -256,7 +256,7 @@ mod tests {
         }
         let one = &looks[75][0];
         assert_eq!(one.flapping, Some(Flapping { times: 4, well_s: Some(5) }));
-        assert_eq!(one.detail, "replica-1 is out. It comes and goes, 4 times within 5 minutes.");
+        assert_eq!(one.detail, "Comes and goes, 4 times within 5 minutes: replica-1 is out.");
         assert_eq!(looks[65][0].detail, one.detail, "it is said alike whether it is out or well");
         let results: Vec<String> = told(&journal).into_iter().map(|(_, result)| result).collect();
         let expected = [

@@ -225,7 +225,7 @@ fn what_it_is_told_and_how_it_ends_is_as_documented() {
         (vec!["simulate", file, "--instances", "0"], 2, "--instances"),
         (vec!["simulate", file, "--source-time", "soon"], 2, "a time like"),
         (vec!["simulate", file, "--changes", "rates"], 2, "like rates=4"),
-        (vec!["simulate", file, "--config", "/nowhere"], 64, "routes.toml"),
+        (vec!["simulate", file, "--config", "/nowhere"], 64, "--config /nowhere"),
     ] {
         let args = if args.contains(&"--config") { args } else { [args, vec!["--config", folder.text()]].concat() };
         let outcome = mainstay(&args, &[]);
