@@ -88,7 +88,7 @@ impl Pipeline {
             return;
         }
         let Some(is_wrong) = self.still_stands(&entry).await else { return };
-        self.metrics.audit_checked.with_label_values(&[path]).inc();
+        // What is wrong first, so that nobody reads of an audit whose finding is still to come.
         if is_wrong {
             self.metrics.audit_wrong.with_label_values(&[path]).inc();
             self.metrics.audit_unacknowledged.with_label_values(&[path]).inc();

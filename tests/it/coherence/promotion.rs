@@ -1,6 +1,6 @@
 //! A replica is promoted without the last commits of its primary, which lives on and takes writes.
 
-use mainstay::local::{Proxy, ProxyMode};
+use mainstay::local::{Proxy, ProxyMode, wait_until};
 
 use super::fleet::{Claim, Fleet, Member, assert_only};
 use crate::support::PATIENCE;
@@ -43,6 +43,9 @@ fn what_a_promotion_lost_is_current_to_nobody_and_the_old_primary_counts_no_more
         instance.wait_timeline(2);
     }
     for instance in &moved {
+        // The timeline is known before its primary is: until then there is nobody to read from.
+        let strong = || instance.get_with(ITEM, &[("X-Consistency", "strong")]);
+        assert!(wait_until(PATIENCE, || strong().status == 200), "no new primary: {:?}", strong());
         assert_only(instance, ITEM, 0);
     }
     // The old primary goes on as if nothing had happened.

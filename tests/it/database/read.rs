@@ -283,7 +283,7 @@ async fn strong_reads_do_not_hang_on_a_silent_primary() {
 async fn the_fastest_replica_is_read_and_the_next_one_when_it_fails() {
     let cluster = Cluster::shared();
     let (slow, fast) = (behind_proxy(cluster), behind_proxy(cluster));
-    slow.set_delay(Duration::from_millis(30));
+    slow.set_delay(Duration::from_millis(150));
     let urls = format!("{},{}", proxied(&slow), proxied(&fast));
     let database = start_eligible(&settings(&cluster.primary.url("postgres", "postgres"), &urls, &[])).await;
     let name = async || number(&database, Consistency::Eventual, "SELECT 1 AS number").await.unwrap().1.node;
