@@ -158,11 +158,22 @@ impl Documents {
         Some(response)
     }
 
+    /// The pages as they are, with their encodings: what was rendered once need not be in memory twice.
+    fn encode(&self) -> Pages {
+        let (pages, least) = (self.pages.load(), self.contents.facts.compress_bytes_min);
+        let encoded = |variants: &Variants| Variants::of(variants.identity().bytes.clone(), least);
+        Pages { document: encoded(&pages.document), page: encoded(&pages.page) }
+    }
+
+    fn render(&self, columns: &Columns) -> Pages {
+        self.contents.render(columns, self.contents.facts.compress_bytes_min)
+    }
+
     /// Makes the encodings, looks at the columns of all queries, and renders what it finds. Queries that could not be looked at
     /// are tried again, after longer and longer pauses, until all are known or another manifest is in force.
     pub async fn complete(documents: Weak<Self>, database: Option<Arc<Database>>) {
         let (mut columns, mut pause) = (Columns::new(), PAUSE_MIN);
-        render(&documents, &columns).await;
+        make(&documents, Documents::encode).await;
         let (Some(database), Some(these)) = (database, documents.upgrade()) else { return };
         let mut missing = queries(&these.contents.routes);
         drop(these);
@@ -172,7 +183,8 @@ impl Documents {
             drop(these);
             if !found.is_empty() {
                 columns.extend(found);
-                render(&documents, &columns).await;
+                let columns = columns.clone();
+                make(&documents, move |these| these.render(&columns)).await;
             }
             if !missing.is_empty() {
                 actix_rt::time::sleep(pause).await;
@@ -182,13 +194,10 @@ impl Documents {
     }
 }
 
-async fn render(documents: &Weak<Documents>, columns: &Columns) {
+/// Makes pages on a thread for blocking work, and puts them in the place of those there were.
+async fn make(documents: &Weak<Documents>, how: impl FnOnce(&Documents) -> Pages + Send + 'static) {
     let Some(documents) = documents.upgrade() else { return };
-    let columns = columns.clone();
-    let work = actix_rt::task::spawn_blocking(move || {
-        let contents = &documents.contents;
-        documents.pages.store(Arc::new(contents.render(&columns, contents.facts.compress_bytes_min)));
-    });
+    let work = actix_rt::task::spawn_blocking(move || documents.pages.store(Arc::new(how(&documents))));
     if work.await.is_err() {
         log::error!("the document of the API was not rendered; the last one stays");
     }
