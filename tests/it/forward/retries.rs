@@ -1,14 +1,14 @@
 //! What is run once, what may be tried again, and where.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use mainstay::Answer;
-use mainstay::local::{Proxy, ProxyMode};
+use mainstay::local::{Proxy, ProxyMode, wait_until};
 
 use super::{Probe, THING, code, counted, here, here_with_database, nobody, post, reply, service, there};
 use crate::instance::client::head;
-use crate::source::upstream::server::{Service, hang_up, say_nothing};
+use crate::source::upstream::server::{Service, hang_up, hang_up_and_wait, say_nothing};
+use crate::support::PATIENCE;
 
 #[test]
 fn what_could_not_be_sent_is_run_here_once() {
@@ -176,12 +176,12 @@ fn an_origin_that_is_back_is_used_again() {
 fn a_kept_connection_that_was_closed_is_no_failure() {
     let service = Service::new(|seen, stream| {
         reply(seen, stream, "200 OK");
-        hang_up(stream);
+        hang_up_and_wait(stream);
     });
     let own = Probe::default();
     let here = here(&own, &service.url()).start();
     for calls in 1..=10 {
         assert_eq!((here.get(THING).status, service.calls()), (200, calls));
-        std::thread::sleep(Duration::from_millis(2));
+        assert!(wait_until(PATIENCE, || service.open() == 0), "the connection stays");
     }
 }

@@ -1,13 +1,14 @@
 //! Who is asked, how often, and for how long.
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use mainstay::local::{Proxy, ProxyMode};
+use mainstay::local::{Proxy, ProxyMode, wait_until};
 
-use super::server::{Service, answer, hang_up, say_nothing};
+use super::server::{Service, answer, hang_up, hang_up_and_wait, say_nothing};
 use super::{CACHED, CATCH_ALL, plan};
 use crate::instance::{Instance, Plan};
+use crate::support::PATIENCE;
 
 /// An address where nobody listens.
 fn nobody() -> String {
@@ -187,11 +188,11 @@ fn a_500_is_an_answer() {
 fn a_kept_connection_that_was_closed_costs_nothing() {
     let service = Service::new(|_, stream| {
         answer(stream, "200 OK", &[], b"ok");
-        hang_up(stream);
+        hang_up_and_wait(stream);
     });
     let instance = plan(&[&service], "retry_budget = 1.0", CATCH_ALL).start();
     for _ in 0..20 {
         assert_eq!(instance.get("/a").text(), "ok");
-        std::thread::sleep(Duration::from_millis(2));
+        assert!(wait_until(PATIENCE, || service.open() == 0), "the connection stays");
     }
 }

@@ -225,6 +225,12 @@ pub fn hang_up(stream: &TcpStream) {
     let _gone_or_not = stream.shutdown(Shutdown::Both);
 }
 
+/// Closes a connection that nothing is asked on, and waits until the client has seen it. Then the connection is none of the open ones.
+pub fn hang_up_and_wait(stream: &mut TcpStream) {
+    let _gone_or_not = stream.shutdown(Shutdown::Write);
+    say_nothing(stream);
+}
+
 /// Says nothing until the client has gone, or for long.
 pub fn say_nothing(stream: &mut TcpStream) {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
