@@ -45,6 +45,8 @@ module "failover_secrets" {
     local.failover_reads_database ? ["DATABASE_READ_REPLICA_URL"] : [],
     local.failover_log_broker == "" ? [] : ["LOG_AMQP_URL"],
   )
+  # Both come and go with a variable: whoever tries one out gets it back within the week.
+  kept = ["DATABASE_READ_REPLICA_URL", "LOG_AMQP_URL"]
   contents = {
     ADMIN_TOKEN               = var.secrets.admin_token
     LOG_AMQP_URL              = local.failover_log_broker == "" ? "" : replace(local.failover_log_broker, "@", ":${var.secrets.log_broker_password}@")

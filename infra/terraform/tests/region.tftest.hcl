@@ -111,6 +111,13 @@ run "a_region" {
     error_message = "The regional origin may do all that it does: who waits for another's fill hears of it on a channel, and INFO is allowed after what is dangerous was taken away."
   }
 
+  # Secrets
+
+  assert {
+    condition     = keys(module.secrets.arns) == ["ADMIN_TOKEN", "DATABASE_READ_REPLICA_URL", "DATABASE_URL", "LOG_AMQP_URL", "ORIGIN_SECRET", "REDIS_URL", "TOKEN_SECRET"] && !contains(module.service.task.secret_names, "LOG_AMQP_URL")
+    error_message = "Without a broker tasks are told of none, and its secret stays: for a week after it has gone nobody could make it again."
+  }
+
   # Network
 
   assert {
@@ -145,5 +152,9 @@ run "whose_replica_was_promoted" {
   assert {
     condition     = !contains(keys(module.service.task.environment), "PRIMARY_ORIGIN")
     error_message = "The primary's region sends nothing to itself."
+  }
+  assert {
+    condition     = contains(keys(module.secrets.arns), "DATABASE_READ_REPLICA_URL") && !contains(module.service.task.secret_names, "DATABASE_READ_REPLICA_URL")
+    error_message = "It has no replica now, and the secret stays for when it has one again."
   }
 }

@@ -37,11 +37,52 @@ run "a_secret" {
   }
 }
 
+run "one_that_is_told_no_more" {
+  command = apply
+
+  variables {
+    names    = []
+    kept     = ["ORIGIN_SECRET"]
+    contents = {}
+  }
+
+  module {
+    source = "./modules/secrets"
+  }
+
+  assert {
+    condition     = aws_secretsmanager_secret.this["ORIGIN_SECRET"].arn == run.a_secret.arns["ORIGIN_SECRET"]
+    error_message = "It stays: another one of its name could not be made for a week."
+  }
+  assert {
+    condition     = length(output.value_from) == 0 && length(aws_secretsmanager_secret_version.this) == 0
+    error_message = "No task is told of it, and nothing is written to it."
+  }
+}
+
+run "told_again" {
+  command = apply
+
+  variables {
+    kept = ["ORIGIN_SECRET"]
+  }
+
+  module {
+    source = "./modules/secrets"
+  }
+
+  assert {
+    condition     = startswith(output.value_from["ORIGIN_SECRET"], "${run.a_secret.arns["ORIGIN_SECRET"]}:::") && keys(output.arns) == ["ORIGIN_SECRET"]
+    error_message = "A new version, of the secret that there was."
+  }
+}
+
 run "refused" {
   command = plan
 
   variables {
     names            = ["ORIGIN_SECRET", "TOKEN_SECRET"]
+    kept             = ["token-secret"]
     contents_version = 0.5
   }
 
@@ -49,5 +90,5 @@ run "refused" {
     source = "./modules/secrets"
   }
 
-  expect_failures = [var.contents, var.contents_version]
+  expect_failures = [var.contents, var.contents_version, var.kept]
 }

@@ -211,6 +211,10 @@ run "a_failover_origin_without_a_database" {
     condition     = module.failover_service.task.secret_names == tolist(["ADMIN_TOKEN", "ORIGIN_SECRET", "REDIS_URL"])
     error_message = "It is not told of a database."
   }
+  assert {
+    condition     = alltrue([for name in ["DATABASE_READ_REPLICA_URL", "LOG_AMQP_URL"] : contains(keys(module.failover_secrets.arns), name)])
+    error_message = "The secrets of what it is not told of now stay: for a week after they have gone nobody could make them again."
+  }
 }
 
 run "log_lines_and_traces_have_somewhere_to_go" {

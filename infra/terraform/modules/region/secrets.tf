@@ -35,6 +35,8 @@ module "secrets" {
   name        = "${var.name}/regional"
   kms_key_arn = aws_kms_key.this.arn
   names       = local.secret_names
+  # Both come and go with a variable: whoever tries one out gets it back within the week.
+  kept = ["DATABASE_READ_REPLICA_URL", "LOG_AMQP_URL"]
   contents = {
     ADMIN_TOKEN               = var.secrets.admin_token
     DATABASE_URL              = "postgres://serving:${var.secrets.database_serving_password}@${var.primary_database_host}:5432/mainstay?${local.database_options}"

@@ -4,7 +4,7 @@
 resource "aws_secretsmanager_secret" "this" {
   # checkov:skip=CKV2_AWS_57:Rotation is three steps over CloudFront and all regions (README.md), which no function of Secrets Manager can do.
 
-  for_each = var.names
+  for_each = setunion(var.names, var.kept)
 
   name        = "${var.name}/${each.key}"
   description = "${each.key} of ${var.name}."

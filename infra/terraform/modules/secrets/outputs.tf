@@ -6,7 +6,7 @@ output "value_from" {
 }
 
 output "arns" {
-  description = "The ARN of each secret, by name."
+  description = "The ARN of each secret, by name, of those that are only kept as well."
   value       = { for name, secret in aws_secretsmanager_secret.this : name => secret.arn }
 }
 

@@ -28,6 +28,17 @@ variable "names" {
   }
 }
 
+variable "kept" {
+  description = "Names whose secrets stay while they are not among `names`, with what was last written to them: for seven days after a secret is deleted there can be no other one of its name."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for name in var.kept : can(regex("^[A-Z][A-Z0-9_]+$", name))])
+    error_message = "kept: names of environment variables."
+  }
+}
+
 variable "contents" {
   description = "The values, by name."
   type        = map(string)
