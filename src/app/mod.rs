@@ -393,7 +393,9 @@ impl Server {
             tokens.keyring().renew();
         }
         let fresh = parts.surface(&manifest, pipeline);
-        surface.store(Arc::new(fresh));
+        let former = surface.swap(Arc::new(fresh));
+        // The series of its routes are there to be forgotten, and what the others have counted is in theirs.
+        former.endpoints().for_each(|endpoint| endpoint.counters.export());
         self.core.forget_series();
         self.core.complete_documents();
         Ok(manifest.routes.len())

@@ -143,23 +143,24 @@ impl Shared {
     }
 
     /// Tries out a node that was let alone, and that nobody asks since: as a read would, on a new connection. The one of its sampler may
-    /// be well while no other can be had, so that an answer to a probe is no proof. It counts as no read, unless it fails.
+    /// be well while no other can be had, so that an answer to a probe is no proof. It counts as no read, unless it fails. It takes
+    /// `database.connect_timeout` and `database.statement_timeout` at most: a new connection takes a node far away many round trips.
     pub(super) async fn try_out(&self, node: &Node) {
         let now = Instant::now();
         if !node.measured.is_unasked(now) || !node.measured.admit(now) {
             return;
         }
         let query = async |connection: &mut AsyncPgConnection| connection.batch_execute("SELECT 1").await;
-        let work = async { self.once(node, node.pool.fresh().await, None, &query).await };
-        let patience = self.replication.probe_timeout.0;
-        match timeout(patience, work).await {
-            Ok(Ok(_) | Err(Failure::Final(_))) => node.measured.answered(Instant::now()),
-            Ok(Err(Failure::Elsewhere(_, reason))) => node.measured.failed(Instant::now(), &reason),
-            Ok(Err(Failure::Late)) | Err(_) => {
-                node.measured.failed(Instant::now(), &"no answer within replication.probe_timeout");
-            }
-            // There is no connection to be had for a trial, which says nothing of the node.
-            Ok(Err(Failure::Busy | Failure::Behind)) => {}
+        let connection = node.pool.fresh().await;
+        let patience = node.pool.connector().statement_timeout();
+        let outcome = timeout(patience, self.once(node, connection, None, &query)).await.unwrap_or(Err(Failure::Late));
+        let now = Instant::now();
+        match outcome {
+            Ok(_) | Err(Failure::Final(_)) => node.measured.answered(now),
+            Err(Failure::Elsewhere(Meaning::Node | Meaning::Lost, reason)) => node.measured.failed(now, &reason),
+            Err(Failure::Late) => node.measured.failed(now, &"no answer within database.statement_timeout"),
+            // There was no connection to be had, or what it replays came between, which says nothing of the node.
+            Err(Failure::Elsewhere(..) | Failure::Busy | Failure::Behind) => node.measured.give_back(now),
         }
     }
 

@@ -31,25 +31,39 @@ const PROBE: &str = "SELECT pg_is_in_recovery(), \
     (SELECT timeline_id FROM pg_control_checkpoint()) \
     FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true";
 
-/// Samples a node for as long as the task lives.
+/// Samples a node, and tries it out where nobody asks it, for as long as the task lives. Neither waits for the other: to connect
+/// takes longer than a probe.
 pub async fn run(shared: Arc<Shared>, index: usize) {
     let Some(node) = shared.nodes.get(index) else { return };
+    tokio::join!(sample(&shared, node), try_out(&shared, node));
+}
+
+/// One trial at a time, while probes are answered: of a node that is down there is nothing to find out.
+async fn try_out(shared: &Shared, node: &Node) {
+    loop {
+        sleep(jittered(shared.replication.sample_interval.0)).await;
+        if node.may_be_up() {
+            shared.try_out(node).await;
+        }
+    }
+}
+
+async fn sample(shared: &Shared, node: &Node) {
     let interval = shared.replication.sample_interval.0;
     let mut link = Link::None;
     let mut backoff = interval.min(BACKOFF_TIME_MAX);
     loop {
         let asked_at = Instant::now();
         let mut pause = interval;
-        match probe(&shared, node, &mut link).await {
+        match probe(shared, node, &mut link).await {
             Ok((sent_at, reading)) => {
                 backoff = interval.min(BACKOFF_TIME_MAX);
-                take(&shared, node, sent_at, reading);
+                take(shared, node, sent_at, reading);
                 if node.is_primary() && shared.is_outrun(&reading) {
                     // A proxy, or the name of the primary, may lead to the new one by now: only a new connection can tell.
                     node.new_epoch();
                     link = Link::None;
                 }
-                shared.try_out(node).await;
             }
             Err(reason) => {
                 lose(node, asked_at, &reason);
@@ -57,8 +71,12 @@ pub async fn run(shared: Arc<Shared>, index: usize) {
                 (pause, backoff) = (backoff, (backoff * 2).min(BACKOFF_TIME_MAX.max(interval)));
             }
         }
-        sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        sleep(jittered(pause)).await;
     }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// The connection of a sampler.

@@ -3,6 +3,7 @@
 use prometheus::IntCounter;
 
 use crate::config::manifest::{Route, Source};
+use crate::config::settings::Settings;
 use crate::telemetry::latency::StripedLatency;
 use crate::telemetry::metrics::{LookupResult, Metrics, Outcome};
 use crate::telemetry::striped::Striped;
@@ -10,8 +11,10 @@ use crate::telemetry::striped::Striped;
 /// Statuses of failures that a route answers with. They are counted from zero on: Prometheus sees no increase in a counter that
 /// appears with its first count, so that a burst between two scrapes would ring nowhere.
 const FAILURES: [&str; 2] = ["500", "503"];
-/// Those that an upstream's route answers with as well.
-const FAILURES_OF_UPSTREAMS: [&str; 3] = ["502", "504", "508"];
+/// Those that a write is answered with as well where it is sent on to the primary's region, by what stands before the origin there.
+const FAILURES_OF_GATEWAYS: [&str; 2] = ["502", "504"];
+/// That which an upstream's route answers with besides, where requests go in circles.
+const FAILURE_OF_UPSTREAMS: &str = "508";
 
 /// Counters of a route, resolved beforehand.
 pub struct Counters {
@@ -37,11 +40,9 @@ pub struct Cached {
 
 impl Counters {
     /// Those of a route, with the series that rules and alerts read.
-    pub fn new(metrics: &Metrics, route: &Route) -> Self {
+    pub fn new(metrics: &Metrics, route: &Route, settings: &Settings) -> Self {
         let path = route.path.as_str();
-        let of_upstreams =
-            if matches!(route.source, Source::Upstream { .. }) { &FAILURES_OF_UPSTREAMS[..] } else { &[] };
-        for status in FAILURES.iter().chain(of_upstreams) {
+        for status in failures(route, settings) {
             let _counted_elsewhere = metrics.requests.with_label_values(&[path, status]);
         }
         Self {
@@ -66,6 +67,13 @@ impl Counters {
     }
 }
 
+fn failures(route: &Route, settings: &Settings) -> impl Iterator<Item = &'static str> {
+    let is_upstreams = matches!(route.source, Source::Upstream { .. });
+    let is_sent_on = !settings.forward.primary_origin.is_empty() && route.methods.iter().any(|method| method != "GET");
+    let of_gateways = FAILURES_OF_GATEWAYS.into_iter().filter(move |_| is_upstreams || is_sent_on);
+    FAILURES.into_iter().chain(of_gateways).chain(is_upstreams.then_some(FAILURE_OF_UPSTREAMS))
+}
+
 impl Cached {
     fn new(metrics: &Metrics, path: &str) -> Self {
         let lookups = |result: LookupResult| metrics.lookups.with_label_values(&["L1", result.as_str()]);
@@ -86,7 +94,11 @@ impl Cached {
 
     fn export(&self) {
         self.not_modified.export();
-        let (hits, stale) = (self.hit.export(), self.stale.export());
+        self.count(self.hit.export(), self.stale.export());
+    }
+
+    /// Counts what the two have in common.
+    fn count(&self, hits: u64, stale: u64) {
         self.hit_lookups.inc_by(hits);
         self.stale_lookups.inc_by(stale);
         self.answered.inc_by(hits + stale);
@@ -94,8 +106,8 @@ impl Cached {
 }
 
 impl Drop for Cached {
-    /// Each counter does the same by itself when it is dropped, but knows nothing of the one that two of them share.
+    /// What was counted since the last look is not lost when a reload drops its route.
     fn drop(&mut self) {
-        self.export();
+        self.count(self.hit.end(), self.stale.end());
     }
 }

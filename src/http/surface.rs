@@ -120,7 +120,7 @@ impl Surface {
                 middlewares: route.middlewares.iter().filter_map(|name| middlewares.get(name)).collect(),
                 limits: RouteLimits::new(route.rates, settings.rate_limit.clients_max),
                 said: Sparing::default(),
-                counters: Counters::new(metrics, route),
+                counters: Counters::new(metrics, route, settings),
                 route: Arc::clone(route),
             });
             surface.add(endpoint);

@@ -119,6 +119,13 @@ impl Breaker {
         }
     }
 
+    /// The trial has found out nothing: the next request may try, without waiting for its outcome.
+    pub fn give_back(&mut self, now: Instant) {
+        if let State::Trial { rest, .. } = self.state {
+            self.state = State::Open { rest, until: now };
+        }
+    }
+
     /// The node is known to be back: the next request is the trial, without waiting for the end of the rest.
     pub fn hasten(&mut self, now: Instant) {
         if let State::Open { rest, .. } = self.state {
@@ -227,6 +234,24 @@ mod tests {
         assert!(breaker.is_unasked(now + 8 * second));
         breaker.succeeded();
         assert!(!breaker.is_unasked(now + 8 * second));
+    }
+
+    #[test]
+    fn a_trial_that_is_given_back_is_the_next_requests() {
+        let (mut breaker, mut now) = (breaker(), Instant::now());
+        let second = Duration::from_secs(1);
+        breaker.give_back(now);
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        (0..3).for_each(|_| breaker.failed(now, 0.5));
+        breaker.give_back(now);
+        assert!(!breaker.would_admit(now), "there was no trial: it rests");
+        now += 4 * second;
+        assert!(breaker.admit(now) && !breaker.would_admit(now));
+        breaker.give_back(now);
+        assert_eq!(breaker.state(now), BreakerState::HalfOpen);
+        assert!(!breaker.is_unasked(now + second), "requests come first again");
+        assert!(breaker.is_unasked(now + 2 * second), "the rest has not grown");
+        assert!(breaker.admit(now) && !breaker.admit(now), "one request is the trial");
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Node {
         self.state.lock().breaker.admit(now)
     }
 
+    /// Who was let in has found out nothing: the next use may try.
+    pub fn give_back(&self, now: Instant) {
+        self.state.lock().breaker.give_back(now);
+    }
+
     /// Whether the breaker has waited for a use to try it for so long that none seems to come.
     pub fn is_unasked(&self, now: Instant) -> bool {
         self.state.lock().breaker.is_unasked(now)

@@ -66,6 +66,11 @@ impl Counts {
         self.all().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
 
+    /// Whether there is nothing to move. A time is counted before it is summed up: its sum may be left when its count has gone.
+    fn is_empty(&self) -> bool {
+        self.count() == 0 && self.sum_ns.load(Ordering::Relaxed) == 0
+    }
+
     fn all(&self) -> impl Iterator<Item = &AtomicU64> {
         self.within.iter().chain([&self.above])
     }
@@ -157,18 +162,21 @@ impl StripedLatency {
 
     /// Moves what was counted into the exported histogram, and says how many times that were.
     pub fn export(&self) -> u64 {
-        if self.stripes.all().all(|stripe| stripe.count() == 0) {
+        if self.stripes.all().all(Counts::is_empty) {
             return 0;
         }
-        let exported = self.exported.get_or_init(&self.make);
-        self.stripes.all().map(|stripe| stripe.drain_into(&exported.counts)).sum()
+        self.drain_into(&self.exported.get_or_init(&self.make).counts)
     }
-}
 
-impl Drop for StripedLatency {
-    /// What was counted since the last look is not lost when a reload drops its route.
-    fn drop(&mut self) {
-        self.export();
+    /// As [`StripedLatency::export`], for the last time. It makes no histogram that is not there: a reload has forgotten the series of
+    /// routes that are gone, and whoever still held an old one would bring it back.
+    pub fn end(&self) -> u64 {
+        let nowhere = Counts::default();
+        self.drain_into(self.exported.get().map_or(&nowhere, |exported| &exported.counts))
+    }
+
+    fn drain_into(&self, counts: &Counts) -> u64 {
+        self.stripes.all().map(|stripe| stripe.drain_into(counts)).sum()
     }
 }
 
@@ -224,7 +232,28 @@ mod tests {
         let exported = metrics.request_seconds.with_label_values(&["/a", "hit"]);
         assert_eq!((striped.export(), exported.count()), (0, 40_000));
         striped.observe(Duration::MAX);
-        drop(striped);
-        assert_eq!(exported.count(), 40_001);
+        assert_eq!((striped.end(), exported.count()), (1, 40_001));
+    }
+
+    #[test]
+    fn a_sum_that_comes_after_its_count_has_gone_is_exported_as_well() {
+        let metrics = Metrics::new().unwrap();
+        let striped = StripedLatency::new(&metrics.request_seconds, ["/a", "hit"]);
+        let own = striped.stripes.own().unwrap();
+        own.above.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(striped.export(), 1);
+        own.sum_ns.fetch_add(7, Ordering::Relaxed);
+        assert_eq!(striped.export(), 0);
+        let exported = metrics.request_seconds.with_label_values(&["/a", "hit"]);
+        assert_eq!((exported.count(), exported.counts.sum_ns.load(Ordering::Relaxed)), (1, 7));
+    }
+
+    #[test]
+    fn what_ends_makes_no_series() {
+        let metrics = Metrics::new().unwrap();
+        let striped = StripedLatency::new(&metrics.request_seconds, ["/a", "hit"]);
+        striped.observe(Duration::from_secs(1));
+        assert_eq!(striped.end(), 1);
+        assert!(metrics.request_seconds.collect()[0].get_metric().is_empty());
     }
 }

@@ -220,3 +220,17 @@ fn the_primary_origin_is_a_node_among_others() {
     assert_eq!(ask("/admin/status")["primary_origin"]["answered"], 2);
     assert_eq!(here.metric("mainstay_upstream_tries_total{outcome=\"ok\",upstream=\"primary-origin\"}"), 2.0);
 }
+
+/// A balancer there says 502 and 504, of writes that it gets no answer to. What appears with its first count has no rate.
+#[test]
+fn what_a_gateway_there_fails_writes_with_is_counted_from_zero_on() {
+    let service = service();
+    let here = here(&Probe::default(), &service.url()).start().metrics();
+    let is_there = |route: &str, status: &str| {
+        here.contains(&format!("mainstay_http_requests_total{{route=\"{route}\",status=\"{status}\"}} 0\n"))
+    };
+    for status in ["500", "502", "503", "504"] {
+        assert!(is_there("/account/things/{name}", status), "{status}: {here}");
+    }
+    assert!(is_there("/eventual", "503") && !is_there("/eventual", "502"), "it takes no writes");
+}

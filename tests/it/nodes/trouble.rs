@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use mainstay::local::ProxyMode;
+use mainstay::local::{Proxy, ProxyMode};
 
 use super::{ask_admin, behind_proxy, node, plan, sum, wait_node};
-use crate::instance::Plan;
+use crate::instance::{Instance, Plan};
 use crate::support::{Cluster, PATIENCE};
 
 /// What was measured moves with the way to a node, without a single read.
@@ -85,32 +85,52 @@ fn where_every_breaker_is_open_the_least_bad_is_tried() {
     assert!(mainstay::local::wait_until(PATIENCE, || all_open() == 0.0));
 }
 
-/// Its breaker has opened, and then nobody asks at all. It is tried out all the same, as a read would find it: that probes are
-/// answered, on the connection that they have, does not close it.
-#[test]
-fn a_node_that_nobody_asks_is_tried_out() {
+/// An instance whose replica is out of reach for new connections, until its breaker has opened. From then on nobody asks.
+fn let_alone(settings: &[(&str, &str)]) -> (Instance, Proxy) {
     let cluster = Cluster::shared();
     let database = cluster.database();
     let (proxy, replica) = behind_proxy(&cluster.replica.server);
     let replica = format!("{}/{database}", replica.strip_suffix("/postgres").unwrap());
     let plan = plan(&cluster.primary.url("postgres", &database), &replica).set("openapi.enabled", "false");
-    let instance = plan.set("nodes.open_time", "100ms").set("nodes.open_time_max", "100ms").start();
+    let plan = plan.set("nodes.open_time", "100ms").set("nodes.open_time_max", "100ms");
+    let instance = settings.iter().fold(plan, |plan, (key, value)| plan.set(key, value)).start();
     instance.wait_healthy();
-    let breaker = || instance.metric("mainstay_node_breaker_state{node=\"replica-1\"}");
-    let failed = || instance.metric("mainstay_node_reads_total{node=\"replica-1\",outcome=\"failed\"}");
     proxy.set_mode(ProxyMode::Refuse);
     let is_let_alone = || {
         assert_eq!(instance.get("/now").status, 200);
-        breaker() != 0.0
+        breaker(&instance) != 0.0
     };
     assert!(mainstay::local::wait_until(PATIENCE, is_let_alone));
+    (instance, proxy)
+}
+
+fn breaker(instance: &Instance) -> f64 {
+    instance.metric("mainstay_node_breaker_state{node=\"replica-1\"}")
+}
+
+/// Its breaker has opened, and then nobody asks at all. It is tried out all the same, as a read would find it: that probes are
+/// answered, on the connection that they have, does not close it.
+#[test]
+fn a_node_that_nobody_asks_is_tried_out() {
+    let (instance, proxy) = let_alone(&[]);
+    let failed = || instance.metric("mainstay_node_reads_total{node=\"replica-1\",outcome=\"failed\"}");
     let before = failed();
     assert!(mainstay::local::wait_until(PATIENCE, || failed() >= before + 2.0), "{} failures", failed());
     assert_eq!(instance.metric("mainstay_node_up{node=\"replica-1\"}"), 1.0, "its probes are answered");
-    assert_ne!(breaker(), 0.0, "and it is of no use");
+    assert_ne!(breaker(&instance), 0.0, "and it is of no use");
     proxy.set_mode(ProxyMode::Pass);
-    assert!(mainstay::local::wait_until(PATIENCE, || breaker() == 0.0));
+    assert!(mainstay::local::wait_until(PATIENCE, || breaker(&instance) == 0.0));
     assert_eq!(sum(&instance, "replica-1", "ops"), sum(&instance, "replica-1", "errors"), "no trial counts as a read");
+}
+
+/// A new connection takes several round trips, and a probe one: a node far away answers probes in time, and cannot be connected to
+/// in the time of one.
+#[test]
+fn a_far_node_is_tried_out_with_time_to_connect() {
+    let (instance, proxy) = let_alone(&[("replication.probe_timeout", "250ms")]);
+    proxy.set_delay(Duration::from_millis(60));
+    proxy.set_mode(ProxyMode::Pass);
+    assert!(mainstay::local::wait_until(PATIENCE, || breaker(&instance) == 0.0), "it never comes back");
 }
 
 /// All readers of a region find their replica gone at once. The primary sees no more of them at a time than it may.
