@@ -334,6 +334,15 @@ pub(super) struct Degraded {
     pub(super) advice: &'static str,
 }
 
+impl Degraded {
+    /// What is said of it where there is no more to it than a sentence. The words are the same whether it is so just now or not, so that
+    /// they stand still.
+    pub(super) fn sentence(&self) -> String {
+        let Some(Flapping { times, .. }) = self.flapping else { return self.detail.clone() };
+        format!("Comes and goes, {times} times within 5 minutes: {}", self.detail)
+    }
+}
+
 /// How something comes and goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Flapping {

@@ -45,7 +45,7 @@ pub(super) struct Seen {
     pub(super) recent: Recent,
     /// Cached answers that were not what the primary said, by route: those that nobody has acknowledged.
     pub(super) audit_wrong: BTreeMap<String, u64>,
-    /// Routes that are to read a database, where none is configured.
+    /// Routes that need a database, where none is configured.
     pub(super) routes_without_database: usize,
 }
 
@@ -81,8 +81,8 @@ pub(super) fn find(seen: &Seen) -> Vec<Finding> {
         add(Reason::UpstreamOut, upstream, format!("No endpoint of the upstream {upstream} answers."));
     }
     if seen.routes_without_database > 0 {
-        let routes = counted(seen.routes_without_database, "route is", "routes are");
-        let detail = format!("No database is configured, and {routes} to read one: such requests are a 503.");
+        let routes = counted(seen.routes_without_database, "route needs", "routes need");
+        let detail = format!("No database is configured, and {routes} one: such requests are a 503.");
         add(Reason::DatabaseMissing, "", detail);
     }
     if seen.is_silent {
@@ -122,13 +122,18 @@ pub(super) fn find(seen: &Seen) -> Vec<Finding> {
     found
 }
 
-/// What DNS makes of the health answer. Before the first look nobody has been sent here, and who stands in is asked by the CDN, whatever
+/// What DNS makes of the health answer, as far as one instance can know: others of the region may answer 200, or no other region. Before the first look nobody has been sent here, and who stands in is asked by the CDN, whatever
 /// DNS says.
 fn of_rotation(verdict: &Verdict) -> Option<String> {
     let is_asked = !verdict.is_first_look() && !verdict.reasons.contains(&health::Reason::FailoverMode);
     let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.as_str()).collect();
     let is_out = is_asked && !verdict.http_ok;
-    is_out.then(|| format!("This region is out of DNS: /health/edge is a 503 ({}).", reasons.join(", ")))
+    is_out.then(|| {
+        format!(
+            "/health/edge is a 503 ({}): DNS sends viewers to another region, where one is well.",
+            reasons.join(", ")
+        )
+    })
 }
 
 fn counted(count: usize, one: &str, many: &str) -> String {
@@ -313,7 +318,7 @@ mod tests {
         let of = |verdict: Verdict| find(&Seen { verdict, step: Some(Step::Unavailable), ..seen() });
         let found = of(verdict(&[health::Reason::PrimaryDown, health::Reason::ReplicaDown], false));
         assert_eq!((found[0].reason, found[1].reason), (Reason::OutOfRotation, Reason::ReadsUnavailable));
-        let detail = "This region is out of DNS: /health/edge is a 503 (primary_down, replica_down).";
+        let detail = "/health/edge is a 503 (primary_down, replica_down): DNS sends viewers to another region, where one is well.";
         assert_eq!(found[0].detail, detail);
         let says_so = |verdict| of(verdict).iter().any(|finding| finding.reason == Reason::OutOfRotation);
         assert!(says_so(verdict(&[health::Reason::Recovering], false)), "DNS goes by the status alone");

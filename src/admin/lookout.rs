@@ -15,7 +15,8 @@ use super::journal::{Event, Kind};
 use super::memory::Memory;
 use super::status::millis;
 use super::traffic::{Figures, Traffic, keep_point, rate, ratio};
-use crate::config::manifest::Source;
+use crate::config::manifest::Route;
+use crate::config::manifest::access::AuthMethod;
 use crate::database::health::Verdict;
 use crate::database::read::Role;
 use crate::database::status::NodeStatus;
@@ -200,12 +201,19 @@ impl Desk {
         }
     }
 
-    /// Takes note that somebody knows of the wrong answers so far, and says of which. Those that come after it are news again.
-    pub(super) fn acknowledge_audit(&self) -> BTreeMap<String, u64> {
+    /// Takes note that somebody knows of the wrong answers so far, of those that he has seen where that is said, and says of which. Those
+    /// that come after it are news again.
+    pub(super) fn acknowledge_audit(&self, seen: Option<&BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
         let metrics = &self.parts.pipeline.metrics;
         // Two at once would both take the same ones away.
         let _state = self.lookout.state.lock();
-        let known = metrics.audit_unacknowledged();
+        let mut known = metrics.audit_unacknowledged();
+        if let Some(seen) = seen {
+            known.retain(|route, wrong| {
+                *wrong = seen.get(route).map_or(0, |seen| (*wrong).min(*seen));
+                *wrong > 0
+            });
+        }
         for (route, wrong) in &known {
             let gauge = metrics.audit_unacknowledged.with_label_values(&[route.as_str()]);
             gauge.sub(i64::try_from(*wrong).unwrap_or(i64::MAX));
@@ -219,8 +227,11 @@ impl Desk {
         if pipeline.database.is_some() || !pipeline.capabilities.tells {
             return 0;
         }
-        let surface = self.parts.surface.load();
-        surface.endpoints().filter(|endpoint| matches!(endpoint.route.source, Source::Sql { .. })).count()
+        let needs_one = |route: &Route| {
+            let has_keys = route.access.as_ref().is_some_and(|access| access.method == AuthMethod::Key);
+            has_keys || (self.parts.asks_database)(&route.source)
+        };
+        self.parts.surface.load().endpoints().filter(|endpoint| needs_one(&endpoint.route)).count()
     }
 
     fn note_health(&self, state: &mut State, verdict: &Verdict) {
@@ -270,8 +281,8 @@ impl Desk {
             [] if is_standing_in => "This failover origin has what it serves from.".to_owned(),
             [] if self.parts.pipeline.database.is_none() => "All is well, with no database configured.".to_owned(),
             [] => "All is well.".to_owned(),
-            [only] => only.detail.clone(),
-            [worst, others @ ..] => format!("{} And {} more.", worst.detail, others.len()),
+            [only] => only.sentence(),
+            [worst, others @ ..] => format!("{} And {} more.", worst.sentence(), others.len()),
         };
         Summary { level, sentence }
     }

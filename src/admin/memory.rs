@@ -104,6 +104,10 @@ impl Memory {
             let stays = known.flaps().is_some() && well_for < WELL_TIME_MIN;
             if known.is_said && !stays {
                 known.is_said = false;
+                // What had to be well for a while first was a series, and the next coming is none of it any more.
+                if !well_for.is_zero() {
+                    known.beginnings.clear();
+                }
                 over.push((known.finding.clone(), humantime::format_duration(known.lasted(now))));
             }
         }
@@ -151,10 +155,6 @@ impl Known {
         let mut degraded = self.finding.clone().degraded(self.since.1, self.lasted(now).as_secs());
         let well_s = self.well_since.map(|well| now.saturating_duration_since(well).as_secs());
         degraded.flapping = self.flaps().map(|times| Flapping { times, well_s });
-        if let Some(Flapping { times, .. }) = degraded.flapping {
-            // The same words whether it is so just now or not, so that they stand still, and those first that say so.
-            degraded.detail = format!("Comes and goes, {times} times within 5 minutes: {}", degraded.detail);
-        }
         degraded
     }
 }
@@ -256,8 +256,11 @@ mod tests {
         }
         let one = &looks[75][0];
         assert_eq!(one.flapping, Some(Flapping { times: 4, well_s: Some(5) }));
-        assert_eq!(one.detail, "Comes and goes, 4 times within 5 minutes: replica-1 is out.");
-        assert_eq!(looks[65][0].detail, one.detail, "it is said alike whether it is out or well");
+        assert_eq!(
+            (&*one.detail, &*one.sentence()),
+            ("replica-1 is out.", "Comes and goes, 4 times within 5 minutes: replica-1 is out.")
+        );
+        assert_eq!(looks[65][0].sentence(), one.sentence(), "it is said alike whether it is out or well");
         let results: Vec<String> = told(&journal).into_iter().map(|(_, result)| result).collect();
         let expected = [
             "replica_down",
@@ -279,6 +282,20 @@ mod tests {
         assert_eq!((looks[45][0].flapping.map(|one| one.times), looks[45][0].for_s), (Some(3), 45));
         assert_eq!((looks[499][0].flapping, looks[499][0].for_s), (None, 499), "since when does not move");
         assert!(looks[500].is_empty());
+    }
+
+    #[test]
+    fn a_series_that_was_said_to_be_over_is() {
+        // Three times, well from 50 on and so over at 110, and then again, for good.
+        let (looks, journal) =
+            watched(0..300, |second| (second < 60 && second % 20 < 10) || (200..290).contains(&second));
+        assert!(looks[109][0].flapping.is_some() && looks[110..200].iter().all(Vec::is_empty));
+        for (second, for_s) in (200..290).zip(0..) {
+            assert_eq!((looks[second][0].flapping, looks[second][0].for_s), (None, for_s), "{second}");
+        }
+        assert!(looks[290].is_empty(), "it does not come and go any more");
+        let results: Vec<String> = told(&journal).into_iter().map(|(_, result)| result).collect();
+        assert_eq!(results[5..], ["over after 1m 50s", "replica_down", "over after 1m 30s"], "{results:?}");
     }
 
     #[test]

@@ -43,6 +43,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::ConfigError;
+use crate::config::manifest::Source;
 use crate::error::{Code, Error};
 use crate::http::headers::{self, Asked};
 use crate::http::health::HealthPages;
@@ -79,6 +80,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The origins whose snapshots this one pulls.
     pub peers: status::Peers,
+    /// Whether a source is known to ask the database; handlers of others' are not.
+    pub asks_database: fn(&Source) -> bool,
     /// What happened lately.
     pub journal: Arc<Journal>,
 }
@@ -391,7 +394,7 @@ impl Desk {
             Action::Log => log::show(),
             Action::LogChange => log::change(&self, &caller, &body),
             Action::LogReset => log::reset(&self, &caller),
-            Action::AuditAcknowledge => audit::acknowledge(&self, &caller),
+            Action::AuditAcknowledge => audit::acknowledge(&self, &caller, &body),
         }
     }
 }

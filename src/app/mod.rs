@@ -45,7 +45,7 @@ use crate::cache::fence::Ledger;
 use crate::cache::shared::Shared;
 use crate::config::ConfigError;
 use crate::config::auth::AccountReads;
-use crate::config::manifest::{Known, Manifest, Problem};
+use crate::config::manifest::{Known, Manifest, Problem, Source};
 use crate::config::settings::{ServerSettings, Settings};
 use crate::database::health::{Health, Verdict};
 use crate::database::read::Database;
@@ -66,7 +66,7 @@ use crate::http::server;
 use crate::http::session::Sessions;
 use crate::http::shadow::Shadows;
 use crate::http::surface::Surface;
-use crate::ramp::providers::Providers;
+use crate::ramp::{self, providers::Providers};
 use crate::source::handler::Registry;
 use crate::source::upstream::group::Upstreams;
 use crate::telemetry::metrics::Metrics;
@@ -311,6 +311,7 @@ impl Server {
             health: Arc::clone(&core.health),
             purger,
             metrics: Arc::new(move || for_scrapes.render_metrics()),
+            asks_database: |source| matches!(source, Source::Sql { .. }) || ramp::asks_database(source),
             peers: Arc::new(move || for_looks.peers.as_ref().map(|peers| peers.status()).unwrap_or_default()),
             journal: Arc::clone(&core.journal),
         };

@@ -66,6 +66,11 @@ pub fn moves_money(source: &Source) -> bool {
     matches!(source, Source::Handler(name) if MONEY_HANDLERS.contains(&&**name))
 }
 
+/// Whether a route's source is a handler of the reference application: there is none that does without the database.
+pub fn asks_database(source: &Source) -> bool {
+    matches!(source, Source::Handler(name) if name.starts_with("ramp."))
+}
+
 /// Adds the handlers of the reference application.
 pub fn register(registry: &mut Registry) {
     registry.add("ramp.rates.latest", rates::latest);

@@ -61,7 +61,11 @@ fn trouble(status: &Value) -> Vec<String> {
                 well => format!(", well for {well}"),
             }
         ));
-        lines.push(format!("           {}", get("/detail")));
+        let often = match get("/flapping/times").as_str() {
+            "-" => String::new(),
+            times => format!("Comes and goes, {times} times within 5 minutes: "),
+        };
+        lines.push(format!("           {often}{}", get("/detail")));
         lines.push(format!("       do: {}", get("/advice")));
     }
     lines
@@ -224,7 +228,7 @@ mod tests {
                 { "reason": "primary_down", "level": "critical", "detail": "primary does not answer.", "since": "2026-11-21T03:00:00Z",
                   "for_s": 245, "advice": "Bring the primary back." },
                 { "reason": "bus_silent", "level": "warning", "detail": "Nothing is heard.", "since": "2026-11-21T03:00:02Z",
-                  "for_s": 243, "advice": "Look at the primary." },
+                  "for_s": 243, "flapping": { "times": 4, "well_s": 5 }, "advice": "Look at the primary." },
             ],
             "data_age_ms": 245_100, "bus": { "through": "7301:1:0/3000148", "heard_ago_ms": 243_000, "silent": true },
             "traffic": { "requests_per_s": 1203.04, "errors_per_s": 0.1, "shed_per_s": 0.0, "stale_per_s": 3.0,
@@ -240,6 +244,10 @@ mod tests {
         assert_eq!(lines[0], "regional in eu-west-1 since 2026-11-21T02:00:00Z, version 0.1.0, up 1 d 2 h");
         assert_eq!(at("CRITICAL  Writes fail for 4 min."), 2);
         assert_eq!(at("primary_down  for 4 min 5 s, since 2026-11-21T03:00:00Z"), 4);
+        assert_eq!(
+            at("2026-11-21T03:00:02Z, well for 5 s") + 1,
+            at("Comes and goes, 4 times within 5 minutes: Nothing is heard.")
+        );
         assert!(at("do: Bring the primary back.") < at("degraded   bus_silent"));
         at("at worst 4 min old; told of changes through 7301:1:0/3000148, heard 4 min ago, SILENT");
         at("1203.0/s, 0.10 errors/s, 0.00 shed/s; p50 0.2 ms, p95 1.0 ms, p99 -");

@@ -7,6 +7,7 @@ mod page;
 mod purge;
 mod snapshot;
 mod status;
+mod stream;
 mod warm;
 
 use crate::instance::client::{Connection, Reply};

@@ -151,7 +151,7 @@ fn an_operator_sees_what_happens_and_purges() {
 
     cluster.replica.server.kill9();
     browser.wait_for("#degraded", "No replica answers, and the primary reads in their place.");
-    browser.wait_for("#sentence", "This region is out of DNS: /health/edge is a 503 (");
+    browser.wait_for("#sentence", "/health/edge is a 503 (");
     let why = browser.wait_for("#degraded", "replica-1 does not answer.");
     assert!(why.contains("since ") && why.contains("Look whether the server runs"), "{why}");
     inspect(&browser, "replica-down");
@@ -345,6 +345,42 @@ fn a_page_that_is_not_let_in_says_why() {
     browser.wait_for("#link", "Live");
 }
 
+/// Streams whose pictures say that nodes come and go: of the two replicas one is well just now until `all_well()`.
+const FLAPPING: &str = "
+window.SharedWorker = undefined;
+let well = null;
+window.all_well = () => (well = 7);
+const Real = window.EventSource;
+window.EventSource = class extends Real {
+  addEventListener(name, hear) {
+    super.addEventListener(name, ({ data }) => {
+      if (name !== 'picture') return hear({ data });
+      const picture = JSON.parse(data);
+      const one = (name, times, well_s) => ({ reason: 'replica_down', level: 'warning', detail: `${name} does not answer.`,
+        since: '2026-11-21T03:00:00Z', for_s: 90, flapping: { times, well_s }, advice: 'Look at it.' });
+      picture.status.degraded = [one('replica-1', 4, 12), one('replica-2', 3, well), { ...one('primary', 5, well), reason: 'primary_down' }];
+      hear({ data: JSON.stringify(picture) });
+    });
+  }
+};
+";
+
+#[test]
+fn what_comes_and_goes_is_one_line_for_all_and_well_only_where_it_is() {
+    let instance = Plan::probed(ROUTES, &Probe::default()).set("ADMIN_TOKEN", TOKEN).start();
+    let browser = Browser::start();
+    browser.open(&console(&instance));
+    browser.wait_for("#door h1", "Mainstay console");
+    browser.run(FLAPPING);
+    browser.type_in(&format!("{TOKEN}{ENTER}"));
+    let said = browser.wait_for("#degraded", "Comes and goes");
+    assert!(said.contains("4 times within 5 minutes: 2 replicas do not answer: replica-1, replica-2."), "{said}");
+    assert!(said.contains("5 times within 5 minutes: primary does not answer."), "{said}");
+    assert!(said.contains("since 03:00:00 UTC") && !said.contains("well for"), "{said}");
+    browser.run("all_well()");
+    browser.wait_for("#degraded", "since 03:00:00 UTC, well for 7 s");
+}
+
 /// Whatever can be wrong is, there are many nodes, and everything has a long name; and who stands in for that has nothing.
 #[test]
 fn the_worst_can_be_read() {
@@ -355,7 +391,7 @@ fn the_worst_can_be_read() {
     let broken = plan.set("REGION", "a-region-whose-name-somebody-has-made-up-late-at-night-1").start();
     let browser = Browser::start();
     sign_in(&browser, &broken);
-    browser.wait_for("#sentence", "This region is out of DNS: /health/edge is a 503 (primary_down, ");
+    browser.wait_for("#sentence", "/health/edge is a 503 (primary_down, ");
     browser.wait_for("#degraded", "No database answers");
     browser.wait_for("#degraded", "14 replicas do not answer: replica-1, replica-2, ");
     browser.wait_for("#under", "unhealthy");

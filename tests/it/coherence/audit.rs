@@ -75,10 +75,11 @@ fn a_wrong_answer_degrades_until_somebody_acknowledges_it_and_the_next_one_anew(
     fleet.sql("ALTER TABLE items_low DISABLE TRIGGER USER; ALTER TABLE items DISABLE TRIGGER USER");
     fleet.sql("UPDATE items SET value = 7 WHERE id = 1");
     let unacknowledged = || instance.metric(&format!("mainstay_audit_unacknowledged{{route=\"{ROUTE}\"}}"));
-    let ask = |method: &str, path: &str| {
+    let ask_with = |method: &str, path: &str, body: &str| {
         let headers = [("Authorization", &*format!("Bearer {TOKEN}"))];
-        Connection::open(instance.admin).request_with_body(method, path, &headers, b"").json()
+        Connection::open(instance.admin).request_with_body(method, path, &headers, body.as_bytes()).json()
     };
+    let ask = |method: &str, path: &str| ask_with(method, path, "");
     let first = || ask("GET", "/admin/status")["degraded"][0].clone();
 
     audit(&instance, "/public/items/1");
@@ -86,7 +87,11 @@ fn a_wrong_answer_degrades_until_somebody_acknowledges_it_and_the_next_one_anew(
     assert_eq!((&first()["reason"], &first()["level"]), (&json!("audit_wrong"), &json!("critical")));
     let detail = "1 cached answer was not what the primary said: /public/items/{id}.";
     assert_eq!(first()["detail"], detail);
-    let done = ask("POST", "/admin/audit/acknowledge");
+    let acknowledge = |body: &str| ask_with("POST", "/admin/audit/acknowledge", body);
+    assert_eq!(acknowledge(r#"{"seen": {"/other": 7}}"#), json!({ "acknowledged": {} }), "nobody has seen it");
+    assert_eq!(acknowledge(r#"{"all": true}"#)["code"], "body_invalid");
+    assert_eq!(unacknowledged(), 1.0);
+    let done = acknowledge(&json!({ "seen": { ROUTE: 7 } }).to_string());
     assert_eq!(done, json!({ "acknowledged": { ROUTE: 1 } }));
     assert_eq!((wrong(&instance), unacknowledged()), (1.0, 0.0), "what was counted stays counted");
     assert_eq!(ask("GET", "/admin/status")["degraded"], json!([]));

@@ -31,6 +31,9 @@ let points = [];
 let written = null;
 let heard = 0;
 let tried = 0;
+// What audits have found as of the last picture, and how much was wrong when somebody acknowledged it.
+let audited = null;
+let answered = 0;
 
 function hush() {
   isListening = false;
@@ -174,15 +177,23 @@ function title({ summary, region }) {
   if (document.title !== words) document.title = words;
 }
 
+// Of several that come and go, the one that does most often; and they are well when the last of them is.
+function flaps(one, other) {
+  const down = one.well_s === null || other.well_s === null;
+  return { times: Math.max(one.times, other.times), well_s: down ? null : Math.min(one.well_s, other.well_s) };
+}
+
 // One line for all of which the same is said. The first word of a sentence about a node is its name.
 function together(degraded) {
   const groups = new Map();
   for (const one of degraded) {
     const [name, ...rest] = one.detail.split(" ");
-    const key = [one.level, one.reason, ...rest].join(" ");
+    const key = [one.level, one.reason, Boolean(one.flapping), ...rest].join(" ");
     const known = groups.get(key);
-    if (known) known.names.push(name);
-    else groups.set(key, { ...one, names: [name], rest: rest.join(" ").replace(/\.$/, "") });
+    if (known) {
+      known.names.push(name);
+      if (known.flapping) known.flapping = flaps(known.flapping, one.flapping);
+    } else groups.set(key, { ...one, names: [name], rest: rest.join(" ").replace(/\.$/, "") });
     const group = groups.get(key);
     if (one.for_s > group.for_s) Object.assign(group, { for_s: one.for_s, since: one.since });
   }
@@ -193,6 +204,8 @@ function together(degraded) {
     return names.length === 1 ? group : { ...group, detail: `${names.length} ${kind} ${plural(rest)}: ${names.join(", ")}.` };
   });
 }
+
+const often = (flapping) => (flapping ? `Comes and goes, ${flapping.times} times within 5 minutes: ` : "");
 
 function state(status) {
   const { summary, health, degraded } = status;
@@ -205,24 +218,28 @@ function state(status) {
   text($("under"), `${age}${health_}${status.mode[0].toUpperCase()}${status.mode.slice(1)} since ${time(status.mode_since)} UTC.`);
   fill($("degraded"), together(degraded).map(({ level, detail, since, for_s, flapping, advice, reason }) => el("li", { class: level },
     el("span", { class: "mark", "aria-hidden": "true" }, level === "critical" ? "✖" : "⚠"),
-    el("span", {}, el("strong", {}, detail), " ", el("code", { class: "soft" }, reason)),
-    el("span", { class: "soft" }, `For ${span(for_s)}, since ${time(since)} UTC${flapping?.well_s >= 0 ? `, well for ${span(flapping.well_s)}` : ""}`),
+    el("span", {}, el("strong", {}, often(flapping), detail), " ", el("code", { class: "soft" }, reason)),
+    el("span", { class: "soft" }, `For ${span(for_s)}, since ${time(since)} UTC${flapping && flapping.well_s !== null ? `, well for ${span(flapping.well_s)}` : ""}`),
     el("span", {}, advice))));
 }
 
 const wrongs = ({ unacknowledged }) => Object.values(unacknowledged).reduce((sum, wrong) => sum + wrong, 0);
 
 function news({ audit }) {
+  audited = audit;
   const wrong = wrongs(audit);
   $("acknowledge").hidden = wrong === 0;
   text($("acknowledge"), `Acknowledge ${whole(wrong)} wrong ${wrong === 1 ? "answer" : "answers"}`);
-  if (wrong) text($("acknowledged"), "");
+  // A picture that was made before the order knows of nothing new.
+  if (audit.wrong > answered) text($("acknowledged"), "");
 }
 
 async function acknowledge() {
+  const { wrong, unacknowledged: seen } = audited;
+  answered = wrong;
   $("acknowledge").disabled = true;
   try {
-    const { acknowledged } = await ask("POST", "/admin/audit/acknowledge");
+    const { acknowledged } = await ask("POST", "/admin/audit/acknowledge", { seen });
     const routes = Object.entries(acknowledged).map(([route, wrong]) => `${whole(wrong)} at ${route}`);
     $("acknowledge").hidden = true;
     text($("acknowledged"), `Acknowledged: ${routes.join(", ") || "nothing was left"}.`);

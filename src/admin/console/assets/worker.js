@@ -3,18 +3,26 @@
 
 const NAMES = ["history", "picture", "over"];
 const AGAIN_MS = 2000;
+// A window says something every 15 s.
+const GONE_MS = 60000;
 
-const windows = new Set();
+// When something was last heard of each.
+const windows = new Map();
 let source = null;
 let opened = 0;
 
 function tell(message) {
-  for (const port of windows) port.postMessage(message);
+  for (const port of windows.keys()) port.postMessage(message);
 }
 
 function close() {
   source?.close();
   source = null;
+}
+
+function leave(port) {
+  windows.delete(port);
+  if (!windows.size) close();
 }
 
 function open() {
@@ -28,11 +36,15 @@ function open() {
 // Each stream begins with the past: a window that joins has it by a new one. Those that want it again, as it fell silent, mean the same one.
 addEventListener("connect", ({ ports: [port] }) => {
   port.addEventListener("message", ({ data }) => {
-    const isNew = data === "join" && !windows.has(port);
-    if (data === "leave") windows.delete(port);
-    else windows.add(port);
-    if (!windows.size) close();
-    else if (data === "join" && (isNew || !source || Date.now() - opened > AGAIN_MS)) open();
+    if (data === "leave") return leave(port);
+    // One that was given up and only slept is new as well.
+    const isNew = !windows.has(port);
+    windows.set(port, Date.now());
+    if (isNew || (data === "join" && Date.now() - opened > AGAIN_MS)) open();
   });
   port.start();
 });
+
+setInterval(() => {
+  for (const [port, heard] of windows) if (Date.now() - heard > GONE_MS) leave(port);
+}, GONE_MS / 4);
