@@ -99,6 +99,7 @@ impl Pipeline {
                 "a cached answer differs from the primary, and no change was told that explains it: {request}"
             );
         }
+        self.metrics.audit_checked.with_label_values(&[path]).inc();
     }
 
     /// Whether the entry is still current when all has been told that the primary showed by now. `None`: that cannot be known.

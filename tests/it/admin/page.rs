@@ -372,6 +372,7 @@ fn what_comes_and_goes_is_one_line_for_all_and_well_only_where_it_is() {
     browser.open(&console(&instance));
     browser.wait_for("#door h1", "Mainstay console");
     browser.run(FLAPPING);
+    browser.click("#token");
     browser.type_in(&format!("{TOKEN}{ENTER}"));
     let said = browser.wait_for("#degraded", "Comes and goes");
     assert!(said.contains("4 times within 5 minutes: 2 replicas do not answer: replica-1, replica-2."), "{said}");

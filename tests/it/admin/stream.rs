@@ -23,6 +23,7 @@ fn a_page_without_a_worker_has_a_stream_of_its_own() {
         browser.open(&format!("http://{}/", instance.admin));
         browser.wait_for("#door h1", "Mainstay console");
         browser.run(broken);
+        browser.click("#token");
         browser.type_in(&format!("{TOKEN}\u{e007}"));
         browser.wait_for("#link", "Live");
         order(&instance, "/admin/cache/purge", &format!("{{\"tags\":[\"{tag}\"]}}"));
