@@ -122,8 +122,8 @@ pub(super) fn find(seen: &Seen) -> Vec<Finding> {
     found
 }
 
-/// What DNS makes of the health answer, as far as one instance can know: others of the region may answer 200, or no other region. Before the first look nobody has been sent here, and who stands in is asked by the CDN, whatever
-/// DNS says.
+/// What DNS makes of the health answer, as far as one instance can know: others of the region may answer 200, or there may be no other
+/// region. Before the first look nobody has been sent here, and who stands in is asked by the CDN, whatever DNS says.
 fn of_rotation(verdict: &Verdict) -> Option<String> {
     let is_asked = !verdict.is_first_look() && !verdict.reasons.contains(&health::Reason::FailoverMode);
     let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.as_str()).collect();

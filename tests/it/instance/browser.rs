@@ -151,7 +151,9 @@ impl Browser {
 
     /// The text that is shown of what a selector finds; nothing where that is hidden.
     pub fn text(&self, selector: &str) -> String {
-        let script = format!("return document.querySelector({selector:?})?.innerText ?? ''");
+        // Of what is hidden, the inner text is all of its text.
+        let found = format!("const found = document.querySelector({selector:?});");
+        let script = format!("{found} return found?.checkVisibility() ? found.innerText : ''");
         self.run(&script).as_str().unwrap().to_owned()
     }
 
