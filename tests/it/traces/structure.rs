@@ -131,13 +131,19 @@ fn who_waits_for_another_instances_fill_refers_to_it() {
     let (probe, receiver) = (Probe::default(), Receiver::new());
     probe.close();
     let instance = || {
-        let plan = probed(&probe, &receiver, "0").set("REDIS_URL", &redis.url());
+        let plan =
+            probed(&probe, &receiver, "0").set("REDIS_URL", &redis.url()).set("changes.heartbeat_interval", "50ms");
         ["redis.timeout", "redis.connect_timeout", "redis.lease_timeout"]
             .into_iter()
             .fold(plan, |plan, limit| plan.set(limit, "10s"))
             .start()
     };
     let (leads, waits) = (instance(), instance());
+    // Whoever has not heard of the fleet yet takes nothing that others have filled for fresh.
+    let heard = |instance: &Instance| {
+        instance.metric("mainstay_bus_messages_total{kind=\"heartbeat\",source=\"stream\"}") > 0.0
+    };
+    assert!(mainstay::local::wait_until(PATIENCE, || heard(&leads) && heard(&waits)), "no heartbeat");
     let ask = |instance: &Instance, traceparent: &'static str| {
         let public = instance.public;
         thread::spawn(move || {
