@@ -136,9 +136,10 @@ impl Program {
 }
 
 impl Drop for Program {
+    /// With all that it has started itself, like the workers of nginx, who outlive a master that is killed.
     fn drop(&mut self) {
         if self.is_running() {
-            let _ = self.child.kill();
+            let _ = kill_process_group(self.pid(), Signal::KILL);
             let _ = self.child.wait();
         }
     }
