@@ -1,8 +1,10 @@
 //! What tests share: servers, databases, settings, and waiting for conditions.
 
 use std::collections::HashMap;
+use std::io::Write;
+use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Once};
 use std::time::{Duration, Instant};
 
 use diesel::QueryableByName;
@@ -16,7 +18,21 @@ use mainstay::local::{Postgres, PostgresOptions, Proxy, ReplicaOptions, Scratch}
 use mainstay::position::Position;
 
 /// How long a condition may take to come true on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says what fails when it fails. The harness keeps that until all tests have ended, and a run that is cut off never says it.
+pub fn say_at_once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |failure| {
+            let thread = std::thread::current();
+            // What is written there is not captured, as what is printed would be.
+            let _nobody_reads = writeln!(std::io::stderr(), "{}: {failure}", thread.name().unwrap_or_default());
+            usual(failure);
+        }));
+    });
+}
 
 /// A primary with one replica.
 pub struct Cluster {
@@ -35,6 +51,7 @@ impl Cluster {
 
     /// As [`Cluster::private`], with settings for both servers.
     pub fn with(name: &str, settings: impl Fn(PostgresOptions) -> PostgresOptions) -> Self {
+        say_at_once();
         let scratch = Scratch::new(name).unwrap();
         let options = PostgresOptions::new(scratch.join("primary"))
             .setting("wal_retrieve_retry_interval", "100ms")

@@ -1,6 +1,6 @@
 //! The console as a browser's requests meet it, and as forged ones do.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 
 use serde_json::json;
@@ -55,9 +55,12 @@ impl Events {
     fn read_until(&mut self, text: &str) -> bool {
         let mut buffer = [0; 64 * 1024];
         while !String::from_utf8_lossy(&self.read).contains(text) {
-            match self.stream.read(&mut buffer).expect("the stream says nothing and does not end") {
-                0 => return false,
-                read => self.read.extend_from_slice(&buffer[..read]),
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(read) => self.read.extend_from_slice(&buffer[..read]),
+                // Who is paused, with the machine that it runs on, is interrupted.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("the stream says nothing and does not end: {error}"),
             }
         }
         true

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::client::Connection;
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, say_at_once};
 
 /// A browser with one page, and nothing remembered from any other.
 pub struct Browser {
@@ -29,6 +29,7 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 impl Browser {
     /// Starts one.
     pub fn start() -> Self {
+        say_at_once();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())

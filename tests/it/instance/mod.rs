@@ -18,7 +18,7 @@ use mainstay::{Answer, Call, Error};
 use tempfile::TempDir;
 use tokio::sync::{mpsc as commands, oneshot};
 
-use crate::support::{Cluster, PATIENCE};
+use crate::support::{Cluster, PATIENCE, say_at_once};
 use crate::telemetry::metrics;
 use client::{Connection, Reply};
 use probe::Probe;
@@ -111,6 +111,7 @@ impl Plan {
 
     /// Starts an instance, or says why it does not.
     pub fn try_start(self) -> Result<Instance, String> {
+        say_at_once();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("routes.toml"), &self.routes).unwrap();
         let settings = self.settings(dir.path())?;

@@ -271,7 +271,9 @@ fn rows_and_bytes_have_bounds() {
                   \"w\", in = \"query\", type = \"integer\", default = 1 }]\nsql = \"SELECT repeat('x', $2::int) AS x FROM \
                   (SELECT generate_series(1, $1)) AS g\"\n[[route]]\npath = \"/public/row\"\nresult = \"row\"\nparams = [{ name = \"w\", in = \
                   \"query\", type = \"integer\" }]\nsql = \"SELECT repeat('x', $1::int) AS x\"\n";
-    let plan = Plan::new(routes).database(cluster, &name);
+    // Postgres makes a hundred megabytes for one of them, which takes a busy machine a while.
+    let plan = Plan::new(routes).database(cluster, &name).set("database.statement_timeout", "25s");
+    let plan = plan.set("limits.request_timeout", "28s");
     let instance = plan.set("limits.rows_max", "100").set("limits.response_bytes_max", "10000").start();
     instance.wait_healthy();
     assert_eq!(instance.get("/public/rows?n=100").json().as_array().unwrap().len(), 100);
