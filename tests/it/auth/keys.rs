@@ -36,7 +36,9 @@ fn maintain<T: Send + 'static>(
     settings: &Settings,
     work: impl FnOnce(&mut MaintenanceConnection) -> T + Send + 'static,
 ) -> T {
-    let database = settings.database.clone();
+    let mut database = settings.database.clone();
+    // Maintenance gives up where serving would, which is not what tests of keys are about.
+    database.connect_timeout.0 = crate::support::PATIENCE;
     thread::spawn(move || work(&mut MaintenancePool::open(&database).unwrap().get().unwrap())).join().unwrap()
 }
 

@@ -243,10 +243,10 @@ async fn a_replica_that_falls_silent_costs_little_and_comes_back() {
     assert!(begin.elapsed() < Duration::from_secs(5), "half of the deadline: {:?}", begin.elapsed());
     // From then on nobody waits for it.
     let begin = Instant::now();
-    for _ in 0..20 {
+    for _ in 0..100 {
         assert_eq!(who(&database).await.unwrap(), Role::Primary);
     }
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "well below a probe each: {:?}", begin.elapsed());
     proxy.set_mode(ProxyMode::Pass);
     proxy.cut();
     wait_for("it to be back", || node(&database, "replica-1").is_eligible()).await;
