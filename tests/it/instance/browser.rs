@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use mainstay::local::wait_until;
+use mainstay::local::{free_port, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -30,24 +30,30 @@ impl Browser {
     /// Starts one.
     pub fn start() -> Self {
         say_at_once();
+        // Of its own choice it would take a free port of IPv6, and end where that of IPv4 is somebody's.
+        let port = free_port().unwrap();
         let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
+            .arg(format!("--port={port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver: `scripts/install-deps test` installs it");
         let said = BufReader::new(driver.stdout.take().unwrap());
-        let (sender, port) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         // What it says later must find somebody who reads it.
         std::thread::spawn(move || {
             for line in said.lines().map_while(Result::ok) {
-                if let Some((_, port)) = line.trim_end_matches('.').rsplit_once("successfully on port ") {
-                    sender.send(port.parse().unwrap()).unwrap();
-                }
+                let _nobody_waits_any_more = sender.send(line);
             }
         });
-        let port: u16 = port.recv_timeout(PATIENCE).expect("chromedriver did not say its port");
+        let mut said = Vec::new();
+        while !said.last().is_some_and(|line: &String| line.contains("started successfully")) {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => said.push(line),
+                Err(_) => panic!("chromedriver does not start: {said:?}"),
+            }
+        }
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let profile = tempfile::tempdir().unwrap();
         let mut browser = Self { driver, address, session: String::new(), _profile: profile };
