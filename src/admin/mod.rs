@@ -51,6 +51,7 @@ use crate::http::nodes;
 use crate::http::pipeline::Pipeline;
 use crate::http::surface::Surface;
 use crate::http::{problem, server};
+use crate::telemetry::traces::Span;
 use auth::{Caller, Gate, Shut};
 use console::{SessionKey, Sessions, Viewers};
 use journal::{Event, Journal, Kind};
@@ -324,10 +325,19 @@ impl Desk {
         let action = Action::of(request)?;
         let query = request.query_string().to_owned();
         let body = self.body(request, payload).await?;
+        // Only another origin's trace goes on here: what an operator asks for is in no request's way.
+        let mut span = match action {
+            Action::Snapshot => snapshot::span(self, request.headers()),
+            _ => Span::default(),
+        };
         // What has begun ends, and is written down, though its client has gone.
         let work = actix_rt::spawn(Arc::clone(self).act(action, caller, query, body));
         let broke_off = |_| Error::new(Code::Internal, "the action broke off; the log says why");
-        let document = work.await.map_err(broke_off)??;
+        let outcome = work.await.map_err(broke_off)?;
+        if let Err(error) = &outcome {
+            span.fail(error.code.as_str());
+        }
+        let document = outcome?;
         let response = HttpResponse::Ok()
             .content_type(action.content_type())
             .insert_header((header::CACHE_CONTROL, HeaderValue::from_static("no-store")))

@@ -1,7 +1,9 @@
 //! Snapshots for other origins, page by page: see `cache/walk.rs`.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use actix_web::http::header::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
@@ -11,6 +13,7 @@ use crate::cache::shared::codec::Codec;
 use crate::cache::walk::{Ask, Walks};
 use crate::config::settings::Settings;
 use crate::error::{Code, Error};
+use crate::telemetry::traces::{Said, Span, SpanKind};
 
 /// Pages that are made at once: each may look at every entry there is, and takes a core for that long.
 const AT_ONCE: usize = 2;
@@ -50,6 +53,18 @@ impl Desk {
             places: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
+}
+
+/// The span of a page, where the origin that asks for it has said to which trace it belongs, and nothing else: its own trace has the
+/// whole call already, and nobody looks for what a page took without that.
+pub(super) fn span(desk: &super::Desk, headers: &HeaderMap) -> Span {
+    let Some(traces) = &desk.parts.pipeline.traces else { return Span::default() };
+    let said = Said::read(|name| headers.get_all(name).map(HeaderValue::as_bytes)).filter(|said| said.ids.is_some());
+    let root = |said: Said| {
+        let is_sampled = traces.samples(Some(&said));
+        traces.root("GET /admin/snapshot", SpanKind::Server, Some(&said), is_sampled, Instant::now())
+    };
+    said.map(root).unwrap_or_default()
 }
 
 /// `GET /admin/snapshot`

@@ -13,6 +13,7 @@ use crate::database::status::{DatabaseStatus, NodeStatus};
 use crate::http::admission::KIND_OF_UPSTREAM;
 use crate::http::front::NO_ROUTE;
 use crate::http::pipeline::Pipeline;
+use crate::http::surface::Surface;
 use crate::mode::Mode;
 use crate::nodes::node::{Node, Totals};
 use crate::telemetry::logs;
@@ -59,13 +60,14 @@ impl Core {
     }
 
     /// Forgets the series of routes, upstreams and their endpoints that the manifest has no more, or they would pile up from one
-    /// reload to the next.
-    pub(super) fn forget_series(&self) {
+    /// reload to the next. `former` is what the manifest was until now.
+    pub(super) fn forget_series(&self, former: &Surface) {
         self.look_at_statistics();
         let Pipeline { admission, metrics, upstreams, .. } = &*self.pipeline;
         let surface = self.surface.load();
         let paths: HashSet<&str> = surface.endpoints().map(|endpoint| endpoint.route.path.as_str()).collect();
-        metrics.retain("route", |path| path == NO_ROUTE || paths.contains(path));
+        let former = former.endpoints().map(|endpoint| endpoint.route.path.as_str());
+        metrics.retain_routes(former, |path| path == NO_ROUTE || paths.contains(path));
         admission.retain(|name| upstreams.has(name));
         metrics.retain("kind", |kind| kind.strip_prefix(KIND_OF_UPSTREAM).is_none_or(|name| upstreams.has(name)));
         // The primary's origin is none of the manifest's.

@@ -397,7 +397,7 @@ impl Server {
         let former = surface.swap(Arc::new(fresh));
         // The series of its routes are there to be forgotten, and what the others have counted is in theirs.
         former.endpoints().for_each(|endpoint| endpoint.counters.export());
-        self.core.forget_series();
+        self.core.forget_series(&former);
         self.core.complete_documents();
         Ok(manifest.routes.len())
     }

@@ -51,7 +51,7 @@ impl Findings {
 }
 
 pub(super) fn run(args: &CheckArgs, parts: &Parts) -> Result<(), Failure> {
-    let settings = args.folder.settings(Vec::new())?;
+    let settings = args.folder.settings_or_problems(Vec::new(), parts)?;
     let manifest = parts.served_manifest(args.folder.dir(), &settings).map_err(problems)?;
     let file = args.folder.dir().join("routes.toml");
     // An instance of upstream routes alone has no database.
@@ -120,7 +120,7 @@ fn serving_connection(settings: &DatabaseSettings) -> Result<Pooled, Failure> {
 }
 
 /// The name of the role that a connection has logged in as, quoted where a GRANT needs it.
-fn role_of(conn: &mut MaintenanceConnection) -> Result<String, Failure> {
+pub(super) fn role_of(conn: &mut MaintenanceConnection) -> Result<String, Failure> {
     #[derive(QueryableByName)]
     struct Role {
         #[diesel(sql_type = Text)]

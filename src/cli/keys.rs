@@ -5,13 +5,16 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::audited::Auditor;
 use super::{Failure, FolderArgs, maintenance_connection, put, span, table};
+use crate::app::Parts;
 use crate::auth::keys::{self, IssueError, Listed, NewKey, Revoked};
 use crate::config::overload::Rate;
 
 const CREATE_HELP: &str = "\
 The key is printed this once: the database has only its SHA-256, and nobody can find it out again. It works at once, everywhere.
-Connects with DATABASE_DIRECT_URL, else DATABASE_URL, as the owner of mainstay.api_keys, which `mainstay migrate` makes.
+Connects with DATABASE_DIRECT_URL, else DATABASE_URL, as the owner of mainstay.api_keys, which `mainstay migrate` makes. Who has made
+which key is a line of the audit log, on standard error and where log.amqp is set there as well.
 
 Examples:
   mainstay keys create --name 'billing, production'
@@ -19,7 +22,7 @@ Examples:
 
 const REVOKE_HELP: &str = "\
 A revoked key is refused by every instance as soon as it hears of the change, commonly within a tenth of a second, and is never
-good again. Exit code 1 where there is no such key.";
+good again. Who has revoked it is a line of the audit log, as for create. Exit code 1 where there is no such key.";
 
 #[derive(Subcommand)]
 pub(super) enum KeysCommand {
@@ -86,15 +89,15 @@ fn claim(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-pub(super) fn run(command: &KeysCommand) -> Result<(), Failure> {
+pub(super) fn run(command: &KeysCommand, parts: &Parts) -> Result<(), Failure> {
     match command {
-        KeysCommand::Create(args) => create(args),
-        KeysCommand::Revoke(args) => revoke(args),
+        KeysCommand::Create(args) => create(args, parts),
+        KeysCommand::Revoke(args) => revoke(args, parts),
         KeysCommand::List(args) => list(args),
     }
 }
 
-fn create(args: &CreateArgs) -> Result<(), Failure> {
+fn create(args: &CreateArgs, parts: &Parts) -> Result<(), Failure> {
     let claims: Map<String, Value> =
         args.claims.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
     if let Some((name, _)) = args.claims.iter().find(|(name, _)| repeated(&args.claims, name)) {
@@ -108,8 +111,11 @@ fn create(args: &CreateArgs) -> Result<(), Failure> {
         rate: args.rate,
         lifetime: args.expires,
     };
-    let mut conn = maintenance_connection(&args.folder.settings(Vec::new())?)?;
+    let settings = args.folder.settings(Vec::new())?;
+    let mut conn = maintenance_connection(&settings)?;
+    let auditor = Auditor::new(&settings, parts, &mut conn)?;
     let issued = keys::create(&mut conn, &key).map_err(failure)?;
+    auditor.done("keys_create", &format!("key {} of {}, {}", issued.prefix, issued.owner, key.name));
     let expires_at = issued.expires_at.as_deref();
     if args.json {
         put(&json!({
@@ -140,13 +146,18 @@ fn repeated(claims: &[(String, String)], name: &str) -> bool {
     claims.iter().filter(|(other, _)| other == name).count() > 1
 }
 
-fn revoke(args: &RevokeArgs) -> Result<(), Failure> {
-    let mut conn = maintenance_connection(&args.folder.settings(Vec::new())?)?;
+fn revoke(args: &RevokeArgs, parts: &Parts) -> Result<(), Failure> {
+    let settings = args.folder.settings(Vec::new())?;
+    let mut conn = maintenance_connection(&settings)?;
+    let auditor = Auditor::new(&settings, parts, &mut conn)?;
     let revoked = keys::revoke(&mut conn, &args.keys).map_err(failure)?;
     let mut unknown = Vec::new();
     for (prefix, outcome) in revoked {
         match outcome {
-            Revoked::Now => say!("revoked  {prefix}"),
+            Revoked::Now => {
+                auditor.done("keys_revoke", &format!("key {prefix}"));
+                say!("revoked  {prefix}");
+            }
             Revoked::Before => say!("revoked  {prefix}, before"),
             Revoked::Unknown => unknown.push(prefix),
         }

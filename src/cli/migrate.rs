@@ -67,7 +67,7 @@ impl Wanted {
 }
 
 pub(super) fn run(args: &MigrateArgs, parts: &Parts) -> Result<(), Failure> {
-    let settings = args.folder.settings(Vec::new())?;
+    let settings = args.folder.settings_or_problems(Vec::new(), parts)?;
     let manifest = parts.manifest(args.folder.dir(), settings.consistency.account_reads).map_err(problems)?;
     let mut roles: BTreeSet<String> = args.roles.iter().cloned().collect();
     roles.extend(serving_role(&settings));

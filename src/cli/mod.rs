@@ -12,6 +12,7 @@ macro_rules! say {
 mod accounts;
 mod admin;
 mod audit;
+mod audited;
 mod check;
 mod completions;
 mod dev;
@@ -41,8 +42,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::app::Parts;
+use crate::app::{Parts, problems};
 use crate::config::ConfigError;
+use crate::config::auth::AccountReads;
 use crate::config::settings::{DatabaseSettings, Layers, Settings};
 use crate::database::maintenance::{MaintenancePool, Pooled};
 use progress::{Progress, Shown};
@@ -154,6 +156,19 @@ impl FolderArgs {
         }
     }
 
+    /// As [`FolderArgs::settings`], for who reads the manifest next: where the settings are wrong, what is wrong with the manifest
+    /// whatever they are is told with it, so that nobody has to start twice to hear of both.
+    fn settings_or_problems(&self, flags: Vec<(&'static str, String)>, parts: &Parts) -> Result<Settings, Failure> {
+        let failure = match self.settings(flags) {
+            Err(Failure::Config(ConfigError(sentence))) if self.dir().is_dir() => sentence,
+            outcome => return outcome,
+        };
+        // Which reads of accounts are strong by default makes no manifest right or wrong.
+        let read = parts.manifest(self.dir(), AccountReads::Strong);
+        let found = read.err().map(|found| format!("\n{}", problems(found))).unwrap_or_default();
+        Err(ConfigError::new(failure + &found).into())
+    }
+
     /// The settings of a folder that is yet to be made.
     fn settings_if_any(&self, flags: Vec<(&'static str, String)>) -> Result<Settings, Failure> {
         Ok(Settings::load(Layers::of_process(self.dir(), flags))?)
@@ -228,8 +243,8 @@ pub fn main(parts: Parts) -> ExitCode {
         Command::Log(args) => log::run(&args),
         Command::Simulate(args) => simulate::run(&args, &parts),
         Command::Completions(args) => completions::run(&args),
-        Command::Keys(command) => keys::run(&command),
-        Command::Accounts(command) => accounts::run(&command),
+        Command::Keys(command) => keys::run(&command, &parts),
+        Command::Accounts(command) => accounts::run(&command, &parts),
         Command::Import(command) => import::run(&command),
     };
     match done {

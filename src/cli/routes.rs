@@ -50,7 +50,7 @@ impl Row {
 }
 
 pub(super) fn run(args: &RoutesArgs, parts: &Parts) -> Result<(), Failure> {
-    let settings = args.folder.settings(Vec::new())?;
+    let settings = args.folder.settings_or_problems(Vec::new(), parts)?;
     let manifest = parts.manifest(args.folder.dir(), settings.consistency.account_reads).map_err(problems)?;
     if args.openapi {
         return print_document(args, parts, &manifest);

@@ -65,7 +65,7 @@ pub(super) fn run(args: ServeArgs, parts: Parts) -> Result<(), Failure> {
         ("server.admin_addr", args.admin.map(|addr| addr.to_string())),
     ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-    let settings = args.folder.settings(flags)?;
+    let settings = args.folder.settings_or_problems(flags, &parts)?;
     let version = parts.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
     let _last_lines_get_out = logs::start(&settings, version)?;
     raise_open_files();

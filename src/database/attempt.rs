@@ -146,8 +146,8 @@ impl Shared {
     /// be well while no other can be had, so that an answer to a probe is no proof. It counts as no read, unless it fails. It takes
     /// `database.connect_timeout` and `database.statement_timeout` at most: a new connection takes a node far away many round trips.
     pub(super) async fn try_out(&self, node: &Node) {
-        let now = Instant::now();
-        if !node.measured.is_unasked(now) || !node.measured.admit(now) {
+        let began = Instant::now();
+        if !node.measured.is_unasked(began) || !node.measured.admit(began) {
             return;
         }
         let query = async |connection: &mut AsyncPgConnection| connection.batch_execute("SELECT 1").await;
@@ -160,11 +160,11 @@ impl Shared {
             Err(Failure::Elsewhere(Meaning::Node | Meaning::Lost, reason)) => node.measured.failed(now, &reason),
             Err(Failure::Late) => node.measured.failed(now, &"no answer within database.statement_timeout"),
             // There was no connection to be had, or what it replays came between, which says nothing of the node.
-            Err(Failure::Elsewhere(..) | Failure::Busy | Failure::Behind) => node.measured.give_back(now),
+            Err(Failure::Elsewhere(..) | Failure::Busy | Failure::Behind) => node.measured.give_back(began, now),
         }
     }
 
-    /// Tells the node what an attempt on it has come to.
+    /// Tells the node what an attempt on it, which it let in at `began`, has come to.
     pub(super) fn settle<T>(&self, node: &Node, began: Instant, outcome: &Result<T, Failure>) {
         let now = Instant::now();
         match outcome {
@@ -172,10 +172,13 @@ impl Shared {
             Err(Failure::Elsewhere(Meaning::Node, reason)) => node.measured.failed(now, reason),
             Err(Failure::Elsewhere(Meaning::Lost, reason)) => node.measured.lost_connection(now, reason),
             Err(Failure::Late) if !node.may_be_up() => node.measured.failed(now, &"no answer until the deadline"),
+            // The next trial might take as long: it waits for its turn.
+            Err(Failure::Late) => {}
             Err(Failure::Elsewhere(..)) => {
                 node.conflicts.fetch_add(1, Ordering::Relaxed);
+                node.measured.give_back(began, now);
             }
-            Err(Failure::Late | Failure::Busy | Failure::Behind) => {}
+            Err(Failure::Busy | Failure::Behind) => node.measured.give_back(began, now),
         }
     }
 

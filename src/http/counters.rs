@@ -42,6 +42,8 @@ impl Counters {
     /// Those of a route, with the series that rules and alerts read.
     pub fn new(metrics: &Metrics, route: &Route, settings: &Settings) -> Self {
         let path = route.path.as_str();
+        // It may have gone with an earlier manifest.
+        metrics.expect_route(path);
         for status in failures(route, settings) {
             let _counted_elsewhere = metrics.requests.with_label_values(&[path, status]);
         }

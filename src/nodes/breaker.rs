@@ -119,10 +119,12 @@ impl Breaker {
         }
     }
 
-    /// The trial has found out nothing: the next request may try, without waiting for its outcome.
-    pub fn give_back(&mut self, now: Instant) {
-        if let State::Trial { rest, .. } = self.state {
-            self.state = State::Open { rest, until: now };
+    /// The request that was let in at `began` has found out nothing. Where it was the trial the next one may try, without waiting for
+    /// its outcome; any other leaves the trial to whoever has it.
+    pub fn give_back(&mut self, began: Instant, now: Instant) {
+        match self.state {
+            State::Trial { rest, until } if until == began + rest => self.state = State::Open { rest, until: now },
+            _ => {}
         }
     }
 
@@ -240,14 +242,17 @@ mod tests {
     fn a_trial_that_is_given_back_is_the_next_requests() {
         let (mut breaker, mut now) = (breaker(), Instant::now());
         let second = Duration::from_secs(1);
-        breaker.give_back(now);
+        breaker.give_back(now, now);
         assert_eq!(breaker.state(now), BreakerState::Closed);
         (0..3).for_each(|_| breaker.failed(now, 0.5));
-        breaker.give_back(now);
+        breaker.give_back(now, now);
         assert!(!breaker.would_admit(now), "there was no trial: it rests");
+        let before = now;
         now += 4 * second;
         assert!(breaker.admit(now) && !breaker.would_admit(now));
-        breaker.give_back(now);
+        breaker.give_back(before, now);
+        assert!(!breaker.would_admit(now), "the trial is another request's");
+        breaker.give_back(now, now);
         assert_eq!(breaker.state(now), BreakerState::HalfOpen);
         assert!(!breaker.is_unasked(now + second), "requests come first again");
         assert!(breaker.is_unasked(now + 2 * second), "the rest has not grown");

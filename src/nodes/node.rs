@@ -108,15 +108,15 @@ impl Node {
         self.state.lock().breaker.would_admit(now)
     }
 
-    /// Whether the breaker lets this use pass. Who was let in tells [`Node::succeeded`] or [`Node::failed`] of it, if either is
-    /// known in the end.
+    /// Whether the breaker lets this use pass. Who was let in tells [`Node::succeeded`] or [`Node::failed`] of it, and, where neither
+    /// is known in the end, gives it [back](Node::give_back).
     pub fn admit(&self, now: Instant) -> bool {
         self.state.lock().breaker.admit(now)
     }
 
-    /// Who was let in has found out nothing: the next use may try.
-    pub fn give_back(&self, now: Instant) {
-        self.state.lock().breaker.give_back(now);
+    /// Who was let in at `began` has found out nothing: if it was the trial, the next use may try.
+    pub fn give_back(&self, began: Instant, now: Instant) {
+        self.state.lock().breaker.give_back(began, now);
     }
 
     /// Whether the breaker has waited for a use to try it for so long that none seems to come.

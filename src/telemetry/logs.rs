@@ -11,6 +11,7 @@ mod stdout;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -73,10 +74,29 @@ impl Drop for Guard {
 /// # Errors
 /// Where `log.level` is no filter, `log.amqp` cannot be used, or a logger is set already.
 pub fn start(settings: &Settings, version: &str) -> Result<Guard, ConfigError> {
+    let guard = start_to(std::io::stdout(), &settings.log.level, settings, version)?;
+    std::panic::set_hook(Box::new(say_panic));
+    Ok(guard)
+}
+
+/// As [`start`], for a command whose standard output is its answer: the audit log alone, to standard error, and to RabbitMQ where one
+/// is named.
+///
+/// # Errors
+/// Where `log.amqp` cannot be used, or a logger is set already.
+pub fn start_audit(settings: &Settings, version: &str) -> Result<Guard, ConfigError> {
+    start_to(std::io::stderr(), "off", settings, version)
+}
+
+fn start_to(
+    output: impl AsFd + IsTerminal + Send + 'static,
+    level: &str,
+    settings: &Settings,
+    version: &str,
+) -> Result<Guard, ConfigError> {
     let log = &settings.log;
-    let filter: Filter =
-        log.level.parse().map_err(|error| ConfigError::new(format!("log.level: {:?} {error}", log.level)))?;
-    let is_terminal = std::io::stdout().is_terminal();
+    let filter: Filter = level.parse().map_err(|error| ConfigError::new(format!("log.level: {level:?} {error}")))?;
+    let is_terminal = output.is_terminal();
     let is_text = match log.format {
         LogFormat::Json => false,
         LogFormat::Pretty => true,
@@ -86,7 +106,7 @@ pub fn start(settings: &Settings, version: &str) -> Result<Guard, ConfigError> {
     let speaker = Speaker { version: version.to_owned(), region: settings.region.clone(), instance: instance() };
     let stdout = Arc::new(Queue::new(log.buffer_bytes));
     let amqp = if log.amqp.url.is_empty() { None } else { Some(amqp::start(&log.amqp, &speaker.instance)?) };
-    stdout::start(Arc::clone(&stdout)).map_err(|error| unusable(&error))?;
+    stdout::start(Arc::clone(&stdout), output).map_err(|error| unusable(&error))?;
     let sinks = Arc::new(Sinks { stdout, amqp });
     let text = is_text.then_some(Text { has_colours: is_terminal });
     let writer = Writer { text, speaker, sinks: Arc::clone(&sinks) };
@@ -94,7 +114,6 @@ pub fn start(settings: &Settings, version: &str) -> Result<Guard, ConfigError> {
     // The logger was not set before, so neither were these.
     let _first = SINKS.set(Arc::clone(&sinks));
     LEVELS.configure(filter);
-    std::panic::set_hook(Box::new(say_panic));
     Ok(Guard(sinks))
 }
 

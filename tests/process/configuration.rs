@@ -154,6 +154,26 @@ fn a_manifest_is_refused_with_every_line_that_is_wrong() {
     assert!(outcome.stderr.contains("mainstay init"), "{}", outcome.stderr);
 }
 
+/// Who has mended the one must not start again to hear of the other.
+#[test]
+fn wrong_settings_and_a_wrong_manifest_are_told_at_once() {
+    let folder =
+        Folder::new("[[route]]\npath = \"/a\"\nsql = \"SELECT 1\"\n\n[[route]]\npath = \"b\"\nsql = \"SELECT 1\"\n");
+    folder.write("mainstay.toml", "[database]\npool_size = 0\n");
+    let at = format!("{}:5: ", folder.join("routes.toml").display());
+    for command in ["serve", "check", "routes", "migrate"] {
+        let outcome = mainstay(&[command, "--config", folder.text()], &[]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(64), ""), "{command}: {outcome:?}");
+        let lines: Vec<&str> = outcome.stderr.lines().collect();
+        let [setting, route] = lines[..] else { panic!("{command}: {outcome:?}") };
+        assert!(setting.starts_with("mainstay: database.pool_size") && route.starts_with(&at), "{outcome:?}");
+    }
+    // What only the settings can tell is told once they are right.
+    folder.write("routes.toml", "[[route]]\npath = \"/a\"\nsql = \"SELECT 1\"\nauth = \"jwt\"\n");
+    let outcome = mainstay(&["check", "--config", folder.text()], &[]);
+    assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(64), 1), "{outcome:?}");
+}
+
 /// Nobody could ever be let in: that is said before anybody asks.
 #[test]
 fn routes_whose_credentials_nobody_could_check_are_refused_with_the_setting() {

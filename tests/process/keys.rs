@@ -124,6 +124,40 @@ fn a_key_is_made_listed_and_revoked() {
     );
 }
 
+/// By whom and which, beside an answer that is as it was, and never with the key.
+#[test]
+fn who_makes_and_revokes_keys_is_written_down() {
+    let site = Site::migrated();
+    let lines = |outcome: &Outcome| -> Vec<Value> {
+        outcome
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{outcome:?}")))
+            .collect()
+    };
+    let made = site.keys(&["create", "--json", "--name", "reports", "--owner", "acme"]);
+    let key = json(&made)["api_key"].as_str().unwrap().to_owned();
+    let (prefix, secret) = (json(&made)["prefix"].as_str().unwrap().to_owned(), key.rsplit('_').next().unwrap());
+    let revoked = site.keys(&["revoke", &key]);
+    let whats = [format!("key {prefix} of acme, reports"), format!("key {prefix}")];
+    for ((outcome, action), what) in [(&made, "keys_create"), (&revoked, "keys_revoke")].into_iter().zip(whats) {
+        let lines = lines(outcome);
+        let [line] = &lines[..] else { panic!("{outcome:?}") };
+        assert_eq!((&line["target"], &line["service"]), (&json!("mainstay::audit"), &json!("mainstay")));
+        let fields = &line["fields"];
+        let said = (&fields["action"], &fields["what"], &fields["role"], &fields["result"]);
+        assert_eq!(said, (&json!(action), &json!(what), &json!("postgres"), &json!("done")), "{line}");
+        assert_eq!(fields["uid"], json!(rustix::process::getuid().as_raw()), "{line}");
+        assert!(!outcome.stderr.contains(secret), "{outcome:?}");
+    }
+    // What changes nothing is no line, and no filter silences one.
+    let again = site.keys(&["revoke", &prefix]);
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
+    let env = [("DATABASE_URL", site.url.as_str()), ("MAINSTAY__LOG__LEVEL", "off")];
+    let quiet = mainstay(&["keys", "create", "--name", "quiet"], &env);
+    assert_eq!((quiet.code, lines(&quiet).len()), (Some(0), 1), "{quiet:?}");
+}
+
 #[test]
 fn what_cannot_be_is_refused_by_name() {
     let site = Site::migrated();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use tokio::time::timeout;
 
@@ -13,6 +13,7 @@ use crate::config::failover::FailoverSettings;
 use crate::database::target::TlsMode;
 use crate::database::tls;
 use crate::outgoing::{self, reason};
+use crate::telemetry::traces;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -102,7 +103,7 @@ impl Client {
         Ok(Self { http, authorization, timeout: settings.peer_timeout.0 })
     }
 
-    /// The page after a cursor, of about so many bytes.
+    /// The page after a cursor, of about so many bytes. The peer learns to which span it belongs, where one is recorded.
     pub(super) async fn page(
         &self,
         peer: &Address,
@@ -121,8 +122,11 @@ impl Client {
 
     async fn read(&self, url: Url) -> Result<Vec<u8>, Failure> {
         let broken = |error| Failure::Unreachable(reason(error));
-        let request = self.http.get(url).header(AUTHORIZATION, self.authorization.clone());
-        let mut response = request.send().await.map_err(broken)?;
+        let mut headers = HeaderMap::from_iter([(AUTHORIZATION, self.authorization.clone())]);
+        if let Some(here) = traces::current() {
+            here.write(&mut headers);
+        }
+        let mut response = self.http.get(url).headers(headers).send().await.map_err(broken)?;
         match response.status() {
             StatusCode::OK => {}
             // Without ADMIN_TOKEN it has no such path.

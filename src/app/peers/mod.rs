@@ -168,7 +168,8 @@ impl Peers {
             let keep_bytes_max = settings.cache.memory_bytes_max;
             let mut span = traces::call(self.pipeline.traces.as_ref(), "peer page");
             span.set("mainstay.peer", peer.address.name.clone());
-            let page = self.client.page(&peer.address, cursor.as_deref(), *page_bytes, keep_bytes_max).await;
+            let page = self.client.page(&peer.address, cursor.as_deref(), *page_bytes, keep_bytes_max);
+            let page = span.around(page).await;
             match &page {
                 Ok(page) => span.set("mainstay.bytes", page.len()),
                 Err(failure) => {

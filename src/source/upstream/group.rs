@@ -265,11 +265,12 @@ impl Group {
         let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
         self.budget.lock().deposit(Instant::now());
         loop {
-            let Some((index, endpoint)) = self.choose(Instant::now(), &tried, ask) else {
+            let began = Instant::now();
+            let Some((index, endpoint)) = self.choose(began, &tried, ask) else {
                 return Err(Unanswered::NotSent);
             };
             tried.push(index);
-            let trouble = match self.attempt(endpoint, ask, tried.len()).await {
+            let trouble = match self.attempt(endpoint, ask, began, tried.len()).await {
                 Ok(response) => return Ok(Reply { response, node: Arc::clone(&endpoint.node) }),
                 Err(trouble) => trouble,
             };
@@ -370,9 +371,14 @@ impl Group {
         }
     }
 
-    /// One try, and what it says of the endpoint.
-    async fn attempt(&self, endpoint: &Endpoint, ask: &Ask, number: usize) -> Result<Response, Trouble> {
-        let began = Instant::now();
+    /// One try, which the endpoint has let in at `began`, and what it says of the endpoint.
+    async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask,
+        began: Instant,
+        number: usize,
+    ) -> Result<Response, Trouble> {
         let mut span = self.span(endpoint, ask, number);
         let outcome = self.send(endpoint, ask, began, span.here().as_ref()).await;
         trace_try(&mut span, &outcome);
@@ -392,7 +398,8 @@ impl Group {
             Err(Trouble::Timeout) if number == 1 || took >= self.config.try_timeout => {
                 endpoint.node.failed(now, &"it does not answer in time");
             }
-            Err(Trouble::Timeout | Trouble::Own(_)) => {}
+            Err(Trouble::Timeout) => {}
+            Err(Trouble::Own(_)) => endpoint.node.give_back(began, now),
         }
         outcome
     }

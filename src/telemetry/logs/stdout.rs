@@ -1,6 +1,7 @@
-//! Standard output, written by a thread of its own: a pipe whose reader has stopped holds up this thread and nobody else.
+//! Standard output, or standard error, written by a thread of its own: a pipe whose reader has stopped holds up this thread and nobody else.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,9 @@ const REST: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// Where there can be no more threads.
-pub(super) fn start(queue: Arc<Queue>) -> io::Result<()> {
+pub(super) fn start(queue: Arc<Queue>, output: impl AsFd + Send + 'static) -> io::Result<()> {
     let write = move || {
-        let mut writer = Writer { output: io::stdout(), is_torn: false };
+        let mut writer = Writer { output, is_torn: false };
         loop {
             let (_, lines) = queue.first(BATCH_BYTES_MAX, WAIT);
             let written = writer.write(&lines);
@@ -41,7 +42,7 @@ struct Writer<F> {
     is_torn: bool,
 }
 
-impl<F: std::os::fd::AsFd> Writer<F> {
+impl<F: AsFd> Writer<F> {
     /// Writes lines, and says how many are out whole. Those that cannot be written, as on a full disk, are lost.
     fn write(&mut self, lines: &[Bytes]) -> usize {
         let mut bytes = if self.is_torn { b"\n".to_vec() } else { Vec::new() };

@@ -1,10 +1,14 @@
 //! What a declaration in the table is made of, and what is made of it.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::labels::Label;
+use super::labels::{Label, ROUTE};
 use crate::telemetry::latency::{Builder, LatencyVec};
 
 /// Metrics that belong together.
@@ -37,29 +41,74 @@ impl Metric {
     }
 }
 
+/// The routes that the last reload has dropped. What was under way for them then is still counted when it ends, and must not bring
+/// their series back.
+#[derive(Clone, Default)]
+pub struct Gone(Arc<ArcSwap<HashSet<String>>>);
+
+impl Gone {
+    /// These are gone, and no others.
+    pub(super) fn set(&self, routes: HashSet<String>) {
+        self.0.store(Arc::new(routes));
+    }
+
+    /// This one is there, whatever was before.
+    pub(super) fn forget(&self, route: &str) {
+        if self.has(route) {
+            self.0.rcu(|gone| gone.iter().filter(|other| *other != route).cloned().collect::<HashSet<_>>());
+        }
+    }
+
+    fn has(&self, route: &str) -> bool {
+        self.0.load().contains(route)
+    }
+}
+
 /// The series of a metric, told apart by `N` labels: to give it more or fewer values does not compile.
 #[derive(Clone)]
-pub struct Labelled<V, const N: usize>(V);
+pub struct Labelled<V, const N: usize> {
+    series: V,
+    /// At which place it has the route among its labels, if it has.
+    route: Option<usize>,
+    gone: Gone,
+}
+
+impl<V, const N: usize> Labelled<V, N> {
+    fn new(series: V, metric: &Metric, gone: &Gone) -> Self {
+        let route = metric.labels.iter().position(|label| label.name == ROUTE.name);
+        Self { series, route, gone: gone.clone() }
+    }
+
+    fn is_gone(&self, values: &[&str; N]) -> bool {
+        self.route.and_then(|place| values.get(place)).is_some_and(|route| self.gone.has(route))
+    }
+}
 
 impl<B: MetricVecBuilder, const N: usize> Labelled<MetricVec<B>, N> {
-    /// The series of these values, in the order of the table. It takes a look-up under a lock that is hardly ever taken for long.
+    /// The series of these values, in the order of the table. It takes a look-up under a lock that is hardly ever taken for long. Of
+    /// a route that is gone it is one that nobody shows.
     pub fn with_label_values(&self, values: &[&str; N]) -> B::M {
-        self.0.with_label_values(values)
+        let series = self.series.with_label_values(values);
+        // Asked only now: a reload says who is gone before it forgets the series that it finds, so that one of both meets this one.
+        if self.is_gone(values) {
+            self.remove_label_values(values);
+        }
+        series
     }
 
     /// Forgets a series, if it is there.
     pub fn remove_label_values(&self, values: &[&str; N]) {
-        let _was_not_there = self.0.remove_label_values(values);
+        let _was_not_there = self.series.remove_label_values(values);
     }
 
     /// Forgets all series.
     pub fn reset(&self) {
-        self.0.reset();
+        self.series.reset();
     }
 
     /// All series as they are.
     pub fn collect(&self) -> Vec<MetricFamily> {
-        self.0.collect()
+        self.series.collect()
     }
 
     fn retain(&self, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool) {
@@ -72,7 +121,7 @@ impl<B: MetricVecBuilder, const N: usize> Labelled<MetricVec<B>, N> {
             };
             if !keep(value(label)) {
                 let values: Vec<&str> = metric.labels.iter().map(|declared| value(declared.name)).collect();
-                let _gone_already = self.0.remove_label_values(&values);
+                let _gone_already = self.series.remove_label_values(&values);
             }
         }
     }
@@ -89,7 +138,11 @@ pub trait Kind {
     ///
     /// # Errors
     /// Where the declaration is wrong.
-    fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Self::Handle<N>>;
+    fn register<const N: usize>(
+        metric: &Metric,
+        registry: &Registry,
+        gone: &Gone,
+    ) -> prometheus::Result<Self::Handle<N>>;
 
     /// Forgets the series whose value of a label is not to be kept.
     fn retain<const N: usize>(handle: &Self::Handle<N>, metric: &Metric, label: &str, keep: &dyn Fn(&str) -> bool);
@@ -101,7 +154,7 @@ macro_rules! single {
             type Handle<const N: usize> = Self;
             const NAME: &'static str = $name;
 
-            fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Self> {
+            fn register<const N: usize>(metric: &Metric, registry: &Registry, _: &Gone) -> prometheus::Result<Self> {
                 let made = Self::with_opts(metric.opts())?;
                 registry.register(Box::new(made.clone()))?;
                 Ok(made)
@@ -124,12 +177,16 @@ macro_rules! labelled {
             type Handle<const N: usize> = Labelled<Self, N>;
             const NAME: &'static str = $name;
 
-            fn register<const N: usize>(metric: &Metric, registry: &Registry) -> prometheus::Result<Labelled<Self, N>> {
+            fn register<const N: usize>(
+                metric: &Metric,
+                registry: &Registry,
+                gone: &Gone,
+            ) -> prometheus::Result<Labelled<Self, N>> {
                 let make: fn(Opts, &[&str]) -> prometheus::Result<Self> = $make;
                 let labels: Vec<&str> = metric.labels.iter().map(|label| label.name).collect();
                 let made = make(metric.opts(), &labels)?;
                 registry.register(Box::new(made.clone()))?;
-                Ok(Labelled(made))
+                Ok(Labelled::new(made, metric, gone))
             }
 
             fn retain<const N: usize>(
@@ -179,6 +236,7 @@ macro_rules! table {
         /// All metrics of an instance.
         pub struct Metrics {
             pub(super) registry: prometheus::Registry,
+            pub(super) gone: declare::Gone,
             $($(
                 #[doc = concat!($($help),+, " `", $name, "`")]
                 pub $field: table!(@handle $kind, [$($label),*]),
@@ -194,8 +252,8 @@ macro_rules! table {
         ),*];
 
         impl Metrics {
-            /// Forgets the series whose value of a label is not to be kept, of all metrics that have the label. A request that
-            /// is still under way may bring one back.
+            /// Forgets the series whose value of a label is not to be kept, of all metrics that have the label. What is still under
+            /// way may bring one back, but for routes: see [`Metrics::retain_routes`].
             pub fn retain(&self, label: &str, keep: impl Fn(&str) -> bool) {
                 $($(
                     let declared = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+);
@@ -205,12 +263,12 @@ macro_rules! table {
 
             /// All metrics that are declared, registered.
             pub(super) fn declared() -> prometheus::Result<Self> {
-                let registry = prometheus::Registry::new();
+                let (registry, gone) = (prometheus::Registry::new(), declare::Gone::default());
                 $($(
                     let declared = table!(@metric $kind, $name, $unit, [$($label),*], $($help),+);
-                    let $field = <$kind as declare::Kind>::register::<{ table!(@count [$($label),*]) }>(&declared, &registry)?;
+                    let $field = <$kind as declare::Kind>::register::<{ table!(@count [$($label),*]) }>(&declared, &registry, &gone)?;
                 )*)*
-                Ok(Self { registry, $($($field,)*)* })
+                Ok(Self { registry, gone, $($($field,)*)* })
             }
         }
     };

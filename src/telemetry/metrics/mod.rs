@@ -34,6 +34,18 @@ impl Metrics {
         out
     }
 
+    /// Forgets the series of routes that are not to be kept. What is still counted for one of `former`, the routes until now, by a
+    /// request that was under way, is shown nowhere.
+    pub fn retain_routes<'a>(&self, former: impl Iterator<Item = &'a str>, keep: impl Fn(&str) -> bool) {
+        self.gone.set(former.filter(|route| !keep(route)).map(str::to_owned).collect());
+        self.retain(labels::ROUTE.name, keep);
+    }
+
+    /// A route is there from now on: its series are made where they are asked for.
+    pub fn expect_route(&self, route: &str) {
+        self.gone.forget(route);
+    }
+
     /// The checks of one method that came to this.
     pub fn auth_check(&self, method: AuthMethod, result: AuthResult) -> IntCounter {
         self.auth_checks.with_label_values(&[method.as_str(), result.as_str()])

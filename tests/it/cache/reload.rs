@@ -65,6 +65,30 @@ fn a_changed_route_never_serves_the_old_meaning() {
     assert_eq!(number(), 1);
 }
 
+/// What was under way for a route that is no more is counted when it ends, and that must not make its series anew: they would stay
+/// until the next reload. A route that comes back is counted as ever.
+#[test]
+fn what_ends_after_its_route_is_gone_brings_no_series_back() {
+    let probe = Probe::default();
+    let second = "[[route]]\npath = \"/public/second\"\nhandler = \"probe\"\n";
+    let instance = Instance::probed(&(route("") + second), &probe);
+    let is_shown = || instance.metrics().contains("route=\"/public/it\"");
+    assert!(is_shown());
+    probe.close();
+    let mut waiting = instance.connect();
+    waiting.send(crate::instance::client::head("GET", "/public/it", &[]));
+    probe.wait_calls(1);
+    instance.reload(second).unwrap();
+    assert!(!is_shown());
+    probe.open();
+    assert_eq!(waiting.reply("GET").status, 200);
+    assert_eq!(instance.get("/public/second").status, 200, "it is counted after what came before it");
+    assert!(!is_shown(), "{}", instance.metrics());
+    instance.reload(&(route("") + second)).unwrap();
+    assert_eq!(instance.get("/public/it").status, 200);
+    assert_eq!(instance.metric("mainstay_http_requests_total{route=\"/public/it\",status=\"200\"}"), 1.0);
+}
+
 /// A fill that runs while its route changes answers those who asked for the old one and nobody else.
 #[test]
 fn a_fill_that_spans_a_reload_stays_with_the_old_route() {

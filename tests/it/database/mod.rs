@@ -8,4 +8,5 @@ pub mod pgbouncer;
 mod read;
 mod seen;
 mod tls;
+mod trial;
 mod write;

@@ -80,4 +80,20 @@ fn a_call_that_goes_well_is_kept_where_it_is_sampled() {
     let (receiver, cloudfront) = (Receiver::new(), Service::status("201 Created"));
     let _instance = purging(instance_of(&receiver, "1", &edge(&cloudfront.url())));
     assert_eq!(call(&receiver, "edge call").error, None);
+    assert_eq!(cloudfront.last().header("traceparent"), None, "it is nobody of ours");
+}
+
+/// The peer samples nothing by itself, and has kept its part of a page's trace all the same.
+#[test]
+fn a_page_of_a_peer_is_one_trace_on_both_sides() {
+    let receiver = Receiver::new();
+    let token = "correct-horse";
+    let regional = instance_of(&receiver, "0", &[("ADMIN_TOKEN", token)]).start();
+    let peer = format!("http://{}", regional.admin);
+    let peers = [("MODE", "failover"), ("failover.peers", peer.as_str()), ("FAILOVER_PEER_TOKEN", token)];
+    let _failover = instance_of(&receiver, "1", &peers).start();
+    let made = receiver.wait_for("the peer's part", |span| span.name == "GET /admin/snapshot");
+    assert_eq!((made.kind, &made.error), (2, &None), "{made:?}");
+    let page = receiver.wait_for("the call", |span| span.id == made.parent);
+    assert_eq!((page.name.as_str(), page.kind, page.trace), ("peer page", 3, made.trace));
 }
