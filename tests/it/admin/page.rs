@@ -345,7 +345,8 @@ fn a_page_that_is_not_let_in_says_why() {
     browser.wait_for("#link", "Live");
 }
 
-/// Streams whose pictures say that nodes come and go: of the two replicas one is well just now until `all_well()`.
+/// Streams whose pictures say that nodes come and go, since some hour of today, which is shown without its date: of the two replicas one
+/// is well just now until `all_well()`.
 const FLAPPING: &str = "
 window.SharedWorker = undefined;
 let well = null;
@@ -356,8 +357,9 @@ window.EventSource = class extends Real {
     super.addEventListener(name, ({ data }) => {
       if (name !== 'picture') return hear({ data });
       const picture = JSON.parse(data);
+      const today = new Date().toISOString().slice(0, 10);
       const one = (name, times, well_s) => ({ reason: 'replica_down', level: 'warning', detail: `${name} does not answer.`,
-        since: '2026-11-21T03:00:00Z', for_s: 90, flapping: { times, well_s }, advice: 'Look at it.' });
+        since: today + 'T03:00:00Z', for_s: 90, flapping: { times, well_s }, advice: 'Look at it.' });
       picture.status.degraded = [one('replica-1', 4, 12), one('replica-2', 3, well), { ...one('primary', 5, well), reason: 'primary_down' }];
       hear({ data: JSON.stringify(picture) });
     });
