@@ -124,6 +124,13 @@ fn routes_that_read_a_database_where_there_is_none_are_said() {
     assert_eq!(instance.get("/health/edge").status, 200, "what is not configured cannot be down");
     instance.reload(ROUTES).unwrap();
     assert_eq!(look(&instance, "/admin/status")["degraded"], json!([]));
+
+    // Who stands in serves what others have read, and misses no database.
+    let stands_in = Plan::probed(&format!("{ROUTES}{asking}"), &Probe::default()).set("ADMIN_TOKEN", TOKEN);
+    let stands_in = stands_in.set("MODE", "failover").parts(|parts| ramp::register(&mut parts.registry)).start();
+    let status = wait_for("a finding", &stands_in, "/admin/status", |status| status["degraded"][0].is_object());
+    let found = status["degraded"].as_array().unwrap();
+    assert!(found.iter().all(|one| one["reason"] != "database_missing"), "{status}");
 }
 
 /// What is found is what the manifest in force makes of it, so that a test can let it come and go.

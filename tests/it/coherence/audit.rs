@@ -119,6 +119,7 @@ fn a_wrong_answer_degrades_until_somebody_acknowledges_it_and_the_next_one_anew(
     browser.type_in("\u{e004} ");
     browser.wait_for("#acknowledged", "Acknowledged: 1 at /public/items/{id}.");
     browser.wait_for("#sentence", "All is well.");
+    assert_eq!(browser.text("#acknowledged"), "Acknowledged: 1 at /public/items/{id}.", "until there is news");
     let is_offered = "return document.getElementById('acknowledge').checkVisibility()";
     assert_eq!((browser.run(is_offered), unacknowledged()), (json!(false), 0.0));
     assert_eq!(browser.run("return document.activeElement.id"), "sentence");
