@@ -20,6 +20,8 @@ pub const HIT: &str = "/public/blob";
 
 /// The manifest of every Mainstay.
 const ROUTES: &str = include_str!("routes.toml");
+/// The configuration of the built-in API.
+const BUILT_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
 /// The token of operators.
 const ADMIN_TOKEN: &str = "bench";
 
@@ -177,6 +179,8 @@ pub fn tool(program: impl AsRef<std::ffi::OsStr>) -> Command {
 pub struct Mainstay {
     binary: PathBuf,
     routes: &'static str,
+    /// A folder with a manifest of its own, in place of `routes`.
+    config: Option<&'static Path>,
     environment: Vec<(&'static str, String)>,
 }
 
@@ -185,12 +189,17 @@ impl Mainstay {
     pub fn new(binary: &Path, database_url: &str) -> Self {
         let environment = [("DATABASE_URL", database_url), ("REGION", "bench"), ("ADMIN_TOKEN", ADMIN_TOKEN)];
         let environment = environment.map(|(name, value)| (name, value.to_owned())).into();
-        Self { binary: binary.to_owned(), routes: ROUTES, environment }
+        Self { binary: binary.to_owned(), routes: ROUTES, config: None, environment }
     }
 
     /// With another manifest.
     pub fn with_routes(self, routes: &'static str) -> Self {
         Self { routes, ..self }
+    }
+
+    /// With the configuration of the built-in API.
+    pub fn with_built_in(self) -> Self {
+        Self { config: Some(Path::new(BUILT_IN)), ..self }
     }
 
     /// With one more setting.
@@ -230,7 +239,7 @@ impl Mainstay {
             }
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.arg(name).arg("--config").arg(&site.folder);
+        command.arg(name).arg("--config").arg(self.config.unwrap_or(&site.folder));
         Ok(command)
     }
 }

@@ -274,6 +274,34 @@ mod tests {
     }
 
     #[test]
+    fn a_series_longer_than_its_window_keeps_its_first_coming_and_counts_no_further_than_it_may() {
+        let (looks, journal) = watched(0..700, |second| second % 2 == 0);
+        let last = &looks[699][0];
+        assert_eq!(last.flapping, Some(Flapping { times: BEGINNINGS_MAX, well_s: Some(0) }));
+        assert_eq!(last.for_s, 699);
+        assert_eq!(told(&journal).len(), 5, "two that were over, and the begin of the series");
+    }
+
+    #[test]
+    fn what_is_well_just_now_stands_where_it_stood_and_is_forgotten_in_the_end() {
+        let (mut memory, journal) = (Memory::default(), Journal::default());
+        let (now, at) = (Instant::now(), Utc::now());
+        for second in 0..6 {
+            let mut found = vec![finding(Reason::BusSilent, "")];
+            if second % 2 == 0 {
+                found.insert(0, finding(Reason::PrimaryDown, "primary"));
+            }
+            memory.look(found, (now + Duration::from_secs(second), at), &journal);
+        }
+        let found = vec![finding(Reason::BusSilent, "")];
+        let said = memory.look(found, (now + Duration::from_secs(6), at), &journal);
+        let said: Vec<(&str, bool)> = said.iter().map(|one| (one.reason, one.flapping.is_some())).collect();
+        assert_eq!(said, [("primary_down", true), ("bus_silent", false)], "the worst comes first, though it is well");
+        assert!(memory.look(Vec::new(), (now + Duration::from_secs(7) + FLAPS_WINDOW, at), &journal).is_empty());
+        assert!(memory.0.is_empty());
+    }
+
+    #[test]
     fn what_comes_now_and_then_is_no_series_and_what_has_stayed_is_over_at_once() {
         let (looks, _) = watched(0..1000, |second| second % 160 < 10);
         assert!(looks.iter().flatten().all(|one| one.flapping.is_none() && one.for_s < 10));

@@ -113,3 +113,24 @@ impl Drop for Cached {
         self.count(self.hit.end(), self.stale.end());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_counted_since_the_last_look_is_not_lost_with_its_route() {
+        let metrics = Metrics::new().unwrap();
+        let cached = Cached::new(&metrics, "/a");
+        cached.hit.observe(Duration::ZERO);
+        cached.export();
+        cached.hit.observe(Duration::ZERO);
+        cached.stale.observe(Duration::ZERO);
+        drop(cached);
+        let lookups = |result| metrics.lookups.with_label_values(&["L1", result]).get();
+        assert_eq!((lookups("hit"), lookups("stale")), (2, 1));
+        assert_eq!(metrics.cache_hits.with_label_values(&["/a"]).get(), 3);
+    }
+}

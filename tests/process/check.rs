@@ -1,6 +1,6 @@
 //! `mainstay check` against the tables of `pgbench -i`.
 
-use crate::support::{Cluster, Folder, Outcome, mainstay};
+use crate::support::{Cluster, Folder, Origin, Outcome, mainstay};
 
 const ACCOUNTS: &str = "\
 [[route]]
@@ -158,6 +158,10 @@ fn a_way_around_auth_and_a_secret_in_the_clear_are_warned_of() {
     let outcome = strict(&elsewhere, "http://0.0.0.0:3");
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stdout.contains("warning: forward.primary_origin: http:// sends "), "{outcome:?}");
+    // And where nobody has checked.
+    let folder = Folder::new("");
+    let mut origin = Origin::start(folder.path(), &[("PRIMARY_ORIGIN", "http://0.0.0.0:3")]);
+    origin.program.expect_text("forward.primary_origin: http:// sends ");
 }
 
 #[test]

@@ -195,16 +195,16 @@ fn routes_whose_credentials_nobody_could_check_are_refused_with_the_setting() {
     let wrong = Folder::new(
         "[[route]]\npath = \"b\"\nsql = \"SELECT 1\"\n\n\
          [[route]]\npath = \"/c\"\nhandler = \"ghost\"\nauth = \"jwt\"\n\n\
-         [[route]]\npath = \"/d\"\nsql = \"SELECT 1\"\nauth = \"jwt\"\n",
+         [[route]]\npath = \"/d\"\nsql = \"SELECT 1\"\nauth = \"jwt\"\n\n\
+         [[route]]\npath = \"e\"\nsql = \"SELECT 1\"\n",
     );
     for command in ["serve", "check"] {
         let outcome = mainstay(&[command, "--config", wrong.text()], &[]);
         assert_eq!(outcome.code, Some(64), "{outcome:?}");
         let lines: Vec<&str> = outcome.stderr.lines().collect();
-        assert_eq!(lines.len(), 4, "{lines:#?}");
-        for (line, says) in
-            lines.iter().zip([":1: ", "ghost", ":5: route /c: auth = \"jwt\"", ":10: route /d: auth = \"jwt\""])
-        {
+        assert_eq!(lines.len(), 5, "{lines:#?}");
+        let (c, d) = (":5: route /c: auth = \"jwt\"", ":10: route /d: auth = \"jwt\"");
+        for (line, says) in lines.iter().zip([":1: ", "ghost", c, d, ":15: "]) {
             assert!(line.contains(says), "{says}: {lines:#?}");
         }
     }

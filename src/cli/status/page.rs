@@ -234,6 +234,7 @@ mod tests {
             "traffic": { "requests_per_s": 1203.04, "errors_per_s": 0.1, "shed_per_s": 0.0, "stale_per_s": 3.0,
                 "latency_ms": { "p50": 0.21, "p95": 1.0, "p99": null }, "hit_ratio": { "total": 0.9712, "l1": 0.96, "l2": null } },
             "health": { "status": "unhealthy", "reasons": ["primary_down"] },
+            "audit": { "checked": 100, "wrong": 3, "unacknowledged": { "/a": 2 } },
             "nodes": [{ "name": "primary", "role": "primary", "up": false, "breaker": "open" },
                       { "name": "replica-1", "role": "replica", "up": true, "ineligible": "lagging", "lag_ms": 9000 }],
         });
@@ -252,6 +253,7 @@ mod tests {
         at("at worst 4 min old; told of changes through 7301:1:0/3000148, heard 4 min ago, SILENT");
         at("1203.0/s, 0.10 errors/s, 0.00 shed/s; p50 0.2 ms, p95 1.0 ms, p99 -");
         at("97.1 % hits (L1 96.0 %, L2 -)");
+        at("audit      100 answers compared, 3 wrong; not acknowledged: 2 at /a");
         assert!(at("DOWN") < at("NOT READ: lagging"));
     }
 

@@ -1,14 +1,41 @@
 //! What the admin listener shows.
 
 use mainstay::Answer;
+use mainstay::local::wait_until;
 use serde_json::json;
 
 use super::{TOKEN, ask, instance, look, order};
 use crate::instance::Plan;
+use crate::instance::client::{Connection, Reply, head};
 use crate::instance::probe::{Probe, echo};
-use crate::support::Cluster;
+use crate::support::{Cluster, PATIENCE};
 
 const ROUTES: &str = echo!();
+
+/// Each look takes a core for as long as it lasts. Whoever asks for one too many is turned away.
+#[test]
+fn looks_at_all_entries_are_few_at_once() {
+    const AT_ONCE: usize = 16;
+    let instance = instance(ROUTES, &Probe::default());
+    (0..200).for_each(|number| assert_eq!(instance.get(&format!("/public/echo?q={number}")).status, 200));
+    for (method, target, body) in
+        [("POST", "/admin/cache/preview", "{\"tags\":[\"echo\"]}"), ("GET", "/admin/cache/stats?hot=3", "")]
+    {
+        let (token, length) = (format!("Bearer {TOKEN}"), body.len().to_string());
+        let asked = head(method, target, &[("Authorization", &token), ("Content-Length", &length)]) + body;
+        let some_are_turned_away = || {
+            let mut connections: Vec<_> = (0..AT_ONCE).map(|_| Connection::open(instance.admin)).collect();
+            connections.iter_mut().for_each(|connection| connection.send(&asked));
+            let replies: Vec<Reply> = connections.iter_mut().map(|connection| connection.reply(method)).collect();
+            let (busy, done): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.status == 503);
+            assert!(busy.iter().all(|reply| reply.json()["code"] == "overloaded"), "{busy:?}");
+            assert!(!done.is_empty() && done.iter().all(|reply| reply.status == 200), "{target}: {done:?}");
+            !busy.is_empty()
+        };
+        assert!(wait_until(PATIENCE, some_are_turned_away), "{target}: {AT_ONCE} at once");
+        assert_eq!(ask(&instance, method, target, body).status, 200);
+    }
+}
 
 #[test]
 fn an_entry_is_shown_as_it_is_kept() {

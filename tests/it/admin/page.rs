@@ -345,7 +345,8 @@ fn a_page_that_is_not_let_in_says_why() {
     browser.wait_for("#link", "Live");
 }
 
-/// Streams whose pictures say that nodes come and go: of the two replicas one is well just now until `all_well()`.
+/// Streams whose pictures say that nodes come and go, since some hour of today, which is shown without its date: one of two replicas is
+/// well just now, and with `all_well()` so are the others. A third one is down and stays so.
 const FLAPPING: &str = "
 window.SharedWorker = undefined;
 let well = null;
@@ -356,9 +357,11 @@ window.EventSource = class extends Real {
     super.addEventListener(name, ({ data }) => {
       if (name !== 'picture') return hear({ data });
       const picture = JSON.parse(data);
+      const today = new Date().toISOString().slice(0, 10);
       const one = (name, times, well_s) => ({ reason: 'replica_down', level: 'warning', detail: `${name} does not answer.`,
-        since: '2026-11-21T03:00:00Z', for_s: 90, flapping: { times, well_s }, advice: 'Look at it.' });
-      picture.status.degraded = [one('replica-1', 4, 12), one('replica-2', 3, well), { ...one('primary', 5, well), reason: 'primary_down' }];
+        since: today + 'T03:00:00Z', for_s: 90, flapping: { times, well_s }, advice: 'Look at it.' });
+      picture.status.degraded = [one('replica-1', 4, 12), one('replica-2', 3, well), { ...one('replica-3'), flapping: undefined },
+        { ...one('primary', 5, well && 9), reason: 'primary_down' }];
       hear({ data: JSON.stringify(picture) });
     });
   }
@@ -377,9 +380,11 @@ fn what_comes_and_goes_is_one_line_for_all_and_well_only_where_it_is() {
     let said = browser.wait_for("#degraded", "Comes and goes");
     assert!(said.contains("4 times within 5 minutes: 2 replicas do not answer: replica-1, replica-2."), "{said}");
     assert!(said.contains("5 times within 5 minutes: primary does not answer."), "{said}");
+    assert!(said.contains("⚠\nreplica-3 does not answer. replica_down"), "{said}");
     assert!(said.contains("since 03:00:00 UTC") && !said.contains("well for"), "{said}");
     browser.run("all_well()");
-    browser.wait_for("#degraded", "since 03:00:00 UTC, well for 7 s");
+    let said = browser.wait_for("#degraded", "since 03:00:00 UTC, well for 7 s");
+    assert!(said.contains("since 03:00:00 UTC, well for 9 s"), "{said}");
 }
 
 /// Whatever can be wrong is, there are many nodes, and everything has a long name; and who stands in for that has nothing.

@@ -124,6 +124,43 @@ fn routes_that_read_a_database_where_there_is_none_are_said() {
     assert_eq!(instance.get("/health/edge").status, 200, "what is not configured cannot be down");
     instance.reload(ROUTES).unwrap();
     assert_eq!(look(&instance, "/admin/status")["degraded"], json!([]));
+
+    // Who stands in serves what others have read, and misses no database.
+    let stands_in = Plan::probed(&format!("{ROUTES}{asking}"), &Probe::default()).set("ADMIN_TOKEN", TOKEN);
+    let stands_in = stands_in.set("MODE", "failover").parts(|parts| ramp::register(&mut parts.registry)).start();
+    let status = wait_for("a finding", &stands_in, "/admin/status", |status| status["degraded"][0].is_object());
+    let found = status["degraded"].as_array().unwrap();
+    assert!(found.iter().all(|one| one["reason"] != "database_missing"), "{status}");
+}
+
+/// What is found is what the manifest in force makes of it, so that a test can let it come and go.
+#[test]
+fn what_comes_and_goes_is_said_in_the_sentence_and_stays_said_while_it_is_well() {
+    let asking = format!("{ROUTES}\n[[route]]\npath = \"/one\"\nsql = \"SELECT 1 AS one\"\n");
+    let instance = instance(ROUTES, &Probe::default());
+    wait_for("the first look", &instance, "/admin/status", |status| status["degraded"] == json!([]));
+    let looks: Vec<Value> = [asking.as_str(), ROUTES]
+        .into_iter()
+        .cycle()
+        .take(6)
+        .map(|routes| {
+            instance.reload(routes).unwrap();
+            look(&instance, "/admin/status")
+        })
+        .collect();
+    assert!(looks[..4].iter().all(|status| status["degraded"][0]["flapping"].is_null()), "{looks:#?}");
+    assert_eq!(looks[3]["degraded"], json!([]), "what has come twice is over at once");
+    let detail = "No database is configured, and 1 route needs one: such requests are a 503.";
+    for (status, is_well) in [(&looks[4], false), (&looks[5], true)] {
+        let one = &status["degraded"][0];
+        assert_eq!((&one["detail"], &one["flapping"]["times"]), (&json!(detail), &json!(3)));
+        assert_eq!(one["flapping"]["well_s"].is_u64(), is_well, "{one}");
+        let sentence = format!("Comes and goes, 3 times within 5 minutes: {detail}");
+        assert_eq!(status["summary"], json!({ "level": "critical", "sentence": sentence }));
+    }
+    let journal = look(&instance, "/admin/journal");
+    let is_its_begin = |event: &Value| event["result"] == "database_missing, flapping: 3 times in 5m";
+    assert!(journal["events"].as_array().unwrap().iter().any(is_its_begin), "{journal}");
 }
 
 #[test]

@@ -286,4 +286,7 @@ fn routes_that_nobody_could_ask_do_not_start() {
     let instance = Plan::new(&of("key")).start();
     let error = instance.reload(&of("jwt")).unwrap_err();
     assert!(error.contains("auth.jwks_url"), "{error}");
+    // All that is wrong is said in one go.
+    let error = instance.reload(&format!("{}\n[[route]]\npath = \"b\"\nsql = \"SELECT 1\"\n", of("jwt"))).unwrap_err();
+    assert!(error.contains("auth.jwks_url") && error.contains("route b: "), "{error}");
 }

@@ -101,9 +101,12 @@ fn a_wrong_answer_degrades_until_somebody_acknowledges_it_and_the_next_one_anew(
     assert!(event["by"].as_str().unwrap().starts_with("token ") && event["at"].is_string(), "{event}");
     assert_eq!(ask("POST", "/admin/audit/acknowledge"), json!({ "acknowledged": {} }));
 
-    // The next one is news, and is acknowledged by hand, with a keyboard alone.
-    audit(&instance, "/public/items/1");
-    assert_eq!((wrong(&instance), unacknowledged()), (2.0, 1.0));
+    // The next ones are news. Whoever has seen one of them knows of no more.
+    (0..2).for_each(|_| audit(&instance, "/public/items/1"));
+    assert_eq!((wrong(&instance), unacknowledged()), (3.0, 2.0));
+    let done = acknowledge(&json!({ "seen": { ROUTE: 1 } }).to_string());
+    assert_eq!((done, unacknowledged()), (json!({ "acknowledged": { ROUTE: 1 } }), 1.0));
+    // The other one is acknowledged by hand, with a keyboard alone.
     assert_eq!(first()["reason"], "audit_wrong");
     let browser = Browser::start();
     browser.open(&format!("http://{}/", instance.admin));
@@ -116,6 +119,7 @@ fn a_wrong_answer_degrades_until_somebody_acknowledges_it_and_the_next_one_anew(
     browser.type_in("\u{e004} ");
     browser.wait_for("#acknowledged", "Acknowledged: 1 at /public/items/{id}.");
     browser.wait_for("#sentence", "All is well.");
+    assert_eq!(browser.text("#acknowledged"), "Acknowledged: 1 at /public/items/{id}.", "until there is news");
     let is_offered = "return document.getElementById('acknowledge').checkVisibility()";
     assert_eq!((browser.run(is_offered), unacknowledged()), (json!(false), 0.0));
     assert_eq!(browser.run("return document.activeElement.id"), "sentence");

@@ -320,6 +320,20 @@ fn hostile_requests_make_no_series() {
     assert_eq!(many.difference(&few).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
+/// No scrape comes in between: what the routes before have counted is in nobody's hands but theirs.
+#[test]
+fn a_reload_loses_no_count() {
+    let instance = Instance::probed(ROUTES, &Probe::default());
+    for _ in 0..4 {
+        assert_eq!(instance.get("/public/echo").status, 200);
+    }
+    instance.reload(ROUTES).unwrap();
+    assert_eq!(timed(&instance, "/public/echo", "hit"), 3.0);
+    assert_eq!(instance.metric("mainstay_http_requests_total{route=\"/public/echo\",status=\"200\"}"), 4.0);
+    assert_eq!(instance.metric("mainstay_cache_lookups_total{layer=\"L1\",result=\"hit\"}"), 3.0);
+    assert_eq!(instance.metric("mainstay_cache_hits_total{route=\"/public/echo\"}"), 3.0);
+}
+
 #[test]
 fn a_reload_drops_the_series_of_routes_that_are_gone() {
     let instance = Instance::probed(ROUTES, &Probe::default());

@@ -65,6 +65,9 @@ fn a_call_that_fails_is_kept_although_nothing_is_sampled() {
     let told = call(&receiver, "edge call");
     assert_eq!((told.error.as_deref(), told.attribute("mainstay.paths")), (Some("refused_for_now"), "1"));
     assert_eq!(told.attribute("http.request.resend_count"), "0");
+    receiver.wait_for("the second try", |span| {
+        span.name == "edge call" && span.attribute("http.request.resend_count") == "1"
+    });
     assert_eq!(call(&receiver, "key set").error.as_deref(), Some("unreachable"));
     drop(regional);
     let peers = [("MODE", "failover"), ("failover.peers", NOWHERE), ("FAILOVER_PEER_TOKEN", "t")];
