@@ -1,8 +1,8 @@
 //! Connections that hold on to the server without using it.
 //!
 //! Actix times the header of a connection's first request. It does not time a header that trickles in after a first whole request,
-//! nor a client that never reads its answer; an idle connection it would time, by a timer that each request sets and takes back, which
-//! costs as much as half of what a hit does here. So each connection notes when it last brought a whole request, and those that have been
+//! nor a client that never reads its answer; an idle connection it would time, by a timer that each request sets and takes back, for
+//! some 700 instructions. So each connection notes when it last brought a whole request, and those that have been
 //! silent for too long, and wait for nothing of ours, are cut off.
 
 use std::any::Any;
@@ -139,5 +139,55 @@ impl Drop for Working {
     fn drop(&mut self) {
         self.0.heard();
         self.0.working.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    async fn pair(connections: &Connections) -> (std::net::TcpStream, TcpStream, Arc<Connection>) {
+        let listener = actix_web::rt::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (io, _) = listener.accept().await.unwrap();
+        let connection = connections.opened(&io).unwrap();
+        (client, io, connection)
+    }
+
+    fn is_open(mut client: &std::net::TcpStream) -> bool {
+        client.set_nonblocking(true).unwrap();
+        matches!(client.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    #[actix_rt::test]
+    async fn a_connection_is_cut_once_the_whole_of_its_time_is_over() {
+        let connections = Connections::new(Duration::from_secs(80));
+        (0..3).for_each(|_| connections.cut_silent());
+        let (client, _io, connection) = pair(&connections).await;
+        // That it was heard right before the first of these looks is as likely as that it was right after the one before.
+        (0..LOOKS).for_each(|_| connections.cut_silent());
+        assert!(is_open(&client));
+        connection.heard();
+        (0..LOOKS).for_each(|_| connections.cut_silent());
+        assert!(is_open(&client), "what was heard begins anew");
+        connections.cut_silent();
+        assert!(!is_open(&client));
+    }
+
+    #[actix_rt::test]
+    async fn a_connection_is_not_silent_while_its_request_is_worked_on() {
+        let connections = Connections::new(Duration::from_secs(80));
+        let (client, _io, connection) = pair(&connections).await;
+        let (working, other) = (connection.work(), connection.work());
+        (0..3 * LOOKS).for_each(|_| connections.cut_silent());
+        drop(other);
+        (0..3 * LOOKS).for_each(|_| connections.cut_silent());
+        drop(working);
+        (0..LOOKS).for_each(|_| connections.cut_silent());
+        assert!(is_open(&client));
+        connections.cut_silent();
+        assert!(!is_open(&client));
     }
 }

@@ -280,7 +280,7 @@ impl Front {
         })
     }
 
-    /// Asks L1. This is the hit path: it takes no lock, copies no body, and allocates a request id and an entity tag.
+    /// Asks L1. This is the hit path: it takes no lock, copies no body, and allocates a request id.
     fn lookup(
         &self,
         way: &mut Way<'_>,
