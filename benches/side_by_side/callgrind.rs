@@ -12,6 +12,8 @@ use crate::servers::Site;
 const FEW: usize = 2_000;
 const MANY: usize = 6_000;
 const CONNECTIONS: usize = 4;
+/// What serves a connection, and all that it calls. What goes on beside that goes by the clock, which is another one under valgrind.
+const COLLECTED: &str = "--toggle-collect=*actix_http::h1::dispatcher::Dispatcher*poll";
 
 /// Counts a server's instructions over few and over many requests: the difference is free of starting and stopping.
 /// `command` makes the server's command, given its site and what to run it under.
@@ -33,7 +35,7 @@ fn instructions(
 ) -> Outcome<u64> {
     let site = Site::new(work, "callgrind")?;
     let counts = site.folder.join("callgrind.out");
-    let valgrind = ["valgrind", "--tool=callgrind", "--vgdb=no", "--instr-atstart=yes"].map(str::to_owned);
+    let valgrind = ["valgrind", "--tool=callgrind", "--vgdb=no", COLLECTED].map(str::to_owned);
     let mut runner = valgrind.to_vec();
     runner.push(format!("--callgrind-out-file={}", counts.display()));
     let server = site.start(command(&site, &runner)?, Duration::from_secs(120))?;

@@ -135,7 +135,7 @@ impl Report {
             );
         }
         if !self.instructions_per_request.is_empty() {
-            text += "\nUser-space instructions per request (callgrind), and Mainstay's hit as a share of them\n";
+            text += "\nUser-space instructions per request in what serves its connection (callgrind), and Mainstay's hit as a share of them\n";
             let of = |name| self.instructions_per_request.iter().find(|(own, _)| *own == name).map(|(_, count)| *count);
             for (name, count) in &self.instructions_per_request {
                 let share = cell(ratio(of("mainstay"), Some(*count)), 2);

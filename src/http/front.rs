@@ -89,7 +89,7 @@ enum Step {
     Answer(Response<Bytes>),
     Pass(Box<Passage>),
     /// It begins anew once this is answered.
-    Ask(Check, Arc<Endpoint>),
+    Ask(Box<Check>, Arc<Endpoint>),
 }
 
 /// What L1 had for a request.
@@ -141,26 +141,24 @@ impl Front {
     }
 
     /// Takes a request as far as L1 has answered it, or its source must, or its credentials have to be asked for.
-    fn answer(
+    fn answer<'a>(
         &self,
-        surface: &Surface,
-        request: &Request,
+        surface: &'a Surface,
+        (request, asked): (&'a Request, Asked<'a>),
         has_payload: bool,
-        checked: Option<&Checked>,
-        trace: Option<Traced>,
-    ) -> (Step, Pending) {
-        let asked = Asked::read(request.headers());
-        let mut pending = self.pending(request, &asked, checked, trace);
+        checked: Option<&'a Checked>,
+        pending: &mut Pending,
+    ) -> Step {
         let mut way =
             Way { request, asked, has_payload, checked, identity: None, rows: RowSettings::default(), endpoint: None };
         let mut step = self
-            .go(surface, &mut way, &mut pending)
-            .unwrap_or_else(|error| Step::Answer(self.refused(&error, &way, &mut pending)));
+            .go(surface, &mut way, pending)
+            .unwrap_or_else(|error| Step::Answer(self.refused(&error, &way, pending)));
         if let Step::Answer(response) = &mut step {
             let line = |_: &mut Pending| Some(self.line(&way));
-            traces::within(pending.trace.here(), || self.finish(response, way.endpoint, &mut pending, line));
+            traces::within(pending.trace.here(), || self.finish(response, way.endpoint, pending, line));
         }
-        (step, pending)
+        step
     }
 
     fn go<'a>(&self, surface: &'a Surface, way: &mut Way<'a>, pending: &mut Pending) -> Result<Step, Error> {
@@ -251,7 +249,7 @@ impl Front {
         &self,
         way: &Way<'_>,
         endpoint: &Arc<Endpoint>,
-        mut check: Check,
+        mut check: Box<Check>,
         pending: &mut Pending,
     ) -> Result<Step, Error> {
         let client = self.pipeline.rates.client(way.request, endpoint);
@@ -282,7 +280,7 @@ impl Front {
         })
     }
 
-    /// Asks L1. This is the hit path: it takes no lock, copies no body, and allocates a request id and an entity tag.
+    /// Asks L1. This is the hit path: it takes no lock, copies no body, and allocates a request id.
     fn lookup(
         &self,
         way: &mut Way<'_>,
@@ -495,11 +493,16 @@ impl Front {
             // The client opens its next connection elsewhere, instead of finding this one cut off under a request.
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
-        let head = response.headers_mut();
-        head.insert(headers::X_REGION, self.region.clone());
         // Moved, not cloned: to share a value that nobody shared yet takes an allocation.
         let request_id = std::mem::replace(&mut pending.request_id, HeaderValue::from_static(""));
-        head.insert(headers::X_REQUEST_ID, request_id);
+        let own = [(headers::X_REGION, self.region.clone()), (headers::X_REQUEST_ID, request_id)];
+        let head = response.headers_mut();
+        if pending.outcome.is_some() {
+            // L1 has said neither, and appending is cheaper.
+            own.into_iter().for_each(|(name, value)| head.append(name, value));
+        } else {
+            own.into_iter().for_each(|(name, value)| drop(head.insert(name, value)));
+        }
         if pending.is_strong {
             head.insert(headers::X_ROUTE_PRIMARY, HeaderValue::from_static("true"));
         }

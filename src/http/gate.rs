@@ -30,7 +30,7 @@ pub enum Door {
     /// It is known who asks.
     Known(Arc<Identity>),
     /// The credential must be asked for first.
-    Unknown(Check),
+    Unknown(Box<Check>),
 }
 
 /// A credential that is to be asked for.
@@ -62,7 +62,7 @@ pub fn look(auth: &Auth, method: AuthMethod, asked: &Asked<'_>, checked: Option<
             Look::Known(known) => known?,
             Look::Unknown => {
                 let rated = Rated::default();
-                return Ok(Door::Unknown(Check { method, credential: credential.into(), rated }));
+                return Ok(Door::Unknown(Box::new(Check { method, credential: credential.into(), rated })));
             }
         },
     };
@@ -149,8 +149,8 @@ fn credential<'a>(authorization: &[&'a HeaderValue]) -> Result<&'a [u8], Error> 
 
 impl Pipeline {
     /// Has a credential checked, for a request that came then. It waits no longer than the request may, and only so many wait.
-    pub(super) async fn check(&self, check: Check, began: Instant) -> Checked {
-        let Check { method, credential, rated } = check;
+    pub(super) async fn check(&self, check: Box<Check>, began: Instant) -> Checked {
+        let Check { method, credential, rated } = *check;
         let Some(_place) = self.admission.waiters.take(1) else {
             let error = Error::new(Code::Overloaded, "as many requests as may are waiting");
             return Checked { began, rated, outcome: Err(error) };

@@ -134,45 +134,46 @@ pub fn from_entry(
     status: CacheStatus,
     age: Duration,
 ) -> Response<Bytes> {
-    let is_absence = entry.absence.is_some();
-    let mut response = if let Some(sentence) = &entry.absence {
-        let mut response = problem::response(&Error::new(Code::NotFound, sentence.clone()), request_id, None);
-        let max_age = format!("{}, max-age={}", endpoint.route.audience(), entry.limits.fresh.as_secs());
-        response.headers_mut().insert(header::CACHE_CONTROL, headers::value(max_age));
-        response
-    } else {
-        body_or_304(entry, asked)
+    let mut response = match &entry.absence {
+        Some(sentence) => {
+            let mut response = problem::response(&Error::new(Code::NotFound, sentence.clone()), request_id, None);
+            // It says that nobody keeps it; what follows knows better.
+            response.headers_mut().remove(header::CACHE_CONTROL);
+            response
+        }
+        None => body_or_304(entry, asked),
     };
     let head = response.headers_mut();
-    if !is_absence {
-        head.insert(header::CACHE_CONTROL, endpoint.cache_control.clone());
+    let cache_control = cache_control(entry, endpoint, status, age);
+    // None of these is there yet, and to append costs a hit half of what it costs to insert, which hands out what was there before.
+    if let Some(name) = endpoint.tag_header.as_ref().filter(|_| cache_control.as_bytes().starts_with(b"public")) {
+        head.append(name.clone(), edge_tags(&entry.tags));
     }
-    head.insert(header::VARY, vary(endpoint));
-    head.insert(headers::CACHE_STATUS, status.header(entry.detail));
-    // What was purged, or may have been, is not old by its age: caches outside must not take it for fresh.
-    let is_marked_stale = matches!(status, CacheStatus::Stale(_) | CacheStatus::StaleIfError { .. });
-    if is_marked_stale && age < entry.limits.fresh {
-        let stale = if endpoint.route.private { "private, max-age=0" } else { "public, max-age=0" };
-        head.insert(header::CACHE_CONTROL, HeaderValue::from_static(stale));
-    }
-    if let CacheStatus::Reissued { .. } = status {
-        // It has no age, and is good for as long as the route's header says here. What is not there may come at any time.
-        if is_absence {
-            head.insert(header::CACHE_CONTROL, uncached(endpoint));
-        }
-    } else if status.is_hit() {
-        head.insert(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
-    } else if !matches!(status, CacheStatus::Forwarded { stored: true, .. }) {
-        head.insert(header::CACHE_CONTROL, uncached(endpoint));
-    }
-    if let Some(name) = endpoint.tag_header.as_ref().filter(|_| is_kept_outside(head)) {
-        head.insert(name.clone(), edge_tags(&entry.tags));
+    head.append(header::CACHE_CONTROL, cache_control);
+    head.append(header::VARY, vary(endpoint));
+    head.append(headers::CACHE_STATUS, status.header(entry.detail));
+    if status.is_hit() {
+        head.append(header::AGE, AGE.with_borrow_mut(|values| values.get(age.as_secs())));
     }
     response
 }
 
-fn is_kept_outside(head: &HeaderMap) -> bool {
-    head.get(header::CACHE_CONTROL).is_some_and(|value| value.as_bytes().starts_with(b"public"))
+/// How long others may keep the answer of an entry.
+fn cache_control(entry: &Entry, endpoint: &Endpoint, status: CacheStatus, age: Duration) -> HeaderValue {
+    match status {
+        CacheStatus::Bypass | CacheStatus::Forwarded { stored: false, .. } => uncached(endpoint),
+        // What is not there may come at any time.
+        CacheStatus::Reissued { .. } if entry.absence.is_some() => uncached(endpoint),
+        // What was purged, or may have been, is not old by its age: caches outside must not take it for fresh.
+        CacheStatus::Stale(_) | CacheStatus::StaleIfError { .. } if age < entry.limits.fresh => {
+            HeaderValue::from_static(if endpoint.route.private { "private, max-age=0" } else { "public, max-age=0" })
+        }
+        _ if entry.absence.is_some() => {
+            headers::value(format!("{}, max-age={}", endpoint.route.audience(), entry.limits.fresh.as_secs()))
+        }
+        // What is issued anew has no age, and is good for as long as the route's header says here.
+        _ => endpoint.cache_control.clone(),
+    }
 }
 
 /// The tags of an answer for a CDN. Those of its route and of itself come first.
@@ -196,17 +197,23 @@ fn body_or_304(entry: &Entry, asked: &Asked<'_>) -> Response<Bytes> {
         && let Some(etag) = headers::matching_etag(&asked.if_none_match, &variant.etag)
     {
         let mut response = Response::with_body(StatusCode::NOT_MODIFIED, Bytes::new());
-        response.headers_mut().insert(header::ETAG, etag);
+        response.headers_mut().append(header::ETAG, etag);
         return response;
     }
     let mut response = Response::with_body(status_of(entry.status), variant.bytes.clone());
     let head = response.headers_mut();
-    head.insert(header::CONTENT_TYPE, HeaderValue::from_static(entry.content_type));
-    head.insert(header::ETAG, headers::value(variant.etag.clone()));
+    head.append(header::CONTENT_TYPE, kept_type(entry.content_type));
+    head.append(header::ETAG, headers::value(variant.etag.clone()));
     if let Some(name) = encoding.name() {
-        head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+        head.append(header::CONTENT_ENCODING, HeaderValue::from_static(name));
     }
     response
+}
+
+/// The media type of an entry. That of nearly all is a constant, which is not looked at byte by byte.
+fn kept_type(text: &'static str) -> HeaderValue {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    if text == "application/json" { JSON } else { HeaderValue::from_static(text) }
 }
 
 /// The status that a handler answered with.
@@ -311,8 +318,10 @@ pub fn from_error(
 /// What an answer depends on, of all that a request says: the encoding, and on a route with `auth` who asks, although all who
 /// are let in may get the same.
 fn vary(endpoint: &Endpoint) -> HeaderValue {
-    let has_auth = endpoint.route.access.is_some();
-    HeaderValue::from_static(if has_auth { "Accept-Encoding, Authorization" } else { "Accept-Encoding" })
+    // Constants: a text that is chosen as it runs is looked at byte by byte, for each answer anew.
+    const BY_ENCODING: HeaderValue = HeaderValue::from_static("Accept-Encoding");
+    const BY_ENCODING_AND_CALLER: HeaderValue = HeaderValue::from_static("Accept-Encoding, Authorization");
+    if endpoint.route.access.is_some() { BY_ENCODING_AND_CALLER } else { BY_ENCODING }
 }
 
 /// `Cache-Control` of what must not be kept: strong reads of public routes, errors, and all of a private route.

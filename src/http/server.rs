@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_http::Response;
 use actix_service::IntoServiceFactory;
 use actix_web::dev::Server;
-use actix_web::http::{Method, header};
+use actix_web::http::{KeepAlive, Method, header};
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, HttpServer, web};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -57,7 +57,7 @@ pub fn listen(
         })
         .workers(workers(server_settings))
         .max_connections(server_settings.connections_max)
-        .keep_alive(server_settings.keep_alive.0)
+        .keep_alive(keep_alive(server_settings))
         .client_request_timeout(server_settings.header_timeout.0)
         .client_disconnect_timeout(server_settings.header_timeout.0)
         .shutdown_timeout(whole_seconds(server_settings.shutdown_timeout.0))
@@ -74,6 +74,11 @@ pub fn listen(
 /// Actix counts the time to drain in whole seconds; a part of one is not taken away from requests in flight.
 fn whole_seconds(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+/// Idle connections are [`Connections`]' to end.
+fn keep_alive(settings: &ServerSettings) -> KeepAlive {
+    if settings.keep_alive.0.is_zero() { KeepAlive::Disabled } else { KeepAlive::Os }
 }
 
 fn workers(settings: &ServerSettings) -> usize {

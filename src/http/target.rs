@@ -22,7 +22,8 @@ const PAIRS_MAX: usize = 256;
 /// # Errors
 /// `uri_invalid` where the path does not mean one thing.
 pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, Error> {
-    if raw.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
+    // All bytes at once, since nearly always all are.
+    if raw.bytes().fold(true, |is_plain, byte| is_plain & byte.is_ascii_graphic() & (byte != b'%')) {
         return Ok(Cow::Borrowed(raw));
     }
     let mut path = String::with_capacity(raw.len());
@@ -92,6 +93,10 @@ impl<'a> Arguments<'a> {
         claims: Option<&Map<String, Json>>,
     ) -> Result<Self, Error> {
         let query = query.unwrap_or_default();
+        // Room for values is moved about with them, used or not.
+        if route.params.is_empty() && query.is_empty() {
+            return Ok(Self { values: SmallVec::new() });
+        }
         let is_taken_whole = route.params.last().is_some_and(|param| param.place == Place::WholeQuery);
         let given = if is_taken_whole { Given::new() } else { given(route, query)? };
         let mut values = SmallVec::new();

@@ -20,6 +20,7 @@ use super::{BACKSTOP, Front, Pending, Step, refuse};
 use crate::error::{Code, Error};
 use crate::http::connections::Connection;
 use crate::http::gate::Check;
+use crate::http::headers::Asked;
 use crate::http::pipeline::Passage;
 use crate::http::surface::{Endpoint, Surface};
 use crate::http::{headers, primary_origin};
@@ -87,9 +88,10 @@ where
         let has_payload = !matches!(request.payload(), Payload::None);
         let mut surface = self.surface.borrow_mut();
         let surface = surface.load();
-        let (step, pending) = self.front.answer(surface, &request, has_payload, None, None);
-        match step {
-            Step::Answer(response) => Either::Left(ready(Ok(answered(response, &request, has_payload, &pending)))),
+        let asked = Asked::read(request.headers());
+        let mut pending = self.front.pending(&request, &asked, None, None);
+        match self.front.answer(surface, (&request, asked), has_payload, None, &mut pending) {
+            Step::Answer(response) => Either::Left(ready(Ok(answered(response, &request, has_payload)))),
             Step::Pass(passage) => {
                 let passed = pass(Arc::clone(&self.front), &*self.app, request, passage, pending);
                 Either::Right(async move { Ok(passed.await) }.boxed_local())
@@ -104,9 +106,9 @@ where
 }
 
 /// An answer that is there at once.
-fn answered(mut response: Response<Bytes>, request: &Request, has_payload: bool, pending: &Pending) -> Answered {
+fn answered(mut response: Response<Bytes>, request: &Request, has_payload: bool) -> Answered {
     if let Some(connection) = request.conn_data::<Arc<Connection>>() {
-        connection.heard(pending.started);
+        connection.heard();
     }
     if has_payload {
         // What is left, or what an `Upgrade` announced, must not be read as the next request.
@@ -145,7 +147,7 @@ async fn ask<S>(
     app: &S,
     surface: &Surface,
     mut request: Request,
-    (check, endpoint): (Check, Arc<Endpoint>),
+    (check, endpoint): (Box<Check>, Arc<Endpoint>),
     mut pending: Pending,
 ) -> Answered
 where
@@ -166,14 +168,15 @@ where
         traces::scope(here, asking).await
     };
     drop(working);
-    let (step, pending) = front.answer(surface, &request, has_payload, Some(&checked), Some(trace));
-    match step {
-        Step::Answer(response) => answered(response, &request, has_payload, &pending),
+    let asked = Asked::read(request.headers());
+    let mut pending = front.pending(&request, &asked, Some(&checked), Some(trace));
+    match front.answer(surface, (&request, asked), has_payload, Some(&checked), &mut pending) {
+        Step::Answer(response) => answered(response, &request, has_payload),
         Step::Pass(passage) => pass(front, app, request, passage, pending).await,
         Step::Ask(..) => {
             log::error!("a credential that was checked is still unknown");
             let error = Error::new(Code::Internal, "the request failed; the log says why");
-            answered(refuse(&error, None, &pending), &request, has_payload, &pending)
+            answered(refuse(&error, None, &pending), &request, has_payload)
         }
     }
 }
