@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::CacheSize;
 use diesel_async::{AsyncConnection, AsyncPgConnection};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
@@ -112,16 +114,18 @@ impl Connector {
         self.statement_timeout
     }
 
-    /// Opens a connection of Diesel.
+    /// Opens a connection of Diesel. Its future is large, and on the heap: nearly every read finds a connection that is open, and would else
+    /// carry the room for this through all who wait for it.
     ///
     /// # Errors
     /// When the server cannot be reached, refuses, or takes too long.
-    pub async fn open(&self) -> Result<Link, ConnectError> {
+    pub fn open(&self) -> BoxFuture<'_, Result<Link, ConnectError>> {
         let opened = timeout(self.connect_timeout, async {
             let raw = self.raw().await?;
             self.diesel(raw).await
         });
-        opened.await.unwrap_or_else(|_| Err(self.failed("it took longer than database.connect_timeout")))
+        async move { opened.await.unwrap_or_else(|_| Err(self.failed("it took longer than database.connect_timeout"))) }
+            .boxed()
     }
 
     /// Opens a bare connection, for probes.

@@ -4,7 +4,8 @@
 //! open when it was asked: the server has not restarted since, and replay only goes on. A younger connection may lead to a server that crashed, came
 //! back and is behind where it was, so it is asked itself.
 
-use diesel::pg::Pg;
+use diesel::pg::data_types::PgLsn;
+use diesel::pg::{Pg, sql_types};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text};
 use diesel::{QueryResult, QueryableByName, sql_query};
@@ -32,7 +33,7 @@ pub const SEEN: &str = "(CASE WHEN pg_is_in_recovery() THEN \
     CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN pg_last_wal_replay_lsn() \
     ELSE pg_last_wal_replay_lsn() + 1 END \
     WHEN pg_wal_lsn_diff(pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn()) = 24 THEN pg_current_wal_flush_lsn() \
-    ELSE pg_current_wal_insert_lsn() END)::text";
+    ELSE pg_current_wal_insert_lsn() END)";
 
 /// [`SEEN`] of the snapshot that the statements before it in a transaction had.
 ///
@@ -40,8 +41,8 @@ pub const SEEN: &str = "(CASE WHEN pg_is_in_recovery() THEN \
 /// Those of the connection.
 pub async fn seen(connection: &mut AsyncPgConnection) -> QueryResult<Option<Lsn>> {
     use diesel_async::RunQueryDsl as _;
-    let text: Option<String> = SeenQuery.get_result(connection).await?;
-    Ok(text.and_then(|text| text.parse().ok()))
+    let seen: Option<PgLsn> = SeenQuery.get_result(connection).await?;
+    Ok(seen.map(|PgLsn(lsn)| Lsn(lsn)))
 }
 
 /// A query of its own type, since what is written as text would be prepared anew each time.
@@ -57,7 +58,7 @@ impl QueryFragment<Pg> for SeenQuery {
 }
 
 impl Query for SeenQuery {
-    type SqlType = Nullable<Text>;
+    type SqlType = Nullable<sql_types::PgLsn>;
 }
 
 impl<Conn> diesel::RunQueryDsl<Conn> for SeenQuery {}

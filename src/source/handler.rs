@@ -112,18 +112,17 @@ impl Call {
     /// Those of [`Database::read`]; `database_unavailable` where no database is configured, or `strong_unavailable` where
     /// the read would have to be on the primary.
     pub async fn read<T>(&self, query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<T>) -> Result<T, Error> {
-        let is_shared = self.consistency == Consistency::Eventual;
         let query = async |conn: &mut AsyncPgConnection| {
             let value = query(conn).await?;
             // One more round trip, for what others are shown as well.
-            let seen = if is_shared { seen(conn).await? } else { None };
+            let seen = if self.is_shared() { seen(conn).await? } else { None };
             Ok((value, seen))
         };
         self.read_statement(async |conn| in_snapshot(conn, &query).await).await
     }
 
     /// As [`Call::read`], for a single statement: it needs no transaction around it, which would take two more round trips. Beside
-    /// its value comes [`SEEN`](crate::database::proof::SEEN).
+    /// its value comes [`SEEN`](crate::database::proof::SEEN), where the answer [is shared](Call::is_shared).
     pub(super) async fn read_statement<T>(
         &self,
         query: impl AsyncFn(&mut AsyncPgConnection) -> QueryResult<(T, Option<Lsn>)>,
@@ -186,6 +185,11 @@ impl Call {
             work(conn).await
         };
         database.write(self.deadline, &self.progress, work).await
+    }
+
+    /// Whether others are shown the answer as well, so that the next one must not be older.
+    pub(super) fn is_shared(&self) -> bool {
+        self.caller.is_none() && self.consistency == Consistency::Eventual
     }
 
     /// What is said of the caller in each transaction, where anything is.

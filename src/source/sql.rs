@@ -4,13 +4,15 @@
 //! bound as their canonical text and cast to the declared type, so that what was keyed is what is asked.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use diesel::QueryResult;
-use diesel::pg::Pg;
+use diesel::pg::data_types::PgLsn;
+use diesel::pg::{Pg, sql_types};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Nullable, Text};
 use tokio::sync::Mutex;
@@ -23,6 +25,7 @@ use crate::config::param::{Param, Params, Value};
 use crate::database::proof::SEEN;
 use crate::database::read::Column;
 use crate::error::{Code, Error};
+use crate::position::Lsn;
 use crate::telemetry::traces;
 use crate::telemetry::traces::SpanKind;
 
@@ -43,7 +46,12 @@ pub struct SqlSource {
 
 /// The statement with its wrapping, as it is sent.
 #[derive(PartialEq)]
-struct Wrapped(Vec<Piece>);
+struct Wrapped {
+    /// For an answer that is shared: beside it comes [`SEEN`].
+    shared: Vec<Piece>,
+    /// For one that is its caller's alone. To compute what nobody asks for would take Postgres a quarter more.
+    alone: Vec<Piece>,
+}
 
 impl SqlSource {
     /// The source of a declared statement.
@@ -140,8 +148,12 @@ impl SqlSource {
         Error::new(Code::ResponseTooLarge, detail)
     }
 
-    /// Wraps the statement. The body comes out NULL where a limit is passed, so that the bytes are not even sent.
     fn wrap(&self, columns: &[Column]) -> Wrapped {
+        Wrapped { shared: self.wrap_for(columns, true), alone: self.wrap_for(columns, false) }
+    }
+
+    /// Wraps the statement. The body comes out NULL where a limit is passed, so that the bytes are not even sent.
+    fn wrap_for(&self, columns: &[Column], is_shared: bool) -> Vec<Piece> {
         let (value, guard) = match columns {
             [only] if matches!(only.type_name.as_str(), "json" | "jsonb") => (
                 format!("coalesce((mainstay_q.{})::text, 'null')", quote_identifier(&only.name)),
@@ -153,19 +165,23 @@ impl SqlSource {
             _ => ("row_to_json(mainstay_q.*)::text".to_owned(), String::new()),
         };
         let (rows_max, bytes_max) = (self.rows_max, self.response_bytes_max);
+        let seen = if is_shared { format!(", {SEEN}") } else { String::new() };
         let (before, after) = match self.result {
-            ResultShape::Row => (
+            ResultShape::Row => {
                 // Beside a row of its own, so that the position comes even where there is no row.
-                format!(
-                    "SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, n, {SEEN} FROM (SELECT) AS mainstay_one \
-                     LEFT JOIN (SELECT {value} AS j, 1::bigint AS n FROM (("
-                ),
-                format!("\n){guard}) AS mainstay_q LIMIT 2) AS mainstay_rows ON true"),
-            ),
+                let (one, on) = if is_shared { ("(SELECT) AS mainstay_one LEFT JOIN ", " ON true") } else { ("", "") };
+                (
+                    format!(
+                        "SELECT CASE WHEN octet_length(j) <= {bytes_max} THEN j END, n{seen} FROM {one}\
+                         (SELECT {value} AS j, 1::bigint AS n FROM (("
+                    ),
+                    format!("\n){guard}) AS mainstay_q LIMIT 2) AS mainstay_rows{on}"),
+                )
+            }
             ResultShape::Rows => (
                 format!(
                     "SELECT CASE WHEN count(*) <= {rows_max} AND coalesce(sum(octet_length(j) + 1), 0) < {bytes_max} \
-                     THEN '[' || coalesce(string_agg(j, ','), '') || ']' END, count(*), {SEEN} FROM (SELECT {value} AS j FROM (("
+                     THEN '[' || coalesce(string_agg(j, ','), '') || ']' END, count(*){seen} FROM (SELECT {value} AS j FROM (("
                 ),
                 format!("\n){guard}) AS mainstay_q LIMIT {}) AS mainstay_rows", u64::from(rows_max) + 1),
             ),
@@ -185,7 +201,7 @@ impl SqlSource {
             }
         }
         pieces.push(Piece::Text(after));
-        Wrapped(pieces)
+        pieces
     }
 }
 
@@ -194,11 +210,14 @@ type Rows = Vec<(Option<String>, Option<i64>)>;
 
 async fn load(wrapped: &Wrapped, call: &Call) -> Result<Rows, Error> {
     use diesel_async::RunQueryDsl;
-    type Row = (Option<String>, Option<i64>, Option<String>);
-    let query = DeclaredQuery { pieces: &wrapped.0, params: &call.params };
     call.read_statement(async |conn| {
-        let rows: Vec<Row> = query.load(conn).await?;
-        let seen = rows.iter().find_map(|(.., seen)| seen.as_ref()?.parse().ok());
+        if !call.is_shared() {
+            let query = DeclaredQuery::<Alone>::new(&wrapped.alone, &call.params);
+            return Ok((query.load(conn).await?, None));
+        }
+        type Row = (Option<String>, Option<i64>, Option<PgLsn>);
+        let rows: Vec<Row> = DeclaredQuery::<Shared>::new(&wrapped.shared, &call.params).load(conn).await?;
+        let seen = rows.iter().find_map(|(.., seen)| seen.map(|PgLsn(lsn)| Lsn(lsn)));
         Ok((rows.into_iter().map(|(body, count, _)| (body, count)).collect(), seen))
     })
     .await
@@ -220,13 +239,24 @@ pub fn quote_identifier(name: &str) -> String {
 
 /// A query that Diesel runs and keeps prepared, although its text is known only at run time. It is safe to keep since the
 /// text is one of the manifest's: values only ever travel as binds.
-#[derive(Clone, Copy)]
-struct DeclaredQuery<'a> {
+struct DeclaredQuery<'a, Columns> {
     pieces: &'a [Piece],
     params: &'a Params,
+    columns: PhantomData<Columns>,
 }
 
-impl QueryFragment<Pg> for DeclaredQuery<'_> {
+/// The body and the number of rows.
+type Alone = (Nullable<Text>, Nullable<BigInt>);
+/// And [`SEEN`].
+type Shared = (Nullable<Text>, Nullable<BigInt>, Nullable<sql_types::PgLsn>);
+
+impl<'a, Columns> DeclaredQuery<'a, Columns> {
+    const fn new(pieces: &'a [Piece], params: &'a Params) -> Self {
+        Self { pieces, params, columns: PhantomData }
+    }
+}
+
+impl<Columns> QueryFragment<Pg> for DeclaredQuery<'_, Columns> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         for piece in self.pieces {
             match piece {
@@ -242,14 +272,14 @@ impl QueryFragment<Pg> for DeclaredQuery<'_> {
     }
 }
 
-impl QueryId for DeclaredQuery<'_> {
+impl<Columns> QueryId for DeclaredQuery<'_, Columns> {
     type QueryId = ();
     // The text differs from route to route under one Rust type, so the statement cache goes by the text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for DeclaredQuery<'_> {
-    type SqlType = (Nullable<Text>, Nullable<BigInt>, Nullable<Text>);
+impl<Columns> Query for DeclaredQuery<'_, Columns> {
+    type SqlType = Columns;
 }
 
-impl<Conn> diesel::RunQueryDsl<Conn> for DeclaredQuery<'_> {}
+impl<Columns, Conn> diesel::RunQueryDsl<Conn> for DeclaredQuery<'_, Columns> {}

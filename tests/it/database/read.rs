@@ -50,6 +50,15 @@ async fn each_consistency_has_its_node() {
     assert_eq!(node(&database, "primary").counts.served, 1);
 }
 
+/// Who waits for a read has its future inside his own, and each of them is moved when it begins: what is not needed by nearly all
+/// reads stands on the heap.
+#[actix_rt::test]
+async fn a_read_has_no_room_in_it_for_opening_connections() {
+    let database = Database::start(&settings("postgres://postgres@127.0.0.1:1/postgres", "", &[])).unwrap();
+    let bytes = size_of_val(&database.read(Consistency::Eventual, soon(), async |_| Ok(())));
+    assert!(bytes < 8 * 1024, "{bytes} bytes");
+}
+
 #[actix_rt::test]
 async fn sessions_cannot_write() {
     let cluster = Cluster::shared();
