@@ -114,18 +114,20 @@ impl Connector {
         self.statement_timeout
     }
 
-    /// Opens a connection of Diesel. Its future is large, and on the heap: nearly every read finds a connection that is open, and would else
-    /// carry the room for this through all who wait for it.
+    /// Opens a connection of Diesel. Its future is large, so it stands on the heap: nearly every read finds a connection that is open, and
+    /// would else carry the room for this through all who wait for it.
     ///
     /// # Errors
     /// When the server cannot be reached, refuses, or takes too long.
     pub fn open(&self) -> BoxFuture<'_, Result<Link, ConnectError>> {
-        let opened = timeout(self.connect_timeout, async {
-            let raw = self.raw().await?;
-            self.diesel(raw).await
-        });
-        async move { opened.await.unwrap_or_else(|_| Err(self.failed("it took longer than database.connect_timeout"))) }
-            .boxed()
+        async move {
+            let opened = timeout(self.connect_timeout, async {
+                let raw = self.raw().await?;
+                self.diesel(raw).await
+            });
+            opened.await.unwrap_or_else(|_| Err(self.failed("it took longer than database.connect_timeout")))
+        }
+        .boxed()
     }
 
     /// Opens a bare connection, for probes.
