@@ -56,7 +56,7 @@ verify: lint test $(VERIFY_TOOLS)/done ## lint, test, and the long checks: answe
 
 $(VERIFY_TOOLS)/done:
 	@scripts/install-deps verify
-	python3 -m venv $(VERIFY_TOOLS)
+	python3 -m venv --clear $(VERIFY_TOOLS)
 	$(VERIFY_TOOLS)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5 openapi-spec-validator==0.9.0 'moto[server]==5.2.5' rotel==0.0.1a15
 	touch $@
 
@@ -92,13 +92,13 @@ infra-tools: $(INFRA_TOOLS)/done
 
 $(INFRA_TOOLS)/done: infra/requirements.txt
 	@scripts/install-deps infra
-	python3 -m venv $(INFRA_TOOLS)
+	python3 -m venv --clear $(INFRA_TOOLS)
 	$(INFRA_TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement infra/requirements.txt
 	npm install --silent --no-audit --no-fund --prefix $(INFRA_TOOLS) npm-groovy-lint@15.2.1 @actions/languageservice@0.3.61
 	touch $@
 
 $(CHECKOV_TOOLS)/done:
 	@scripts/install-deps verify
-	python3 -m venv $(CHECKOV_TOOLS)
+	python3 -m venv --clear $(CHECKOV_TOOLS)
 	$(CHECKOV_TOOLS)/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
 	touch $@

@@ -20,7 +20,7 @@ pub(super) struct Auditor {
 }
 
 impl Auditor {
-    /// One that is there before anything is changed, so that nothing is changed that cannot be written down.
+    /// One that is there before anything is changed, so that what is wrong with the settings of the log stops the command before that.
     pub(super) fn new(settings: &Settings, parts: &Parts, conn: &mut MaintenanceConnection) -> Result<Self, Failure> {
         let version = parts.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
         let _lines_get_out = logs::start_audit(settings, version)?;

@@ -170,7 +170,11 @@ impl Shared {
         match outcome {
             Ok(_) | Err(Failure::Final(_)) => node.measured.succeeded(now, now.saturating_duration_since(began)),
             Err(Failure::Elsewhere(Meaning::Node, reason)) => node.measured.failed(now, reason),
-            Err(Failure::Elsewhere(Meaning::Lost, reason)) => node.measured.lost_connection(now, reason),
+            Err(Failure::Elsewhere(Meaning::Lost, reason)) => {
+                node.measured.lost_connection(now, reason);
+                // It may have died long before, and whoever tries once more has to be let in.
+                node.measured.give_back(began, now);
+            }
             Err(Failure::Late) if !node.may_be_up() => node.measured.failed(now, &"no answer until the deadline"),
             // The next trial might take as long: it waits for its turn.
             Err(Failure::Late) => {}

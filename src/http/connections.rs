@@ -89,8 +89,10 @@ impl Connections {
         let mut cut = 0_usize;
         self.open.lock().retain(|connection| {
             let Some(connection) = connection.upgrade() else { return false };
-            // It was heard some time between two looks, and the whole of its time has to be over.
-            if connection.silent_looks(look) <= LOOKS {
+            // It was heard some time between two looks, and the whole of its time has to be over. A request may have come that nobody has
+            // read yet: to cut it off would leave its client to guess whether it was done.
+            let looks = connection.silent_looks(look);
+            if looks <= LOOKS || (looks == LOOKS + 1 && connection.peek().is_ok_and(|bytes| bytes > 0)) {
                 return true;
             }
             // The peer may have gone by itself, and then there is nothing to cut.
@@ -120,14 +122,18 @@ impl Connection {
     pub async fn gone(&self) {
         loop {
             actix_rt::time::sleep(LOOK_INTERVAL).await;
-            // Only looked at: what is there belongs to the next request.
-            match recv(&self.socket, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return,
+            match self.peek() {
+                Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error == rustix::io::Errno::WOULDBLOCK || error == rustix::io::Errno::INTR => {}
                 Err(_) => return,
             }
         }
+    }
+
+    /// How many bytes have come that nobody has read yet: one at most, for what is there belongs to the next request.
+    fn peek(&self) -> rustix::io::Result<usize> {
+        recv(&self.socket, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(_, bytes)| bytes)
     }
 
     fn silent_looks(&self, look: u32) -> u32 {
@@ -144,7 +150,7 @@ impl Drop for Working {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
 
     use super::*;
 
@@ -161,6 +167,13 @@ mod tests {
         matches!(client.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
+    /// Waits for the end.
+    fn ends(mut client: &std::net::TcpStream) {
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+
     #[actix_rt::test]
     async fn a_connection_is_cut_once_the_whole_of_its_time_is_over() {
         let connections = Connections::new(Duration::from_secs(80));
@@ -173,7 +186,7 @@ mod tests {
         (0..LOOKS).for_each(|_| connections.cut_silent());
         assert!(is_open(&client), "what was heard begins anew");
         connections.cut_silent();
-        assert!(!is_open(&client));
+        ends(&client);
     }
 
     #[actix_rt::test]
@@ -188,6 +201,20 @@ mod tests {
         (0..LOOKS).for_each(|_| connections.cut_silent());
         assert!(is_open(&client));
         connections.cut_silent();
-        assert!(!is_open(&client));
+        ends(&client);
+    }
+
+    #[actix_rt::test]
+    async fn a_request_that_nobody_has_read_yet_is_left_one_look_more() {
+        let connections = Connections::new(Duration::from_secs(80));
+        let (mut client, _io, connection) = pair(&connections).await;
+        client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        while connection.peek() != Ok(1) {
+            actix_rt::time::sleep(Duration::from_millis(1)).await;
+        }
+        (0..=LOOKS).for_each(|_| connections.cut_silent());
+        assert!(is_open(&client));
+        connections.cut_silent();
+        ends(&client);
     }
 }

@@ -108,8 +108,8 @@ impl Node {
         self.state.lock().breaker.would_admit(now)
     }
 
-    /// Whether the breaker lets this use pass. Who was let in tells [`Node::succeeded`] or [`Node::failed`] of it, and, where neither
-    /// is known in the end, gives it [back](Node::give_back).
+    /// Whether the breaker lets this use pass. Who was let in tells [`Node::succeeded`] or [`Node::failed`] of it, and, where it ends with
+    /// neither, gives it [back](Node::give_back). A trial that is cancelled says nothing, and the next comes after a rest.
     pub fn admit(&self, now: Instant) -> bool {
         self.state.lock().breaker.admit(now)
     }

@@ -398,8 +398,7 @@ impl Group {
             Err(Trouble::Timeout) if number == 1 || took >= self.config.try_timeout => {
                 endpoint.node.failed(now, &"it does not answer in time");
             }
-            Err(Trouble::Timeout) => {}
-            Err(Trouble::Own(_)) => endpoint.node.give_back(began, now),
+            Err(Trouble::Timeout | Trouble::Own(_)) => endpoint.node.give_back(began, now),
         }
         outcome
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use parking_lot::RwLock;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
@@ -41,26 +41,20 @@ impl Metric {
     }
 }
 
-/// The routes that the last reload has dropped. What was under way for them then is still counted when it ends, and must not bring
-/// their series back.
+/// The routes that reloads have dropped. What was under way for them then is still counted when it ends, and must not bring their
+/// series back. There are no more of them than manifests have named.
 #[derive(Clone, Default)]
-pub struct Gone(Arc<ArcSwap<HashSet<String>>>);
+pub struct Gone(Arc<RwLock<HashSet<String>>>);
 
 impl Gone {
-    /// These are gone, and no others.
-    pub(super) fn set(&self, routes: HashSet<String>) {
-        self.0.store(Arc::new(routes));
+    /// These are gone as well.
+    pub(super) fn add(&self, routes: impl Iterator<Item = String>) {
+        self.0.write().extend(routes);
     }
 
     /// This one is there, whatever was before.
     pub(super) fn forget(&self, route: &str) {
-        if self.has(route) {
-            self.0.rcu(|gone| gone.iter().filter(|other| *other != route).cloned().collect::<HashSet<_>>());
-        }
-    }
-
-    fn has(&self, route: &str) -> bool {
-        self.0.load().contains(route)
+        self.0.write().remove(route);
     }
 }
 
@@ -79,8 +73,8 @@ impl<V, const N: usize> Labelled<V, N> {
         Self { series, route, gone: gone.clone() }
     }
 
-    fn is_gone(&self, values: &[&str; N]) -> bool {
-        self.route.and_then(|place| values.get(place)).is_some_and(|route| self.gone.has(route))
+    fn route<'a>(&self, values: &[&'a str; N]) -> Option<&'a str> {
+        self.route.and_then(|place| values.get(place)).copied()
     }
 }
 
@@ -88,9 +82,11 @@ impl<B: MetricVecBuilder, const N: usize> Labelled<MetricVec<B>, N> {
     /// The series of these values, in the order of the table. It takes a look-up under a lock that is hardly ever taken for long. Of
     /// a route that is gone it is one that nobody shows.
     pub fn with_label_values(&self, values: &[&str; N]) -> B::M {
+        let Some(route) = self.route(values) else { return self.series.with_label_values(values) };
+        // Held meanwhile: a reload says who is gone before it forgets the series that it finds, and who is back before it makes any.
+        let gone = self.gone.0.read();
         let series = self.series.with_label_values(values);
-        // Asked only now: a reload says who is gone before it forgets the series that it finds, so that one of both meets this one.
-        if self.is_gone(values) {
+        if gone.contains(route) {
             self.remove_label_values(values);
         }
         series

@@ -37,7 +37,7 @@ impl Metrics {
     /// Forgets the series of routes that are not to be kept. What is still counted for one of `former`, the routes until now, by a
     /// request that was under way, is shown nowhere.
     pub fn retain_routes<'a>(&self, former: impl Iterator<Item = &'a str>, keep: impl Fn(&str) -> bool) {
-        self.gone.set(former.filter(|route| !keep(route)).map(str::to_owned).collect());
+        self.gone.add(former.filter(|route| !keep(route)).map(str::to_owned));
         self.retain(labels::ROUTE.name, keep);
     }
 

@@ -27,6 +27,7 @@ async fn a_trial_that_proves_nothing_is_the_next_reads() {
     let url = format!("postgres://crowded@127.0.0.1:{}/{name}", proxy.port());
     let database = start_eligible(&settings(&primary.url("postgres", &name), &url, &rests)).await;
     let read = async |sql: &str| number(&database, Consistency::Eventual, sql).await.unwrap().1.role;
+    let eligible = async || wait_for("it to be eligible", || replica(&database).is_eligible()).await;
 
     // Its sampler has a connection, and no read gets one.
     proxy.set_mode(ProxyMode::Refuse);
@@ -41,14 +42,16 @@ async fn a_trial_that_proves_nothing_is_the_next_reads() {
     cluster.catch_up();
     proxy.set_mode(ProxyMode::Pass);
     wait_for("the replica to be back", || replica(&database).breaker == BreakerState::HalfOpen).await;
-    wait_for("it to be eligible", || replica(&database).is_eligible()).await;
 
+    eligible().await;
     let failed = replica(&database).counts.failed;
     assert_eq!(read("SELECT 1 AS number").await, Role::Primary, "its sampler has the only connection");
     primary.psql(&name, "ALTER ROLE crowded CONNECTION LIMIT -1").unwrap();
     cluster.catch_up();
+    eligible().await;
     assert_eq!(read("SELECT conflict() AS number").await, Role::Primary);
     assert_eq!(replica(&database).counts.conflicts, 1, "it was asked");
+    eligible().await;
     assert_eq!(read("SELECT 1 AS number").await, Role::Replica);
     let NodeStatus { breaker, counts, .. } = replica(&database);
     assert_eq!((breaker, counts.failed), (BreakerState::Closed, failed));

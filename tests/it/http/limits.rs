@@ -146,7 +146,7 @@ fn a_slow_header_is_dropped_after_a_whole_request_too() {
 
 #[test]
 fn an_idle_connection_is_closed_after_its_time() {
-    let instance = plan().0.set("server.keep_alive", "300ms").set("server.header_timeout", "300ms").start();
+    let instance = plan().0.set("server.keep_alive", "300ms").set("server.header_timeout", "2s").start();
     let mut connection = instance.connect();
     assert_eq!(connection.request("GET", "/public/echo", &[]).status, 200, "a miss");
     assert_eq!(connection.request("GET", "/public/echo", &[]).status, 200, "a hit");
